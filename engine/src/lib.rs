@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Folio's engine: from a [`Request`](types::Request) to its [`Event`](types::Event)s.
+
+pub mod exec;
+pub mod sched;
+pub mod types;

@@ -1,0 +1,14 @@
+//! Executors: they carry out plans.
+
+use crate::sched::Sequences;
+use crate::types::{Result, StepOutput, StepPlan};
+
+/// The device seam. `submit` starts a step, `collect` waits for the oldest one started.
+pub trait Executor {
+    /// Starts the step. Sequences are borrowed for the length of the call only; they are mutable
+    /// because logits processors have state.
+    fn submit(&mut self, plan: &StepPlan, sequences: &mut Sequences) -> Result<()>;
+
+    /// Waits for the oldest step that was submitted.
+    fn collect(&mut self) -> Result<StepOutput>;
+}

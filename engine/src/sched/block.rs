@@ -1,0 +1,36 @@
+//! A sequence's blocks, in position order.
+
+use crate::types::BlockId;
+
+/// Maps positions to blocks: position `p` lies in `blocks()[p / P]` at offset `p % P`.
+///
+/// Only a [`BlockAllocator`](super::BlockAllocator) changes it; a table that is dropped while it
+/// holds blocks would leak them, so `release` empties it first.
+#[derive(Debug, Default)]
+pub struct BlockTable {
+    pub(super) blocks: Vec<BlockId>,
+    /// Leading blocks that are in the prefix index, or were found to be there already.
+    pub(super) num_published: u32,
+    /// Identity of the last published block's content, for publishing the next.
+    pub(super) published_node: Option<super::allocator::NodeId>,
+}
+
+impl BlockTable {
+    /// The blocks in position order.
+    #[must_use]
+    pub fn blocks(&self) -> &[BlockId] {
+        &self.blocks
+    }
+
+    /// Number of blocks held.
+    #[must_use]
+    pub fn num_blocks(&self) -> u32 {
+        self.blocks.len() as u32
+    }
+
+    /// Whether no block is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+}

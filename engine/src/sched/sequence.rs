@@ -1,0 +1,272 @@
+//! A token sequence and all that is known about it: one for each choice of a request.
+//!
+//! Fields are visible inside `sched` only; executors read through accessors.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::BlockTable;
+use crate::types::{
+    CacheSalt, Choice, EventSender, LogitsProcessor, ModelId, Nanos, RequestId, RequestStats,
+    SamplingParams, SequenceId, Task, TenantId, TokenId,
+};
+
+/// What the choices of one request have in common.
+#[derive(Debug)]
+pub struct RequestInfo {
+    /// The request.
+    pub id: RequestId,
+    /// The model that computes it.
+    pub model: ModelId,
+    /// Generate or embed.
+    pub task: Task,
+    /// Tokens of the prompt, special tokens counted.
+    pub prompt_len: u32,
+    /// Smaller is more urgent.
+    pub priority: i32,
+    /// Whose request it is.
+    pub tenant: TenantId,
+    /// When waiting becomes pointless.
+    pub deadline: Option<Nanos>,
+    /// Who may share its prefix blocks.
+    pub cache_salt: Option<CacheSalt>,
+}
+
+/// Known tokens, how far they are computed, and where their keys and values lie.
+#[derive(Debug)]
+pub struct Sequence {
+    pub(super) id: SequenceId,
+    pub(super) request: Arc<RequestInfo>,
+    pub(super) choice_index: u32,
+    pub(super) choice: Choice,
+    pub(super) tokens: Vec<TokenId>,
+    pub(super) num_computed: u32,
+    pub(super) table: BlockTable,
+    pub(super) counts: Option<TokenCounts>,
+    pub(super) stats: RequestStats,
+    pub(super) status: Status,
+}
+
+/// Where a sequence stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Waits for a sibling to compute the prompt that both share.
+    Following,
+    /// In the waiting queue: holds no blocks.
+    Waiting,
+    /// Takes part in steps.
+    Running,
+}
+
+impl Sequence {
+    pub(super) fn new(
+        id: SequenceId,
+        request: Arc<RequestInfo>,
+        choice_index: u32,
+        choice: Choice,
+        prompt: Vec<TokenId>,
+    ) -> Self {
+        let counts = match &request.task {
+            Task::Generate(params) => TokenCounts::of_prompt(params, &prompt),
+            Task::Embed => None,
+        };
+        Self {
+            id,
+            request,
+            choice_index,
+            choice,
+            tokens: prompt,
+            num_computed: 0,
+            table: BlockTable::default(),
+            counts,
+            stats: RequestStats::default(),
+            status: Status::Waiting,
+        }
+    }
+
+    /// The sequence's id.
+    #[must_use]
+    pub fn id(&self) -> SequenceId {
+        self.id
+    }
+
+    /// What it shares with the other choices of its request.
+    #[must_use]
+    pub fn request(&self) -> &RequestInfo {
+        &self.request
+    }
+
+    /// Which choice of its request it is; also the index of its random stream.
+    #[must_use]
+    pub fn choice_index(&self) -> u32 {
+        self.choice_index
+    }
+
+    /// Prompt and generated tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &[TokenId] {
+        &self.tokens
+    }
+
+    /// Tokens known: prompt and generated.
+    #[must_use]
+    pub fn num_known(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+
+    /// Leading tokens whose keys and values are in the cache.
+    #[must_use]
+    pub fn num_computed(&self) -> u32 {
+        self.num_computed
+    }
+
+    /// Tokens generated so far.
+    #[must_use]
+    pub fn num_generated(&self) -> u32 {
+        self.num_known() - self.request.prompt_len
+    }
+
+    /// Its blocks, in position order.
+    #[must_use]
+    pub fn table(&self) -> &BlockTable {
+        &self.table
+    }
+
+    /// How its next token is chosen; `None` for an embedding.
+    #[must_use]
+    pub fn sampling(&self) -> Option<&SamplingParams> {
+        match &self.request.task {
+            Task::Generate(params) => Some(params),
+            Task::Embed => None,
+        }
+    }
+
+    /// Counts of past tokens, kept only for requests with a penalty.
+    #[must_use]
+    pub fn counts(&self) -> Option<&TokenCounts> {
+        self.counts.as_ref()
+    }
+
+    /// Whether any logits processor wants to see its logits.
+    #[must_use]
+    pub fn has_processors(&self) -> bool {
+        !self.choice.processors.is_empty()
+    }
+
+    /// Its logits processors, together with the context they are called with.
+    pub fn processors(&mut self) -> (&[TokenId], &mut [Box<dyn LogitsProcessor>]) {
+        (&self.tokens, &mut self.choice.processors)
+    }
+
+    /// How it fared so far.
+    #[must_use]
+    pub fn stats(&self) -> &RequestStats {
+        &self.stats
+    }
+
+    pub(super) fn events(&self) -> &EventSender {
+        &self.choice.events
+    }
+
+    /// Tokens known but not computed.
+    pub(super) fn num_pending(&self) -> u32 {
+        self.num_known() - self.num_computed
+    }
+
+    /// Whether it still works on tokens it did not generate itself in the last step.
+    pub(super) fn is_prefilling(&self) -> bool {
+        self.num_pending() > 1 || self.num_generated() == 0
+    }
+
+    pub(super) fn append(&mut self, token: TokenId) {
+        self.tokens.push(token);
+        if let Some(counts) = &mut self.counts {
+            counts.add_generated(token);
+        }
+    }
+}
+
+/// How often tokens occurred, sparse: only tokens that occurred have an entry.
+#[derive(Clone, Debug, Default)]
+pub struct TokenCounts {
+    generated: HashMap<TokenId, u32>,
+}
+
+impl TokenCounts {
+    /// Counts for a new prompt, or `None` when no penalty asks for them. Prompt tokens are
+    /// entered only for the repetition penalty, the only one that looks at them.
+    fn of_prompt(params: &SamplingParams, prompt: &[TokenId]) -> Option<Self> {
+        if !params.penalties.use_counts() {
+            return None;
+        }
+        let mut generated = HashMap::new();
+        if params.penalties.repetition_is_on() {
+            generated.extend(prompt.iter().map(|&token| (token, 0)));
+        }
+        Some(Self { generated })
+    }
+
+    fn add_generated(&mut self, token: TokenId) {
+        *self.generated.entry(token).or_insert(0) += 1;
+    }
+
+    /// Each token seen, with how often it was generated (0: in the prompt only), in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (TokenId, u32)> + '_ {
+        self.generated.iter().map(|(&token, &count)| (token, count))
+    }
+}
+
+/// All live sequences, by id.
+#[derive(Debug, Default)]
+pub struct Sequences {
+    by_id: HashMap<SequenceId, Sequence>,
+}
+
+impl Sequences {
+    /// The sequence `id`, which must be live.
+    #[must_use]
+    pub fn get(&self, id: SequenceId) -> &Sequence {
+        self.by_id.get(&id).unwrap_or_else(|| unknown(id))
+    }
+
+    /// The sequence `id`, which must be live.
+    #[must_use]
+    pub fn get_mut(&mut self, id: SequenceId) -> &mut Sequence {
+        self.by_id.get_mut(&id).unwrap_or_else(|| unknown(id))
+    }
+
+    /// Number of live sequences.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// All live sequences, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Sequence> {
+        self.by_id.values()
+    }
+
+    pub(super) fn insert(&mut self, sequence: Sequence) {
+        let id = sequence.id;
+        let previous = self.by_id.insert(id, sequence);
+        assert!(previous.is_none(), "sequence {id} was admitted twice");
+    }
+
+    pub(super) fn remove(&mut self, id: SequenceId) -> Sequence {
+        self.by_id.remove(&id).unwrap_or_else(|| unknown(id))
+    }
+
+    pub(super) fn find(&self, id: SequenceId) -> Option<&Sequence> {
+        self.by_id.get(&id)
+    }
+}
+
+fn unknown(id: SequenceId) -> ! {
+    panic!("sequence {id} is not live")
+}

@@ -1,0 +1,25 @@
+//! The vocabulary that every other module speaks: ids, requests and their events, plans, clock.
+//!
+//! Nothing here computes; nothing here knows a tensor, a thread or a socket.
+
+mod clock;
+mod config;
+mod error;
+mod id;
+mod plan;
+mod request;
+mod sampling;
+
+pub use clock::{Clock, ManualClock, Nanos, SystemClock};
+pub use config::{ConfigError, EngineConfig, ModelKind, ModelLimits, PrefixCaching};
+pub use error::{Error, Refusal, Result};
+pub use id::{BlockId, CacheSalt, ModelId, RequestId, SequenceId, TenantId, TokenId};
+pub use plan::{
+    BlockCopy, SampledToken, ScheduledSeq, SeqResult, StepOutput, StepPlan, StepReport,
+};
+pub use request::{
+    Choice, Delivery, Event, EventReceiver, EventSender, FinishReason, Request, RequestStats, Task,
+};
+pub use sampling::{
+    LogitsProcessor, Penalties, Sampling, SamplingParams, StopConditions, TokenLogprobs,
+};

@@ -1,0 +1,99 @@
+//! What one step computes, what came of it, and what is worth reporting about it.
+
+use std::ops::Range;
+
+use super::{BlockId, ModelId, Nanos, SequenceId, TokenId, TokenLogprobs};
+
+/// The work of one step. Order is batch-row order; no sequence appears twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct StepPlan {
+    /// Sequences to compute, each with a non-empty range of positions.
+    pub seqs: Vec<ScheduledSeq>,
+    /// Blocks to duplicate before anything is written (copy on write).
+    pub copies: Vec<BlockCopy>,
+}
+
+impl StepPlan {
+    /// Number of tokens that the step computes, T.
+    #[must_use]
+    pub fn num_tokens(&self) -> u32 {
+        self.seqs
+            .iter()
+            .map(|seq| seq.positions.end - seq.positions.start)
+            .sum()
+    }
+}
+
+/// One sequence's share of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduledSeq {
+    /// Which sequence.
+    pub id: SequenceId,
+    /// The model that computes it.
+    pub model: ModelId,
+    /// Positions to compute: starts at the sequence's `num_computed`.
+    pub positions: Range<u32>,
+    /// Whether the last position is the last known token, so that the step yields a result
+    /// (a sampled token, or the embedding).
+    pub emits: bool,
+}
+
+/// Copy all layers of one KV block onto another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// Block to read.
+    pub source: BlockId,
+    /// Block to overwrite.
+    pub target: BlockId,
+}
+
+/// What the executor returns for a plan: one result a scheduled sequence, in plan order.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct StepOutput {
+    /// One result for each entry of [`StepPlan::seqs`].
+    pub results: Vec<SeqResult>,
+    /// Time the device spent on the step.
+    pub device_time: Nanos,
+}
+
+/// What a step yielded for one sequence.
+#[derive(Clone, Debug)]
+pub enum SeqResult {
+    /// Positions were computed; nothing to emit yet.
+    Computed,
+    /// The next token of a generation.
+    Token(SampledToken),
+    /// The pooled vector of an embedding request.
+    Embedding(Vec<f32>),
+    /// This sequence alone failed, for instance because its numbers are not finite.
+    Failed(String),
+}
+
+/// A token with what was asked to be known about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampledToken {
+    /// The chosen token.
+    pub id: TokenId,
+    /// Present when the request asked for log-probabilities.
+    pub logprobs: Option<Box<TokenLogprobs>>,
+}
+
+/// What a step did, in numbers: the source of metrics and of policies' feedback.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct StepReport {
+    /// Sequences in the step.
+    pub num_seqs: u32,
+    /// Prompt (and recomputed) positions computed.
+    pub num_prefill_tokens: u32,
+    /// Decode positions computed, one a sequence.
+    pub num_decode_tokens: u32,
+    /// Tokens sampled.
+    pub num_sampled_tokens: u32,
+    /// Sequences that ended with this step.
+    pub num_finished: u32,
+    /// Time the device spent.
+    pub device_time: Nanos,
+}

@@ -1,0 +1,157 @@
+//! What the front end sends ([`Request`]) and what it gets back ([`Event`]s, one channel a choice).
+
+use tokio::sync::mpsc;
+
+use super::{
+    CacheSalt, LogitsProcessor, ModelId, Nanos, RequestId, SampledToken, SamplingParams, TenantId,
+    TokenId,
+};
+
+/// One unit of work for the engine; moved in, never shared.
+#[derive(Debug)]
+pub struct Request {
+    /// Unique id.
+    pub id: RequestId,
+    /// Which loaded model computes it.
+    pub model: ModelId,
+    /// Prompt tokens, special tokens included; never empty.
+    pub prompt: Vec<TokenId>,
+    /// Generate or embed.
+    pub task: Task,
+    /// One for each sample wanted (`n`); exactly one for an embedding.
+    pub choices: Vec<Choice>,
+    /// Smaller is more urgent; what it does belongs to the policy.
+    pub priority: i32,
+    /// Whose request it is.
+    pub tenant: TenantId,
+    /// A request still waiting at this time is finished with
+    /// [`FinishReason::DeadlineExceeded`] instead of being computed.
+    pub deadline: Option<Nanos>,
+    /// Prefix blocks are shared only between requests of equal salt.
+    pub cache_salt: Option<CacheSalt>,
+}
+
+/// What to do with the prompt.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Sample tokens after it. For decoder models.
+    Generate(SamplingParams),
+    /// Pool it into one vector, as the model's own files say. For encoder models.
+    Embed,
+}
+
+/// One sample of a request: where its events go and what may rewrite its logits.
+///
+/// Dropping the receiver of `events` cancels this choice alone.
+pub struct Choice {
+    /// Where tokens, the embedding and the end are reported.
+    pub events: EventSender,
+    /// Run over the row of logits in order, after penalties and bias.
+    pub processors: Vec<Box<dyn LogitsProcessor>>,
+}
+
+impl std::fmt::Debug for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Choice")
+            .field("num_processors", &self.processors.len())
+            .finish()
+    }
+}
+
+/// What happens to one choice, in order: any number of tokens or one embedding, then one
+/// [`Event::Finished`].
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The next token, a stop token included.
+    Token(SampledToken),
+    /// The pooled vector.
+    Embedding(Vec<f32>),
+    /// Nothing follows.
+    Finished {
+        /// Why it ended.
+        reason: FinishReason,
+        /// How it fared.
+        stats: RequestStats,
+    },
+}
+
+/// Why a choice ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// This stop token was sampled.
+    Stop(TokenId),
+    /// `max_tokens` were generated or the model's length was reached.
+    Length,
+    /// The embedding was delivered.
+    Embedded,
+    /// The deadline passed while the request waited.
+    DeadlineExceeded,
+    /// The engine refused it at admission; the text has the numbers.
+    Refused(String),
+    /// The engine failed while computing it.
+    Failed(String),
+}
+
+/// How a choice fared, for usage and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestStats {
+    /// When the engine admitted it.
+    pub arrival: Nanos,
+    /// When it was first part of a step; equal to `arrival` if it never was.
+    pub first_scheduled: Nanos,
+    /// When its first token (or embedding) was known.
+    pub first_token: Nanos,
+    /// Prompt tokens taken from the prefix cache at first admission.
+    pub num_cached_tokens: u32,
+    /// How often its blocks were taken away.
+    pub num_preemptions: u32,
+}
+
+/// Receiving end of a choice's events.
+pub type EventReceiver = mpsc::Receiver<Event>;
+
+/// Sending end of a choice's events. Never waits: the channel holds all that a choice can send.
+#[derive(Clone, Debug)]
+pub struct EventSender(Option<mpsc::Sender<Event>>);
+
+/// Whether anybody still listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The event is in the channel.
+    Delivered,
+    /// The receiver is gone, or its channel is smaller than it must be.
+    Gone,
+}
+
+impl EventSender {
+    /// A channel for a choice that yields at most `max_tokens` tokens (or one embedding), with
+    /// room for its end. Capacity is a bound, not an allocation.
+    #[must_use]
+    pub fn channel(max_tokens: u32) -> (Self, EventReceiver) {
+        let (sender, receiver) = mpsc::channel(max_tokens as usize + 2);
+        (Self(Some(sender)), receiver)
+    }
+
+    /// A sender whose events nobody reads and that never counts as cancelled: for simulation.
+    #[must_use]
+    pub fn discard() -> Self {
+        Self(None)
+    }
+
+    /// Puts `event` into the channel.
+    pub fn send(&self, event: Event) -> Delivery {
+        match &self.0 {
+            None => Delivery::Delivered,
+            Some(sender) => match sender.try_send(event) {
+                Ok(()) => Delivery::Delivered,
+                Err(_) => Delivery::Gone,
+            },
+        }
+    }
+
+    /// Whether the receiver was dropped: the choice is cancelled.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.as_ref().is_some_and(mpsc::Sender::is_closed)
+    }
+}

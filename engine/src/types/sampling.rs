@@ -1,0 +1,114 @@
+//! How the next token is chosen: parameters, and the seam for rewriting logits.
+
+use super::TokenId;
+
+/// Everything that shapes one generation. Steps apply in the order of the fields of
+/// [`Penalties`], then [`StopConditions::min_tokens`], then those of [`Sampling`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SamplingParams {
+    /// Temperature, truncation and seed.
+    pub sampling: Sampling,
+    /// What pushes single tokens up or down.
+    pub penalties: Penalties,
+    /// When to end.
+    pub stop: StopConditions,
+    /// `Some(k)`: report the chosen token's log-probability and the `k` likeliest (0 to 20),
+    /// from the log-softmax of the raw logits.
+    pub logprobs: Option<u32>,
+}
+
+/// Temperature, truncation and seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy; 0 to 2.
+    pub temperature: f32,
+    /// Keep the `top_k` likeliest; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the smallest set of likeliest tokens whose mass reaches this; in (0, 1].
+    pub top_p: f32,
+    /// Drop tokens less likely than this share of the likeliest; in [0, 1].
+    pub min_p: f32,
+    /// Key of the random stream. Choice `i` of a request uses stream `i` of the same key.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// Plain sampling from the model's distribution.
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+/// What pushes single tokens up or down before sampling.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Penalties {
+    /// Subtracted once for each time the token was generated; −2 to 2.
+    pub frequency: f32,
+    /// Subtracted once if the token was generated at all; −2 to 2.
+    pub presence: f32,
+    /// Divides positive and multiplies negative logits of tokens in the prompt or the
+    /// generated text; above 0, 1 is off.
+    pub repetition: f32,
+    /// Added to single logits, in f32; −100 to 100 each. No token twice.
+    pub logit_bias: Vec<(TokenId, f32)>,
+}
+
+impl Default for Penalties {
+    /// All off.
+    fn default() -> Self {
+        Self {
+            frequency: 0.0,
+            presence: 0.0,
+            repetition: 1.0,
+            logit_bias: Vec::new(),
+        }
+    }
+}
+
+impl Penalties {
+    /// Whether counts of past tokens are needed.
+    #[must_use]
+    pub fn use_counts(&self) -> bool {
+        self.frequency != 0.0 || self.presence != 0.0 || self.repetition_is_on()
+    }
+
+    /// Whether the repetition penalty changes anything.
+    #[must_use]
+    pub fn repetition_is_on(&self) -> bool {
+        self.repetition.to_bits() != 1f32.to_bits()
+    }
+}
+
+/// When a generation ends. Stop strings are the front end's: it sees text, the engine does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopConditions {
+    /// End after this many generated tokens; at least 1.
+    pub max_tokens: u32,
+    /// Tokens of `token_ids` cannot be sampled before this many were generated.
+    pub min_tokens: u32,
+    /// Any of these ends the choice. The front end adds the model's end-of-sequence tokens
+    /// unless it was told to ignore them.
+    pub token_ids: Vec<TokenId>,
+}
+
+/// Log-probabilities at one generated position.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenLogprobs {
+    /// Natural log-probability of the chosen token under the raw logits.
+    pub logprob: f32,
+    /// The likeliest tokens, best first, ties by smaller id.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+/// Rewrites the logits of one choice. One instance a choice, so that its state needs no row
+/// bookkeeping.
+pub trait LogitsProcessor: Send {
+    /// Changes `logits` [V] in place. `context` holds the prompt and the text so far.
+    fn process(&mut self, context: &[TokenId], logits: &mut [f32]);
+}

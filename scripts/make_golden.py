@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Writes the golden fixtures below tests/golden: small checkpoints and what Hugging Face makes of them.
+
+    .venv/bin/python scripts/make_golden.py              # all of the checked-in fixtures
+    .venv/bin/python scripts/make_golden.py --only qwen  # those with `qwen` in their name
+    scripts/fetch_minilm.sh && .venv/bin/python scripts/make_golden.py --minilm
+
+tests/golden/README.md says what the files hold. The same versions give the same files; other
+versions of torch may change the last digits of an expected value.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import torch  # noqa: E402
+from transformers.utils import logging  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=GOLDEN, help="where the fixtures go")
+    parser.add_argument("--only", default="", help="write cases whose name has this in it")
+    parser.add_argument("--minilm", action="store_true", help="write the MiniLM values instead")
+    parser.add_argument("--minilm-dir", type=Path, default=ROOT / ".cache" / "minilm")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if arguments.minilm:
+        from lib.minilm import write_minilm
+
+        write_minilm(arguments.minilm_dir, arguments.out / "minilm" / "expected.json")
+        return
+    write_decoders(arguments)
+
+
+def write_decoders(arguments):
+    """The decoder cases; the margin printed is the least gap of any greedy step."""
+    from lib.decoder_cases import decoder_cases
+    from lib.decoders import write_case
+
+    for number, case in enumerate(decoder_cases()):
+        if arguments.only in case.name:
+            start = time.monotonic()
+            margin = write_case(case, arguments.out, seed=1000 + number)
+            print(f"{case.name}: margin {margin:.4f}, {time.monotonic() - start:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
