@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Folio's front end.
+
+pub mod error;
+pub mod openai;
