@@ -1,0 +1,12 @@
+//! From prompts to text: jobs go to the engine, choices come back as pieces of text.
+//!
+//! A job is checked whole before anything is submitted, so that a bad one is a plain error. A
+//! choice is read only as fast as its client reads; dropping it cancels it.
+
+mod choice;
+mod job;
+mod running;
+
+pub use choice::{End, Piece, TextToken};
+pub use job::{Job, Prompt};
+pub use running::{Finished, Running};
