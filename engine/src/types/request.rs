@@ -54,7 +54,7 @@ impl std::fmt::Debug for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Choice")
             .field("num_processors", &self.processors.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
