@@ -8,12 +8,17 @@ use axum::response::{IntoResponse, Response};
 use folio_engine::types::Refusal;
 use serde::Serialize;
 
+use crate::text;
+
 /// Seconds that a client is asked to wait when the queue is full.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// An answer that is an error. Becomes `{"error": {"message", "type", "param", "code"}}`.
 #[derive(Clone, Debug)]
-pub struct ApiError {
+pub struct ApiError(Box<Answer>);
+
+#[derive(Clone, Debug)]
+struct Answer {
     status: StatusCode,
     body: ErrorBody,
     header: Option<(HeaderName, HeaderValue)>,
@@ -21,7 +26,7 @@ pub struct ApiError {
 
 /// The error object of OpenAI's API.
 #[derive(Clone, Debug, Serialize)]
-pub struct ErrorBody {
+struct ErrorBody {
     /// What is wrong, for people.
     message: String,
     /// Whose fault it is: `invalid_request_error`, `rate_limit_error` or `server_error`.
@@ -30,7 +35,7 @@ pub struct ErrorBody {
     /// Path of the field at fault, such as `messages[2].content`.
     param: Option<String>,
     /// What is wrong, for programs.
-    code: Option<&'static str>,
+    code: &'static str,
 }
 
 impl ApiError {
@@ -40,25 +45,26 @@ impl ApiError {
             500.. => "server_error",
             _ => "invalid_request_error",
         };
-        Self {
+        let body = ErrorBody {
+            message: message.into(),
+            kind,
+            param: None,
+            code,
+        };
+        Self(Box::new(Answer {
             status,
-            body: ErrorBody {
-                message: message.into(),
-                kind,
-                param: None,
-                code: Some(code),
-            },
+            body,
             header: None,
-        }
+        }))
     }
 
     fn at(mut self, param: impl Into<String>) -> Self {
-        self.body.param = Some(param.into());
+        self.0.body.param = Some(param.into());
         self
     }
 
     fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.0.header = Some((name, value));
         self
     }
 
@@ -102,7 +108,7 @@ impl ApiError {
     pub fn malformed_json(param: Option<String>, message: &str) -> Self {
         let text = format!("the body is not valid JSON: {message}");
         let mut error = Self::new(StatusCode::BAD_REQUEST, "invalid_json", text);
-        error.body.param = param;
+        error.0.body.param = param;
         error
     }
 
@@ -214,26 +220,38 @@ impl ApiError {
         }
     }
 
+    /// What the text side has against the text of the field `param`.
+    pub fn from_text(error: &text::Error, param: &str) -> Self {
+        let message = error.to_string();
+        match error {
+            text::Error::NoChatTemplate { .. }
+            | text::Error::Refused(_)
+            | text::Error::Template { .. } => Self::invalid_value(param, message),
+            text::Error::Message { field, .. } => Self::invalid_value(field, message),
+            _ => Self::internal(message),
+        }
+    }
+
     /// Status of the answer.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The sentence for people.
     pub fn message(&self) -> &str {
-        &self.body.message
+        &self.0.body.message
     }
 
     /// The answer's JSON, for an error inside a stream.
     pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({ "error": self.body })
+        serde_json::json!({ "error": self.0.body })
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.to_json())).into_response();
-        if let Some((name, value)) = self.header {
+        let mut response = (self.0.status, Json(self.to_json())).into_response();
+        if let Some((name, value)) = self.0.header {
             response.headers_mut().insert(name, value);
         }
         response

@@ -49,7 +49,7 @@ impl ServedModel {
 /// All served models.
 #[derive(Debug)]
 pub struct Models {
-    models: Vec<Arc<ServedModel>>,
+    served: Vec<Arc<ServedModel>>,
     by_name: HashMap<String, usize>,
     /// Seconds since 1970 at which the server was started.
     created: u64,
@@ -72,7 +72,7 @@ impl Models {
             }
         }
         Ok(Self {
-            models: models.into_iter().map(Arc::new).collect(),
+            served: models.into_iter().map(Arc::new).collect(),
             by_name,
             created,
         })
@@ -80,14 +80,14 @@ impl Models {
 
     /// All models, in the order of their ids.
     pub fn all(&self) -> &[Arc<ServedModel>] {
-        &self.models
+        &self.served
     }
 
     /// The model that is called `name`.
     pub fn find(&self, name: &str) -> Result<&Arc<ServedModel>, ApiError> {
         let index = self.by_name.get(name);
         index
-            .and_then(|&index| self.models.get(index))
+            .and_then(|&index| self.served.get(index))
             .ok_or_else(|| ApiError::model_not_found(name, &self.list_names()))
     }
 
@@ -106,7 +106,7 @@ impl Models {
 
     /// The model that is called `name`, or without a name the first.
     pub fn find_or_first(&self, name: Option<&str>) -> Result<&Arc<ServedModel>, ApiError> {
-        match (name, self.models.first()) {
+        match (name, self.served.first()) {
             (None, Some(first)) => Ok(first),
             (name, _) => self.find(name.unwrap_or("")),
         }
@@ -114,12 +114,12 @@ impl Models {
 
     /// The first model of `kind`.
     pub fn first_of(&self, kind: ModelKind) -> Option<&Arc<ServedModel>> {
-        self.models.iter().find(|model| model.limits.kind == kind)
+        self.served.iter().find(|model| model.limits.kind == kind)
     }
 
     /// An entry for each name.
     pub fn cards(&self) -> Vec<ModelCard> {
-        let names = self.models.iter().flat_map(|model| &model.names);
+        let names = self.served.iter().flat_map(|model| &model.names);
         names.filter_map(|name| self.card(name).ok()).collect()
     }
 
@@ -138,7 +138,7 @@ impl Models {
     }
 
     fn list_names(&self) -> String {
-        let names: Vec<_> = self.models.iter().flat_map(|model| &model.names).collect();
+        let names: Vec<_> = self.served.iter().flat_map(|model| &model.names).collect();
         names
             .iter()
             .map(|name| name.as_str())

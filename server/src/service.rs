@@ -1,10 +1,11 @@
 //! What requests need to be computed, whichever way they came in: HTTP or the command line.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use folio_engine::thread::EngineHandle;
+use folio_engine::EngineHandle;
 
 use crate::error::ApiError;
 use crate::metrics::Metrics;
@@ -19,7 +20,7 @@ pub struct Service {
     /// Tokenisers, templates and names.
     pub models: Models,
     /// Counts requests.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Whether the scheduling policy looks at priorities.
     priorities: Priorities,
     ids: Ids,
@@ -42,7 +43,7 @@ impl Service {
         priorities: Priorities,
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            metrics: Metrics::new(&engine, &models)?,
+            metrics: Arc::new(Metrics::new(&models)?),
             engine,
             models,
             priorities,

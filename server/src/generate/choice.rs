@@ -58,7 +58,7 @@ pub struct TextToken {
 
 /// Reads the events of one choice. Dropping it cancels the choice.
 #[derive(Debug)]
-pub struct ChoiceReader {
+pub(super) struct ChoiceReader {
     index: u32,
     /// `None` once the choice has ended.
     receiver: Option<EventReceiver>,
@@ -78,13 +78,13 @@ pub struct ChoiceReader {
 
 impl ChoiceReader {
     /// Reads from `receiver` what `generation` asked of `model`.
-    pub fn new(
+    pub(super) fn new(
         model: &Arc<ServedModel>,
         generation: &Generation,
         index: u32,
         receiver: EventReceiver,
     ) -> Self {
-        let tokenizer = Arc::clone(&model.text.tokenizer);
+        let tokenizer = Arc::clone(model.text.tokenizer());
         Self {
             index,
             receiver: Some(receiver),
@@ -97,11 +97,6 @@ impl ChoiceReader {
             num_chars: 0,
             piece: Piece::default(),
         }
-    }
-
-    /// Which choice of its job.
-    pub fn index(&self) -> u32 {
-        self.index
     }
 
     fn accept(&mut self, event: Event) -> Result<(), ApiError> {

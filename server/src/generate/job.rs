@@ -2,25 +2,15 @@
 
 use std::sync::Arc;
 
-use folio_engine::types::{
-    Choice, EventReceiver, EventSender, Request, SamplingParams, Task, TokenId,
-};
+use folio_engine::types::{Choice, EventReceiver, EventSender, Request, SamplingParams, Task};
 
 use super::choice::ChoiceReader;
+use super::prompt::Prompt;
 use super::running::Running;
 use crate::error::ApiError;
 use crate::models::ServedModel;
 use crate::openai::{EndOfSequence, Generation};
 use crate::service::Service;
-
-/// One prompt, and the path of the field it came from.
-#[derive(Clone, Debug)]
-pub struct Prompt {
-    /// Such as `messages` or `prompt[3]`.
-    pub path: String,
-    /// Its tokens, special tokens included.
-    pub tokens: Vec<TokenId>,
-}
 
 /// Prompts with everything that is asked of them, checked against model and cache.
 #[derive(Debug)]
@@ -117,17 +107,23 @@ impl Job {
     pub fn start(self, service: &Arc<Service>) -> Result<Running, ApiError> {
         let prompt_lens = self.requests.iter().map(|request| request.prompt.len());
         let prompt_lens: Vec<u64> = prompt_lens.map(|len| len as u64).collect();
-        let submitted = service.engine.now();
         service
             .engine
             .submit(self.requests)
             .map_err(|refusal| ApiError::from_refusal(&refusal, first(&self.paths)))?;
-        let readers = self.receivers.into_iter().enumerate().map(|(index, receiver)| {
-            ChoiceReader::new(&self.model, &self.generation, index as u32, receiver)
-        });
-        let readers = readers.collect();
-        let running = Running::new(Arc::clone(service), &self.model, readers, submitted);
-        Ok(running.with_prompts(prompt_lens, self.generation.num_choices))
+        let readers = self
+            .receivers
+            .into_iter()
+            .enumerate()
+            .map(|(index, receiver)| {
+                ChoiceReader::new(&self.model, &self.generation, index as u32, receiver)
+            });
+        Ok(Running::new(
+            service,
+            Arc::clone(&self.model),
+            readers.collect(),
+            &prompt_lens,
+        ))
     }
 }
 

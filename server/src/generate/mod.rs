@@ -5,8 +5,10 @@
 
 mod choice;
 mod job;
+mod prompt;
 mod running;
 
 pub use choice::{End, Piece, TextToken};
-pub use job::{Job, Prompt};
+pub use job::Job;
+pub use prompt::Prompt;
 pub use running::{Finished, Running};

@@ -1,6 +1,6 @@
 //! The body of `POST /v1/chat/completions`.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::fields::Fields;
 use super::generation::{self, Generation, Reply};
@@ -44,6 +44,8 @@ pub struct ChatRequest {
     pub model: String,
     /// Role objects, never empty.
     pub messages: Vec<Value>,
+    /// Variables for the chat template (`chat_template_kwargs`).
+    pub template_arguments: Option<Map<String, Value>>,
     /// How to generate.
     pub generation: Generation,
     /// How to answer.
@@ -56,6 +58,9 @@ impl ChatRequest {
         let mut fields = Fields::new("", body)?;
         let model = super::model(&mut fields)?;
         let messages = messages::read(fields.require("messages")?)?;
+        let template_arguments = fields
+            .object("chat_template_kwargs")?
+            .map(Fields::into_rest);
         let mut generation = generation::read(&mut fields)?;
         read_max_completion_tokens(&mut fields, &mut generation)?;
         generation.params.logprobs = read_logprobs(&mut fields)?;
@@ -65,6 +70,7 @@ impl ChatRequest {
         Ok(Self {
             model,
             messages,
+            template_arguments,
             generation,
             reply,
         })

@@ -12,7 +12,7 @@ const MAX_PROMPTS: usize = 2048;
 /// Largest `logprobs`, as in OpenAI's API.
 const MAX_LOGPROBS: i64 = 5;
 /// `max_tokens` when it is not given, as in OpenAI's API.
-pub const DEFAULT_MAX_TOKENS: u32 = 16;
+pub(super) const DEFAULT_MAX_TOKENS: u32 = 16;
 
 /// Fields of OpenAI's API that ask for what this server does not do, with the values that ask for
 /// nothing.

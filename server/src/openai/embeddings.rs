@@ -8,7 +8,7 @@ use super::inputs::{self, Input};
 use crate::error::ApiError;
 
 /// Most texts of one request, as in OpenAI's API.
-pub const MAX_INPUTS: usize = 2048;
+pub(super) const MAX_INPUTS: usize = 2048;
 
 /// An embedding request whose fields are within their ranges.
 #[derive(Clone, Debug)]

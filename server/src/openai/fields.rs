@@ -12,14 +12,14 @@ use crate::error::ApiError;
 
 /// The fields of one JSON object that were not taken yet.
 #[derive(Debug)]
-pub struct Fields {
+pub(super) struct Fields {
     path: String,
     map: Map<String, Value>,
 }
 
 /// Where a number may lie.
 #[derive(Clone, Copy, Debug)]
-pub enum Range {
+pub(super) enum Range {
     /// Both ends allowed.
     Closed(f64, f64),
     /// Above the first, at most the second.
@@ -28,7 +28,7 @@ pub enum Range {
 
 impl Fields {
     /// The fields of `value`, which must be an object. `path` is empty for the body itself.
-    pub fn new(path: impl Into<String>, value: Value) -> Result<Self, ApiError> {
+    pub(super) fn new(path: impl Into<String>, value: Value) -> Result<Self, ApiError> {
         let path = path.into();
         match value {
             Value::Object(map) => Ok(Self { path, map }),
@@ -41,7 +41,7 @@ impl Fields {
     }
 
     /// Path of the field `name` in the body.
-    pub fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         if self.path.is_empty() {
             name.to_owned()
         } else {
@@ -50,18 +50,18 @@ impl Fields {
     }
 
     /// Takes a field; `None` when it is absent or null.
-    pub fn take(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.map.shift_remove(name).filter(|value| !value.is_null())
     }
 
     /// Takes a field that must be there.
-    pub fn require(&mut self, name: &str) -> Result<Value, ApiError> {
+    pub(super) fn require(&mut self, name: &str) -> Result<Value, ApiError> {
         self.take(name)
             .ok_or_else(|| ApiError::missing(self.path(name)))
     }
 
     /// Takes a string.
-    pub fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+    pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -70,7 +70,7 @@ impl Fields {
     }
 
     /// Takes a boolean.
-    pub fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+    pub(super) fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
@@ -79,7 +79,7 @@ impl Fields {
     }
 
     /// Takes a number within `range`.
-    pub fn number(&mut self, name: &str, range: Range) -> Result<Option<f32>, ApiError> {
+    pub(super) fn number(&mut self, name: &str, range: Range) -> Result<Option<f32>, ApiError> {
         let Some(value) = self.take(name) else {
             return Ok(None);
         };
@@ -87,7 +87,7 @@ impl Fields {
     }
 
     /// Takes an integer within `range`.
-    pub fn integer(
+    pub(super) fn integer(
         &mut self,
         name: &str,
         range: RangeInclusive<i64>,
@@ -99,7 +99,7 @@ impl Fields {
     }
 
     /// Takes an object and its fields.
-    pub fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
+    pub(super) fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
         let path = self.path(name);
         self.take(name)
             .map(|value| Self::new(path, value))
@@ -107,13 +107,13 @@ impl Fields {
     }
 
     /// The fields that are left, whatever they are.
-    pub fn into_rest(self) -> Map<String, Value> {
+    pub(super) fn into_rest(self) -> Map<String, Value> {
         self.map
     }
 
     /// Refuses each field of `table` unless it holds one of the values beside it (as JSON text),
     /// which are those that ask for nothing.
-    pub fn refuse_unsupported(&mut self, table: &[(&str, &[&str])]) -> Result<(), ApiError> {
+    pub(super) fn refuse_unsupported(&mut self, table: &[(&str, &[&str])]) -> Result<(), ApiError> {
         for (name, harmless) in table {
             let Some(value) = self.take(name) else {
                 continue;
@@ -136,7 +136,7 @@ impl Fields {
     }
 
     /// Ends the taking apart: a field that is left and not null is unknown.
-    pub fn finish(self) -> Result<(), ApiError> {
+    pub(super) fn finish(self) -> Result<(), ApiError> {
         match self.map.iter().find(|(_, value)| !value.is_null()) {
             Some((name, _)) => Err(ApiError::unknown_field(self.path(name))),
             None => Ok(()),
@@ -150,7 +150,7 @@ impl Fields {
 
 /// `value` as a number within `range`, in f32. A bound that is excluded stays excluded after
 /// rounding.
-pub fn number_in(path: &str, value: &Value, range: Range) -> Result<f32, ApiError> {
+pub(super) fn number_in(path: &str, value: &Value, range: Range) -> Result<f32, ApiError> {
     let Some(number) = value.as_f64() else {
         return Err(ApiError::invalid_type(path, "a number", type_name(value)));
     };
@@ -173,7 +173,7 @@ pub fn number_in(path: &str, value: &Value, range: Range) -> Result<f32, ApiErro
 }
 
 /// `value` as an integer within `range`.
-pub fn integer_in(path: &str, value: &Value, range: RangeInclusive<i64>) -> Result<i64, ApiError> {
+pub(super) fn integer_in(path: &str, value: &Value, range: RangeInclusive<i64>) -> Result<i64, ApiError> {
     if !value.is_i64() && !value.is_u64() {
         return Err(ApiError::invalid_type(path, "an integer", type_name(value)));
     }
@@ -192,6 +192,6 @@ pub fn integer_in(path: &str, value: &Value, range: RangeInclusive<i64>) -> Resu
 }
 
 /// `value` as a token id. The bound of the vocabulary is checked when the model is known.
-pub fn token_id(path: &str, value: &Value) -> Result<TokenId, ApiError> {
+pub(super) fn token_id(path: &str, value: &Value) -> Result<TokenId, ApiError> {
     integer_in(path, value, 0..=i64::from(u32::MAX)).map(|id| id as TokenId)
 }

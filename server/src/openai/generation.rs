@@ -14,7 +14,7 @@ use super::json::type_name;
 use crate::error::ApiError;
 
 /// Most choices of one request.
-pub const MAX_CHOICES: u32 = 128;
+pub(super) const MAX_CHOICES: u32 = 128;
 /// Most stop strings, as in OpenAI's API.
 const MAX_STOP_STRINGS: usize = 4;
 /// Most bytes of one stop string.
@@ -84,7 +84,7 @@ pub enum UsageChunk {
 }
 
 /// Takes the fields of sampling, stopping and queueing out of `fields`.
-pub fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
+pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
     let params = SamplingParams {
         sampling: read_sampling(fields)?,
         penalties: read_penalties(fields)?,
@@ -112,7 +112,7 @@ pub fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
 }
 
 /// Takes `stream` and `stream_options`.
-pub fn read_reply(fields: &mut Fields) -> Result<Reply, ApiError> {
+pub(super) fn read_reply(fields: &mut Fields) -> Result<Reply, ApiError> {
     let streams = fields.boolean("stream")?.unwrap_or(false);
     let Some(mut options) = fields.object("stream_options")? else {
         return Ok(if streams {
@@ -139,7 +139,7 @@ pub fn read_reply(fields: &mut Fields) -> Result<Reply, ApiError> {
 }
 
 /// Takes `priority`, `user` (or its successor `safety_identifier`) and `cache_salt`.
-pub fn read_queueing(fields: &mut Fields) -> Result<Queueing, ApiError> {
+pub(super) fn read_queueing(fields: &mut Fields) -> Result<Queueing, ApiError> {
     let priority = fields.integer("priority", i64::from(i32::MIN)..=i64::from(i32::MAX))?;
     let user = fields.string("user")?;
     let user = fields.string("safety_identifier")?.or(user);
@@ -156,7 +156,7 @@ pub fn read_queueing(fields: &mut Fields) -> Result<Queueing, ApiError> {
 }
 
 /// Takes a number of tokens that is at least `min`.
-pub fn count(fields: &mut Fields, name: &str, min: i64) -> Result<Option<u32>, ApiError> {
+pub(super) fn count(fields: &mut Fields, name: &str, min: i64) -> Result<Option<u32>, ApiError> {
     let value = fields.integer(name, min..=i64::from(u32::MAX))?;
     Ok(value.map(|value| value as u32))
 }

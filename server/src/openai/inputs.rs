@@ -27,7 +27,7 @@ pub enum Content {
 }
 
 /// Reads the field `name`, which holds at most `max_items` texts.
-pub fn read(name: &str, value: Value, max_items: usize) -> Result<Vec<Input>, ApiError> {
+pub(super) fn read(name: &str, value: Value, max_items: usize) -> Result<Vec<Input>, ApiError> {
     let items = match value {
         Value::String(_) => return Ok(vec![text(name.to_owned(), value)?]),
         Value::Array(items) => items,

@@ -24,7 +24,7 @@ pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
 }
 
 /// What kind of JSON value this is, with its article, for messages.
-pub fn type_name(value: &Value) -> &'static str {
+pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -18,9 +18,9 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
 ];
 
 /// Checks `messages` and returns the role objects, with no fields but those a template may read.
-pub fn read(value: Value) -> Result<Vec<Value>, ApiError> {
+pub(super) fn read(value: Value) -> Result<Vec<Value>, ApiError> {
     let messages = match value {
-        Value::String(text) => return read_text(text),
+        Value::String(text) => return read_text(&text),
         Value::Array(messages) => messages,
         other => {
             let expected = "an array of messages or a string";
@@ -42,8 +42,8 @@ pub fn read(value: Value) -> Result<Vec<Value>, ApiError> {
 }
 
 /// A string that parses as an array of role objects is that array; any other is what a user says.
-fn read_text(text: String) -> Result<Vec<Value>, ApiError> {
-    if is_array_of_roles(&text) {
+fn read_text(text: &str) -> Result<Vec<Value>, ApiError> {
+    if is_array_of_roles(text) {
         return read(json::parse(text.as_bytes())?);
     }
     if text.is_empty() {

@@ -142,9 +142,9 @@ pub struct ChatChunk<'a> {
     pub header: &'a Header,
     /// One choice; none in the chunk of the usage.
     pub choices: Vec<ChatChunkChoice>,
-    /// Present in the last chunk when asked for.
+    /// When asked for: null in all chunks but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
+    pub usage: Option<Option<Usage>>,
 }
 
 /// What is new in one choice.
@@ -179,9 +179,9 @@ pub struct CompletionResponse<'a> {
     pub header: &'a Header,
     /// One for each prompt and each of `n`, prompts first.
     pub choices: Vec<CompletionChoice>,
-    /// What it cost.
+    /// What it cost. In a stream, when asked for: null in all chunks but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
+    pub usage: Option<Option<Usage>>,
 }
 
 /// One choice of a completion.

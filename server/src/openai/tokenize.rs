@@ -8,6 +8,7 @@ use super::fields::{Fields, token_id};
 use super::json::type_name;
 use super::messages;
 use crate::error::ApiError;
+use crate::text::{GenerationPrompt, SpecialTokens};
 
 /// A request to show the tokens of a text or of a conversation.
 #[derive(Clone, Debug)]
@@ -28,14 +29,14 @@ pub enum TokenizeInput {
         /// The text.
         text: String,
         /// Whether the model's special tokens are put around it.
-        add_special_tokens: bool,
+        special: SpecialTokens,
     },
     /// A conversation, rendered by the chat template.
     Messages {
         /// Role objects.
         messages: Vec<Value>,
         /// Whether the template opens the assistant's turn.
-        add_generation_prompt: bool,
+        generation_prompt: GenerationPrompt,
     },
 }
 
@@ -70,11 +71,17 @@ impl TokenizeRequest {
         let input = match (fields.string("prompt")?, fields.take("messages")) {
             (Some(text), None) => TokenizeInput::Prompt {
                 text,
-                add_special_tokens: fields.boolean("add_special_tokens")?.unwrap_or(true),
+                special: match fields.boolean("add_special_tokens")? {
+                    Some(false) => SpecialTokens::Omit,
+                    _ => SpecialTokens::Add,
+                },
             },
             (None, Some(messages)) => TokenizeInput::Messages {
                 messages: messages::read(messages)?,
-                add_generation_prompt: fields.boolean("add_generation_prompt")?.unwrap_or(true),
+                generation_prompt: match fields.boolean("add_generation_prompt")? {
+                    Some(false) => GenerationPrompt::Omit,
+                    _ => GenerationPrompt::Add,
+                },
             },
             (None, None) => return Err(ApiError::missing("prompt")),
             (Some(_), Some(_)) => {
