@@ -1,0 +1,9 @@
+//! The HTTP interface as clients see it: over the real router, and over TCP.
+//!
+//! Scheduler, paged memory and engine thread are the real ones; only the arithmetic is replaced,
+//! by an executor whose every answer can be foretold.
+
+mod chat;
+mod errors;
+mod fake;
+mod support;
