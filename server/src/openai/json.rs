@@ -13,8 +13,10 @@ use crate::error::ApiError;
 pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let Unique(value) = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        // A path that ends before its last step is known is written with a question mark.
         let path = error.path().to_string();
-        let param = (path != ".").then_some(path);
+        let path = path.trim_end_matches(['?', '.']);
+        let param = (!path.is_empty()).then(|| path.to_owned());
         ApiError::malformed_json(param, &error.inner().to_string())
     })?;
     reader

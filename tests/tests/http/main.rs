@@ -3,7 +3,10 @@
 //! Scheduler, paged memory and engine thread are the real ones; only the arithmetic is replaced,
 //! by an executor whose every answer can be foretold.
 
+mod access;
 mod chat;
+mod completions;
+mod embeddings;
 mod errors;
 mod fake;
 mod support;
