@@ -178,7 +178,7 @@ def _rope_cases():
 
 def _family_cases():
     qwen = {"rms_norm_eps": 1e-6, "rope_theta": 1000000.0}
-    ids = {"bos_token_id": 285, "eos_token_id": 287}
+    ids = {"bos_token_id": 277, "eos_token_id": 279}
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     return [
         Case(
@@ -222,6 +222,7 @@ def _family_cases():
                 "chat_template": CHATML,
                 "model_max_length": 512,
             },
+            generation={"eos_token_id": [279, 277], "pad_token_id": 277},
         ),
     ]
 
