@@ -63,7 +63,9 @@ def run_static(model, prompts, arguments):
     for start in range(0, len(prompts), size):
         batch = torch.tensor(prompts[start : start + size])
         config = generation_config(arguments.output_len)
-        whole = model.generate(batch, attention_mask=torch.ones_like(batch), generation_config=config)
+        whole = model.generate(
+            batch, attention_mask=torch.ones_like(batch), generation_config=config
+        )
         outputs += whole[:, batch.shape[1] :].tolist()
     return outputs
 
@@ -86,7 +88,9 @@ def run_continuous(model, prompts, arguments):
     )
     failed = [result.error for result in results.values() if result.error]
     if failed or len(results) != len(prompts):
-        raise SystemExit(f"{len(results)} of {len(prompts)} requests came back; errors: {failed[:3]}")
+        raise SystemExit(
+            f"{len(results)} of {len(prompts)} requests came back; errors: {failed[:3]}"
+        )
     return [result.generated_tokens for result in results.values()]
 
 

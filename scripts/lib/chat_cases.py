@@ -4,7 +4,7 @@ WEATHER = {
     "type": "function",
     "function": {
         "name": "get_weather",
-        "description": "The weather of a place <now> & \"later\"\nin °C",
+        "description": 'The weather of a place <now> & "later"\nin °C',
         "parameters": {
             "type": "object",
             "properties": {
@@ -22,7 +22,10 @@ CLOCK = {"type": "function", "function": {"name": "now", "parameters": {"propert
 SYSTEM = {"role": "system", "content": "Answer briefly."}
 HELLO = {"role": "user", "content": "Hello, who are you?"}
 REPLY = {"role": "assistant", "content": "  A small model.\n"}
-AGAIN = {"role": "user", "content": " And in <b>French</b> & Greek: Ελλάδα 🎉? {{ 1 + 1 }} {% raw %}"}
+AGAIN = {
+    "role": "user",
+    "content": " And in <b>French</b> & Greek: Ελλάδα 🎉? {{ 1 + 1 }} {% raw %}",
+}
 CALL = {
     "role": "assistant",
     "content": "",
@@ -130,9 +133,21 @@ def _alternating_cases():
 def _language_cases():
     text = {"type": "text", "text": "What is this?"}
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-    notes = [HELLO, {"role": "note", "content": "n"}, REPLY, AGAIN, HELLO | {"content": "STOP"}, HELLO]
+    notes = [
+        HELLO,
+        {"role": "note", "content": "n"},
+        REPLY,
+        AGAIN,
+        HELLO | {"content": "STOP"},
+        HELLO,
+    ]
     documents = [{"title": "two words", "text": "First."}, {"title": "köln", "text": "Second."}]
-    value = {"b": [1, 2.0, 1e20, -0.5], "a": {"é": "<&'\">", "n": None, "t": True}, "e": [], "o": {}}
+    value = {
+        "b": [1, 2.0, 1e20, -0.5],
+        "a": {"é": "<&'\">", "n": None, "t": True},
+        "e": [],
+        "o": {},
+    }
     nested = {"value": value | {"tab": "a\tb\\\n\u2028\u007f/"}}
     words = [SYSTEM, SYSTEM, HELLO, THOUGHT, HELLO | {"content": "one, two,  three\tfour"}]
     tabs = [HELLO | {"content": "\ta\tb \n"}, REPLY]

@@ -266,7 +266,8 @@ impl Run {
         for request in &mut self.requests {
             for (receiver, received) in request.receivers.iter_mut().zip(&mut request.received) {
                 if let Some(receiver) = receiver {
-                    received.extend(std::iter::from_fn(|| receiver.try_recv().ok()));
+                    let events = std::iter::from_fn(|| receiver.try_recv().ok());
+                    received.extend(events.filter(|event| !matches!(event, Event::Started(_))));
                 }
             }
         }

@@ -333,6 +333,7 @@ impl Scheduler {
         let sequence = self.state.sequences.get_mut(scheduled.id);
         if scheduled.emits && sequence.stats.first_token == Nanos::default() {
             sequence.stats.first_token = now;
+            let _ = sequence.events().send(Event::Started(sequence.stats));
             self.state.totals.num_prompt_tokens += u64::from(sequence.request.prompt_len);
         }
         match result {
