@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the golden fixtures below tests/golden: small checkpoints and what Hugging Face makes of them.
+"""Writes the golden fixtures of tests/golden: small checkpoints and what Hugging Face computes.
 
     .venv/bin/python scripts/make_golden.py              # all of the checked-in fixtures
     .venv/bin/python scripts/make_golden.py --only qwen  # those with `qwen` in their name

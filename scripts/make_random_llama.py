@@ -93,7 +93,7 @@ def weight_shapes(config):
 
 
 def letter_tokenizer():
-    """A byte-level BPE that needs no training: its merges build all groups of up to three letters."""
+    """A byte-level BPE that needs no training: its merges build groups of up to three letters."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     letters = "etaoinshrdlcumwfgypbvkjxqz"
     pairs = [(a, b) for a in letters for b in letters]

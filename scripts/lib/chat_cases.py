@@ -194,8 +194,10 @@ def _inline_cases():
         "filter-block": "{% filter upper %}abc{% endfilter %}",
         "scope-of-set": "{% set x = 1 %}{% for m in messages %}{% set x = 2 %}{% endfor %}{{ x }}",
         "ternary-chain": "{{ 'a' if false else 'b' if false else 'c' }}",
-        "negative-slice": "{{ messages[0].content[-4:-1] }}|{{ [1,2,3,4][1:-1] }}|{{ [1,2,3][::2] }}",
-        "call-block": "{% macro q(x) %}<{{ caller() }}{{ x }}>{% endmacro %}{% call q(1) %}in{% endcall %}",
+        "negative-slice": "{{ messages[0].content[-4:-1] }}|{{ [1,2,3,4][1:-1] }}|"
+        "{{ [1,2,3][::2] }}",
+        "call-block": "{% macro q(x) %}<{{ caller() }}{{ x }}>{% endmacro %}"
+        "{% call q(1) %}in{% endcall %}",
         "string-methods": "{{ 'a.b.c'.rsplit('.', 1) | join('+') }}|{{ 'xxaxx'.strip('x') }}|"
         "{{ 'a-b'.replace('-', '') }}|{{ 'ab'.startswith('a') and 'yes' }}|{{ 'a b'.title() }}|"
         "{{ 'abc'.find('c') }}|{{ 'aXbX'.count('X') }}|{{ ', '.join(['p', 'q']) }}|"
@@ -205,7 +207,7 @@ def _inline_cases():
 
 
 def _python_cases():
-    """How Python writes values down: each a case of its own, for an own engine may differ in one."""
+    """How Python writes values down, an expression a case: other engines differ in some."""
     expressions = {
         "true": "true",
         "false": "false",

@@ -1,4 +1,4 @@
-"""Golden values of all-MiniLM-L6-v2, a real embedding model that scripts/fetch_minilm.sh fetches."""
+"""Golden values of all-MiniLM-L6-v2, a real model that scripts/fetch_minilm.sh fetches."""
 
 import torch
 from sentence_transformers import SentenceTransformer

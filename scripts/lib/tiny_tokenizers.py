@@ -163,7 +163,7 @@ def unigram(vocab_size):
 
 
 def text_cases(path):
-    """What a tokenizer.json makes of `TEXTS`: ids with the special tokens, and their text without."""
+    """What a tokenizer.json makes of `TEXTS`: ids with special tokens, and their text without."""
     tokenizer = Tokenizer.from_file(str(path))
     cases = []
     for text in TEXTS:

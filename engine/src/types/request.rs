@@ -101,10 +101,10 @@ pub enum FinishReason {
 pub struct RequestStats {
     /// When the engine admitted it.
     pub arrival: Nanos,
-    /// When it was first part of a step; equal to `arrival` if it never was.
-    pub first_scheduled: Nanos,
-    /// When its first token (or embedding) was known.
-    pub first_token: Nanos,
+    /// When it was first part of a step, if it ever was.
+    pub first_scheduled: Option<Nanos>,
+    /// When its first token (or embedding) was known, if it ever was.
+    pub first_token: Option<Nanos>,
     /// Prompt tokens taken from the prefix cache at first admission.
     pub num_cached_tokens: u32,
     /// How often its blocks were taken away.
