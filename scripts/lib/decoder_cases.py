@@ -51,7 +51,7 @@ def _llama_cases():
     return [
         Case(
             "llama-tied",
-            "tied embeddings; as many key/value heads as heads, and neither they nor head_dim given",
+            "tied embeddings; neither num_key_value_heads (as many as heads) nor head_dim given",
             _config(
                 "llama",
                 vocab_size=96,

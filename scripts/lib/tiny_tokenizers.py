@@ -94,7 +94,7 @@ def byte_fallback(vocab_size):
 
 
 def _unmark_bytes(tokenizer):
-    """Takes the raw bytes out of the special tokens: they are ordinary entries of the vocabulary."""
+    """Takes the raw bytes out of the special tokens: they are ordinary entries."""
     value = json.loads(tokenizer.to_str())
     value["added_tokens"] = [t for t in value["added_tokens"] if not t["content"].startswith("<0x")]
     return Tokenizer.from_str(json.dumps(value))
