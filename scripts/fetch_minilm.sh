@@ -27,7 +27,7 @@ if [ -f "$target/.complete" ]; then
 fi
 
 python=""
-for candidate in python3 "$root/.venv/bin/python"; do
+for candidate in python3 "$root/.cache/clients/bin/python" "$root/.venv/bin/python"; do
     if "$candidate" -m pip --version >/dev/null 2>&1; then
         python=$candidate
         break
