@@ -2,3 +2,4 @@
 #![allow(unsafe_code, reason = "SIMD intrinsics and disjoint parallel writes live in this crate only")]
 
 pub mod cpu;
+pub mod mapped;
