@@ -10,16 +10,16 @@ use crate::types::{Error, Result};
 
 /// What a configuration says about rotary embeddings.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RopeConfig {
+pub(crate) struct RopeConfig {
     /// Base of the geometric row of frequencies.
-    pub theta: f64,
+    pub(crate) theta: f64,
     /// How the frequencies are stretched for longer contexts.
-    pub scaling: RopeScaling,
+    pub(crate) scaling: RopeScaling,
 }
 
 /// How frequencies are stretched.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RopeScaling {
+pub(crate) enum RopeScaling {
     /// As trained.
     None,
     /// All by one factor.
@@ -44,24 +44,24 @@ pub enum RopeScaling {
 
 /// Parameters of YaRN.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Yarn {
+pub(crate) struct Yarn {
     /// The factor.
-    pub factor: f64,
+    pub(crate) factor: f64,
     /// Context length of the training, in tokens.
-    pub original_len: f64,
+    pub(crate) original_len: f64,
     /// Frequencies that turn more often than this within the training length are kept.
-    pub beta_fast: f64,
+    pub(crate) beta_fast: f64,
     /// Those that turn less often than this are stretched by the whole factor.
-    pub beta_slow: f64,
+    pub(crate) beta_slow: f64,
     /// Multiplies sines and cosines, and so sharpens attention.
-    pub attention_factor: f64,
+    pub(crate) attention_factor: f64,
     /// Whether the ramp starts and ends at whole dimensions.
-    pub ramp: YarnRamp,
+    pub(crate) ramp: YarnRamp,
 }
 
 /// Where the ramp of YaRN starts and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum YarnRamp {
+pub(crate) enum YarnRamp {
     /// At whole dimensions: the usual.
     Whole,
     /// Between dimensions (`truncate: false`).

@@ -45,13 +45,10 @@ pub(crate) struct SentenceConfig {
     pub(crate) notes: Vec<String>,
 }
 
-/// Reads `modules.json`, the files it names, and `sentence_bert_config.json`.
+/// Reads `modules.json`, the files it names, and what limits the length.
 pub(crate) fn read(files: &ModelFiles) -> Result<SentenceConfig> {
     const MODULES: &str = "modules.json";
-    let max_seq_length = match Fields::read(files, "sentence_bert_config.json")? {
-        Some(fields) => fields.optional_size("max_seq_length")?,
-        None => None,
-    };
+    let max_seq_length = max_seq_length(files)?;
     let Some(bytes) = files.read(MODULES)? else {
         return Ok(SentenceConfig {
             pooling: PoolingConfig {
@@ -72,6 +69,22 @@ pub(crate) fn read(files: &ModelFiles) -> Result<SentenceConfig> {
         max_seq_length,
         notes: Vec::new(),
     })
+}
+
+/// `max_seq_length` of sentence_bert_config.json, else `model_max_length` of tokenizer_config.json,
+/// which is astronomical where a tokenizer has no limit.
+fn max_seq_length(files: &ModelFiles) -> Result<Option<u32>> {
+    if let Some(fields) = Fields::read(files, "sentence_bert_config.json")?
+        && let Some(length) = fields.optional_size("max_seq_length")?
+    {
+        return Ok(Some(length));
+    }
+    let Some(fields) = Fields::read(files, "tokenizer_config.json")? else {
+        return Ok(None);
+    };
+    let length = fields.optional_positive("model_max_length")?;
+    let is_limit = |length: &f64| (1.0..f64::from(u32::MAX)).contains(length);
+    Ok(length.filter(is_limit).map(|length| length as u32))
 }
 
 fn read_modules(files: &ModelFiles, file: &str, modules: &Value) -> Result<PoolingConfig> {

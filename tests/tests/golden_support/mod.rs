@@ -15,6 +15,8 @@ use serde_json::Value;
 const BLOCK_SIZE: u32 = 5;
 /// Enough for all prompts of a case at once, with their continuations.
 const NUM_BLOCKS: u32 = 128;
+/// Enough for all texts of a case in one step, each row emitting.
+const MAX_TOKENS: u32 = 2048;
 /// The decoder or encoder under test is the only model.
 const MODEL: ModelId = ModelId(0);
 
@@ -58,6 +60,59 @@ pub fn decoder_cases() -> Vec<DecoderCase> {
     let cases = cases.collect::<Vec<_>>();
     assert!(!cases.is_empty(), "no decoder fixtures in tests/golden");
     cases
+}
+
+/// Every encoder fixture, by name.
+pub fn encoder_cases() -> Vec<EncoderCase> {
+    let cases = expected_files()
+        .into_iter()
+        .filter(|(_, expected)| expected.get("inputs").is_some())
+        .map(|(directory, expected)| encoder_case(directory, &expected));
+    let cases = cases.collect::<Vec<_>>();
+    assert!(!cases.is_empty(), "no encoder fixtures in tests/golden");
+    cases
+}
+
+fn encoder_case(directory: PathBuf, expected: &Value) -> EncoderCase {
+    let bytes = std::fs::read(directory.join("expected.safetensors")).expect("expected values");
+    let tensors = SafeTensors::deserialize(&bytes).expect("valid safetensors");
+    let mut texts = Vec::new();
+    for part in ["inputs", "texts"] {
+        let inputs = expected[part].as_array().expect("a list of inputs");
+        let embeddings = numbers(&tensors, &format!("{part}.embeddings"));
+        let width = embeddings.len() / inputs.len();
+        let pairs = inputs.iter().zip(embeddings.chunks_exact(width));
+        texts.extend(pairs.map(|(input, embedding)| Text {
+            ids: ids(&input["ids"]),
+            embedding: embedding.to_vec(),
+        }));
+    }
+    EncoderCase {
+        name: name_of(&directory),
+        directory,
+        texts,
+    }
+}
+
+/// The real MiniLM, where `scripts/fetch_minilm.sh` has fetched it.
+pub fn minilm() -> Option<EncoderCase> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directory = root.join("../.cache/minilm");
+    if !directory.join(".complete").exists() {
+        return None;
+    }
+    let text = std::fs::read_to_string(root.join("golden/minilm/expected.json"));
+    let expected: Value = serde_json::from_str(&text.expect("expected.json")).expect("valid JSON");
+    let texts = expected["texts"].as_array().expect("a list of texts").iter();
+    let texts = texts.map(|text| Text {
+        ids: ids(&text["ids"]),
+        embedding: serde_json::from_value(text["embedding"].clone()).expect("numbers"),
+    });
+    Some(EncoderCase {
+        name: "minilm".into(),
+        texts: texts.collect(),
+        directory,
+    })
 }
 
 fn expected_files() -> Vec<(PathBuf, Value)> {
@@ -167,8 +222,8 @@ impl Loaded {
         let hidden_size = config.hidden_size() as usize;
         let options = MemoryOptions {
             block_size: BLOCK_SIZE,
-            max_num_seqs: 512,
-            max_num_batched_tokens: 512,
+            max_num_seqs: MAX_TOKENS,
+            max_num_batched_tokens: MAX_TOKENS,
             kv_cache: KvCacheSize::Blocks(NUM_BLOCKS),
             available_bytes: None,
         };
@@ -283,9 +338,4 @@ fn best(logits: &[f32]) -> TokenId {
         }
     }
     best as TokenId
-}
-
-/// Every encoder fixture, by name.
-pub fn encoder_cases() -> Vec<EncoderCase> {
-    Vec::new()
 }
