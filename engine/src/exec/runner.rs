@@ -4,8 +4,6 @@
 //! plan, then samples or pools those that emit. Every sequence is computed on its own within the
 //! batch, so numbers that are not finite fail one sequence and no other.
 
-use std::sync::Arc;
-
 use folio_kernels::cpu::Pool;
 
 use super::batch::{self, BatchRow, Emits};
@@ -219,7 +217,7 @@ impl Executor for ModelRunner {
 fn create(options: DeviceOptions) -> Box<dyn Device> {
     match options {
         DeviceOptions::Cpu { num_threads } => {
-            Box::new(CpuDevice::new(Arc::new(Pool::new(num_threads))))
+            Box::new(CpuDevice::new(Pool::new(num_threads)))
         }
     }
 }

@@ -7,9 +7,6 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
-
-use folio_kernels::mapped;
 
 use crate::ops::HostBytes;
 use crate::types::{Error, Result};
@@ -80,8 +77,7 @@ impl ModelFiles {
         self.check_name(name)?;
         match self {
             Self::Directory(path) => File::open(path.join(name))
-                .and_then(|file| mapped::map(&file))
-                .map(|mapped| HostBytes::Mapped(Arc::new(mapped)))
+                .and_then(|file| HostBytes::map(&file))
                 .map_err(|error| self.error(name, error.to_string())),
             Self::Embedded(embedded) => embedded
                 .find(name)

@@ -3,8 +3,6 @@
 //! Weights stay in the memory of their checkpoint. Handles are resolved to disjoint parts of one
 //! buffer; the kernels check every size again.
 
-use std::sync::Arc;
-
 use folio_kernels::cpu::{self, KvCacheMut, KvCacheRef, KvLayout, Matrix, Pool, WeightDtype};
 
 use super::{
@@ -15,7 +13,7 @@ use crate::types::{BlockCopy, Error, Result};
 
 /// Operations on host memory, spread over a pool of threads.
 pub struct CpuDevice {
-    pool: Arc<Pool>,
+    pool: Pool,
     weights: Weights,
     arena: Arena,
     memory: Vec<f32>,
@@ -56,7 +54,7 @@ enum Stored {
 impl CpuDevice {
     /// A device without weights, whose kernels run on `pool`.
     #[must_use]
-    pub fn new(pool: Arc<Pool>) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self {
             pool,
             weights: Weights::default(),

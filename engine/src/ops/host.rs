@@ -1,9 +1,11 @@
 //! Tensors as they come from a checkpoint, before a device takes them over.
 
+use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use folio_kernels::mapped::Mapped;
+use folio_kernels::mapped::{self, Mapped};
 use half::{bf16, f16};
 
 /// Number format of a stored tensor.
@@ -40,6 +42,11 @@ pub enum HostBytes {
 }
 
 impl HostBytes {
+    /// Maps all of a file. It must not be changed in place as long as the bytes live.
+    pub fn map(file: &File) -> io::Result<Self> {
+        mapped::map(file).map(|mapped| Self::Mapped(Arc::new(mapped)))
+    }
+
     /// All of the bytes.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {

@@ -447,8 +447,6 @@ fn copy_blocks(case: &mut Case) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use folio_kernels::cpu::Pool;
 
     use super::*;
@@ -457,7 +455,7 @@ mod tests {
     #[test]
     fn the_cpu_conforms() {
         for num_threads in [1, 3] {
-            let make = || Box::new(CpuDevice::new(Arc::new(Pool::new(num_threads)))) as Box<_>;
+            let make = || Box::new(CpuDevice::new(Pool::new(num_threads))) as Box<_>;
             check(&make, 2e-6);
         }
     }
