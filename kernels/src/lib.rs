@@ -8,3 +8,4 @@
 )]
 
 pub mod cpu;
+pub mod mapped;

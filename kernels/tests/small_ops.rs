@@ -152,7 +152,9 @@ fn check_norms(rows: usize, size: usize, seed: u64) {
     let mut x = random.values(rows * size);
     let delta = random.values(rows * size);
     let (weight, bias) = (random.values(size), random.values(size));
-    x.iter_mut().for_each(|x| *x = *x * 2.0 + 0.5);
+    for x in &mut x {
+        *x = *x * 2.0 + 0.5;
+    }
     let total: Vec<f32> = x.iter().zip(&delta).map(|(x, d)| x + d).collect();
     let rms = RmsNorm {
         weight: &weight,
@@ -331,7 +333,7 @@ fn a_zero_row_normalises_to_zero() {
     for pool in pools(1) {
         let mut x = [0.0; 24];
         l2_normalize(&pool, &mut x, 12, 1e-12);
-        assert_eq!(x, [0.0; 24]);
+        assert_same_bits(&x, &[0.0; 24], "zeros");
         let weight = [1.0; 12];
         rms_norm_in_place(
             &pool,
@@ -341,7 +343,7 @@ fn a_zero_row_normalises_to_zero() {
                 epsilon: 1e-6,
             },
         );
-        assert_eq!(x, [0.0; 24]);
+        assert_same_bits(&x, &[0.0; 24], "zeros");
     }
 }
 
@@ -375,10 +377,10 @@ fn bad_sizes_are_named() {
         epsilon: 1e-6,
     };
     assert_panics(&["out has 7", "H = 4"], || {
-        rms_norm_in_place(&pool, &mut [0.0; 7], norm)
+        rms_norm_in_place(&pool, &mut [0.0; 7], norm);
     });
     assert_panics(&["x has 4", "out has 8"], || {
-        rms_norm(&pool, &[0.0; 4], norm, &mut [0.0; 8])
+        rms_norm(&pool, &[0.0; 4], norm, &mut [0.0; 8]);
     });
     assert_panics(&["entry 1", "row 2", "there are 2"], || {
         rms_norm_rows(&pool, &[0.0; 8], &[0, 2], norm, &mut [0.0; 8]);
@@ -393,7 +395,7 @@ fn bad_sizes_are_named() {
         head_size: 4,
     };
     assert_panics(&["position 3", "end at 3"], || {
-        rope(&pool, &mut [0.0; 8], &[2, 3], tables)
+        rope(&pool, &mut [0.0; 8], &[2, 3], tables);
     });
     assert_panics(&["rotary size 6"], || {
         rope(
@@ -408,9 +410,9 @@ fn bad_sizes_are_named() {
     });
     let table = Weights::new(WeightDtype::F16, 3, 4, &mut Random::new(1));
     assert_panics(&["entry 0", "row 3"], || {
-        embed(&pool, &table.matrix(), &[3], &mut [0.0; 4])
+        embed(&pool, &table.matrix(), &[3], &mut [0.0; 4]);
     });
     assert_panics(&["x has 6", "[0, 2]"], || {
-        mean_pool(&pool, &[0.0; 6], &[0, 2], &mut [0.0; 4])
+        mean_pool(&pool, &[0.0; 6], &[0, 2], &mut [0.0; 4]);
     });
 }

@@ -1,5 +1,14 @@
 //! Executors: they carry out plans.
 
+pub mod batch;
+pub mod memory;
+pub mod pooling;
+pub mod runner;
+
+pub use batch::{BatchRow, Emits};
+pub use memory::{KvCacheSize, MemoryOptions, MemoryPlan};
+pub use runner::{DeviceOptions, ModelRunner, Progress, RunnerOptions};
+
 use crate::sched::Sequences;
 use crate::types::{Result, StepOutput, StepPlan};
 
