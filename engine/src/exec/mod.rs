@@ -1,5 +1,8 @@
 //! Executors: they carry out plans.
 
+pub mod random;
+pub mod sampler;
+
 use crate::sched::Sequences;
 use crate::types::{Result, StepOutput, StepPlan};
 
