@@ -212,6 +212,10 @@ fn environment() -> std::result::Result<Environment<'static>, minijinja::Error> 
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(python::method);
     environment.set_formatter(python::print);
+    environment.add_test("sequence", python::is_sequence);
+    environment.add_test("iterable", python::is_iterable);
+    environment.add_filter("int", python::int);
+    environment.add_filter("float", python::to_float);
     environment.add_filter("tojson", python_json::tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("range", range);

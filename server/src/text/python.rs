@@ -1,5 +1,5 @@
-//! Python's methods on a template's values: those of the template engine's own collection, and
-//! those that it lacks; and Python's spelling of floats.
+//! What the template engine does unlike Python or Jinja2, in ways that templates can tell: methods
+//! that its own collection lacks, tests and conversions that decide otherwise, floats.
 
 use minijinja::value::{Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, Output, State};
@@ -39,6 +39,13 @@ fn text_method(text: &str, method: &str, args: &[Value]) -> Option<Result<Value,
         "rpartition" => from_args(args).map(|(mark,): (&str,)| match text.rsplit_once(mark) {
             Some((before, after)) => triple(before, mark, after),
             None => triple("", "", text),
+        }),
+        "index" => from_args(args).and_then(|(part,): (&str,)| match text.find(part) {
+            Some(at) => Ok(Value::from(text[..at].chars().count())),
+            None => Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "index: not in the text",
+            )),
         }),
         "casefold" => from_args(args).map(|()| text.to_lowercase().into()),
         _ => return None,
@@ -89,6 +96,51 @@ fn index(list: &Value, args: &[Value]) -> Result<Value, Error> {
             ErrorKind::InvalidOperation,
             "index: not in the list",
         )),
+    }
+}
+
+/// The test `sequence`: whether `value` has a length and items, as texts and mappings do too.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    let kind = value.kind();
+    value.is_undefined() || matches!(kind, ValueKind::Seq | ValueKind::String | ValueKind::Map)
+}
+
+/// The test `iterable`. The engine takes `none` for an empty list.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+/// The filter `int`: `default`, or zero, for what is no number.
+pub(super) fn int(value: &Value, default: Option<Value>) -> Value {
+    if value.is_integer() {
+        return value.clone();
+    }
+    // As in Python a text may be a float too, of which the fraction is dropped. What is beyond
+    // the range of integers is no number here.
+    let integer = value
+        .as_str()
+        .and_then(|text| text.trim().parse::<i64>().ok());
+    let truncated = || {
+        number(value)
+            .map(f64::trunc)
+            .filter(|float| float.abs() < 9e18)
+    };
+    integer
+        .or_else(|| truncated().map(|float| float as i64))
+        .map_or_else(|| default.unwrap_or_else(|| Value::from(0)), Value::from)
+}
+
+/// The filter `float`: `default`, or zero, for what is no number.
+pub(super) fn to_float(value: &Value, default: Option<Value>) -> Value {
+    number(value).map_or_else(|| default.unwrap_or_else(|| Value::from(0.0)), Value::from)
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value.kind() {
+        ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        ValueKind::Number => f64::try_from(value.clone()).ok(),
+        ValueKind::String => value.as_str()?.trim().parse().ok(),
+        _ => None,
     }
 }
 

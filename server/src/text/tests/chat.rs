@@ -251,6 +251,44 @@ fn json_is_as_pythons() {
     );
 }
 
+/// What Jinja2 makes of each, where the engine by itself makes something else.
+#[test]
+fn values_are_tested_and_converted_as_in_jinja() {
+    let cases = [
+        ("none is iterable", "False"),
+        ("nothing is iterable", "True"),
+        ("'s' is iterable", "True"),
+        ("1 is iterable", "False"),
+        ("'s' is sequence", "True"),
+        ("{} is sequence", "True"),
+        ("none is sequence", "False"),
+        ("'x' | int", "0"),
+        ("'x' | int(7)", "7"),
+        ("' 12 ' | int + 1", "13"),
+        ("'1.9' | int", "1"),
+        ("-3.7 | int", "-3"),
+        ("true | int", "1"),
+        ("[1] | int", "0"),
+        ("12345678901234567890 | int", "12345678901234567890"),
+        ("'1.5' | float", "1.5"),
+        ("'x' | float", "0.0"),
+        ("2 | float", "2.0"),
+        ("'aéb'.index('b')", "2"),
+        ("'a-b-c'.rsplit('-', 1)", "['a-b', 'c']"),
+        ("' a  b '.rsplit()", "['a', 'b']"),
+        ("'a-b-c'.partition('-')", "('a', '-', 'b-c')"),
+        ("'a-b-c'.rpartition('-')", "('a-b', '-', 'c')"),
+        ("'abc'.removeprefix('a').removesuffix('c')", "b"),
+        ("[1, 2].index(2)", "1"),
+        ("1e20", "1e+20"),
+        ("123456789.5", "123456789.5"),
+    ];
+    for (expression, expected) in cases {
+        let text = render(&format!("{{{{ {expression} }}}}"), &hi());
+        assert_eq!(text.as_deref(), Ok(expected), "{expression}");
+    }
+}
+
 #[test]
 fn a_conversation_may_be_continued() {
     let template = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</>{% endfor %}";
