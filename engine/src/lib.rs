@@ -7,6 +7,8 @@
 
 pub mod core;
 pub mod exec;
+pub mod model;
+pub mod ops;
 pub mod sched;
 pub mod thread;
 pub mod types;

@@ -10,11 +10,13 @@
 pub mod app;
 pub mod auth;
 pub mod body;
+pub mod builtin;
 pub mod embed;
 pub mod error;
 pub mod gate;
 pub mod generate;
 pub mod lifecycle;
+pub mod locate;
 pub mod metrics;
 pub mod models;
 pub mod openai;

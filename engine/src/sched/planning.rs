@@ -191,7 +191,7 @@ impl Scheduler {
                 self.state.queue.remove(position.1);
                 let sequence = self.state.sequences.get_mut(position.1);
                 sequence.status = Status::Running;
-                sequence.stats.first_scheduled = step.now;
+                sequence.stats.first_scheduled = Some(step.now);
                 self.grant(position.1, num_tokens, step);
                 left -= num_tokens;
                 num_seqs += 1;
@@ -351,7 +351,7 @@ impl Scheduler {
         sequence.num_computed = matched;
         if sequence.stats.num_preemptions == 0 {
             sequence.stats.num_cached_tokens = matched;
-            sequence.stats.first_scheduled = step.now;
+            sequence.stats.first_scheduled = Some(step.now);
         }
         assert!(
             state.allocate(id, end, &mut step.plan),

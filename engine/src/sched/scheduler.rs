@@ -331,8 +331,9 @@ impl Scheduler {
         report: &mut StepReport,
     ) -> Option<End> {
         let sequence = self.state.sequences.get_mut(scheduled.id);
-        if scheduled.emits && sequence.stats.first_token == Nanos::default() {
-            sequence.stats.first_token = now;
+        if scheduled.emits && sequence.stats.first_token.is_none() {
+            sequence.stats.first_token = Some(now);
+            let _ = sequence.events().send(Event::Started(sequence.stats));
             self.state.totals.num_prompt_tokens += u64::from(sequence.request.prompt_len);
         }
         match result {
@@ -382,7 +383,7 @@ impl Scheduler {
         let sequence = state.sequences.get_mut(follower);
         sequence.table = table;
         sequence.num_computed = prompt_len - 1;
-        sequence.stats.first_scheduled = now;
+        sequence.stats.first_scheduled = Some(now);
         sequence.stats.num_cached_tokens = prompt_len - 1;
         self.start_running(follower, now);
     }
