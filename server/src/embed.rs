@@ -139,6 +139,7 @@ async fn receive(
 ) -> Result<RequestStats, ApiError> {
     loop {
         match receiver.recv().await {
+            Some(Event::Started(_)) => {}
             Some(Event::Embedding(values)) => *vector = values,
             Some(Event::Finished { reason, stats }) => {
                 return check_end(reason, vector).map(|()| stats);

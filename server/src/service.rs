@@ -23,7 +23,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// Whether the scheduling policy looks at priorities.
     priorities: Priorities,
-    ids: Ids,
+    ids: Counter,
+    seeds: Counter,
 }
 
 /// Whether the scheduling policy looks at the priority of a request.
@@ -36,18 +37,21 @@ pub enum Priorities {
 }
 
 impl Service {
-    /// Puts the pieces together.
+    /// Puts the pieces together. Requests that bring no seed get theirs from `seed`, in order
+    /// of arrival; without one, from chance.
     pub fn new(
         engine: EngineHandle,
         models: Models,
         priorities: Priorities,
+        seed: Option<u64>,
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
             metrics: Arc::new(Metrics::new(&models)?),
             engine,
             models,
             priorities,
-            ids: Ids::new(),
+            ids: Counter::new(chance()),
+            seeds: Counter::new(seed.unwrap_or_else(chance)),
         })
     }
 
@@ -81,8 +85,13 @@ impl Service {
 
     /// An id that no other answer has, of this or of another run.
     pub fn unique_id(&self, prefix: &str) -> String {
-        let number = self.ids.next.fetch_add(1, Ordering::Relaxed);
-        format!("{prefix}-{:016x}{number:08x}", self.ids.run)
+        let number = self.ids.next();
+        format!("{prefix}-{:016x}{number:08x}", self.ids.key)
+    }
+
+    /// A seed for a request that brings none: each gets another.
+    pub fn next_seed(&self) -> u64 {
+        mix(self.seeds.key ^ mix(self.seeds.next()))
     }
 }
 
@@ -97,20 +106,35 @@ pub enum HeaderKind {
     Completion,
 }
 
-/// Makes ids that differ between runs and within one.
+/// Numbers under a key: together they differ between runs, alone within one.
 #[derive(Debug)]
-struct Ids {
-    run: u64,
+struct Counter {
+    key: u64,
     next: AtomicU64,
 }
 
-impl Ids {
-    fn new() -> Self {
-        Self {
-            run: RandomState::new().build_hasher().finish(),
-            next: AtomicU64::new(0),
-        }
+impl Counter {
+    fn new(key: u64) -> Self {
+        let next = AtomicU64::new(0);
+        Self { key, next }
     }
+
+    fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A number that nobody can foretell.
+fn chance() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Spreads the bits of `value` (the finaliser of SplitMix64): close numbers end up far apart.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
 }
 
 /// Seconds since 1970, UTC.

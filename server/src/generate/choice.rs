@@ -41,8 +41,8 @@ pub struct Piece {
 pub struct End {
     /// Why.
     pub reason: Finish,
-    /// How it fared; absent when a stop string ended it before the engine did.
-    pub stats: Option<RequestStats>,
+    /// How it fared: until its first token, if a stop string ended it.
+    pub stats: RequestStats,
 }
 
 /// A token whose log-probability was asked for.
@@ -72,6 +72,8 @@ pub(super) struct ChoiceReader {
     num_tokens: u32,
     /// Characters decoded so far, held back or not.
     num_chars: usize,
+    /// How it fares, as far as is known.
+    stats: RequestStats,
     /// What will be the next piece.
     piece: Piece,
 }
@@ -95,12 +97,17 @@ impl ChoiceReader {
             min_tokens: generation.params.stop.min_tokens,
             num_tokens: 0,
             num_chars: 0,
+            stats: RequestStats::default(),
             piece: Piece::default(),
         }
     }
 
     fn accept(&mut self, event: Event) -> Result<(), ApiError> {
         match event {
+            Event::Started(stats) => {
+                self.stats = stats;
+                Ok(())
+            }
             Event::Token(token) => {
                 self.accept_token(token);
                 Ok(())
@@ -140,22 +147,14 @@ impl ChoiceReader {
                 return Err(ApiError::internal("a generation ended as an embedding"));
             }
         };
+        self.stats = stats;
         let rest = self.detokenizer.finish();
         self.add_text(&rest);
         if self.piece.finish.is_none() {
             let output = self.matcher.finish();
             self.piece.text.push_str(&output.text);
-            let reason = match output.matched {
-                Some(_) => Finish::Stop,
-                None => reason,
-            };
-            self.piece.finish = Some(End {
-                reason,
-                stats: None,
-            });
-        }
-        if let Some(end) = &mut self.piece.finish {
-            end.stats = Some(stats);
+            let is_stopped = output.matched.is_some();
+            self.end(if is_stopped { Finish::Stop } else { reason });
         }
         Ok(())
     }
@@ -170,11 +169,13 @@ impl ChoiceReader {
         let output = self.matcher.push(text);
         self.piece.text.push_str(&output.text);
         if output.matched.is_some() {
-            self.piece.finish = Some(End {
-                reason: Finish::Stop,
-                stats: None,
-            });
+            self.end(Finish::Stop);
         }
+    }
+
+    fn end(&mut self, reason: Finish) {
+        let stats = self.stats;
+        self.piece.finish = Some(End { reason, stats });
     }
 
     fn take_piece(&mut self) -> Piece {

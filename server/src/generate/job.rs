@@ -85,6 +85,7 @@ impl Job {
     fn params_for(&self, service: &Service, prompt: &Prompt) -> Result<SamplingParams, ApiError> {
         let generation = &self.generation;
         let mut params = generation.params.clone();
+        params.sampling.seed = generation.seed.unwrap_or_else(|| service.next_seed());
         params.stop.max_tokens = match generation.max_tokens {
             Some(max_tokens) => max_tokens,
             None => room_after(service, &self.model, prompt)?,

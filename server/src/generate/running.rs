@@ -147,8 +147,8 @@ impl Running {
         };
         self.meters.end(index, Outcome::Finished(end, now));
         let prompt = self.prompts.get_mut(index / self.num_choices_per_prompt);
-        if let (Some(prompt), Some(stats)) = (prompt, end.stats) {
-            let num_cached = stats.num_cached_tokens;
+        if let Some(prompt) = prompt {
+            let num_cached = end.stats.num_cached_tokens;
             prompt.num_cached = Some(prompt.num_cached.map_or(num_cached, |n| n.min(num_cached)));
         }
     }

@@ -136,10 +136,8 @@ impl ChoiceMeter {
 
     /// The engine's own times where there are any: they do not depend on how fast a client reads.
     fn observe_times(&self, metrics: &Metrics, model: &str, (end, now): (End, Nanos)) {
-        let first_token = end.stats.map_or(self.first_token.unwrap_or(now), |stats| {
-            Self::observe_queue(metrics, model, stats);
-            stats.first_token
-        });
+        Self::observe_queue(metrics, model, end.stats);
+        let first_token = end.stats.first_token.or(self.first_token).unwrap_or(now);
         let to_first = first_token.since(self.submitted);
         observe(&metrics.time_to_first_token, model, to_first.as_secs_f64());
         let e2e = now.since(self.submitted).as_secs_f64();
@@ -157,7 +155,9 @@ impl ChoiceMeter {
     }
 
     fn observe_queue(metrics: &Metrics, model: &str, stats: RequestStats) {
-        let queued = stats.first_scheduled.since(stats.arrival);
-        observe(&metrics.queue_time, model, queued.as_secs_f64());
+        if let Some(first_scheduled) = stats.first_scheduled {
+            let queued = first_scheduled.since(stats.arrival);
+            observe(&metrics.queue_time, model, queued.as_secs_f64());
+        }
     }
 }

@@ -7,9 +7,6 @@ use super::generation::{self, Queueing};
 use super::inputs::{self, Input};
 use crate::error::ApiError;
 
-/// Most texts of one request, as in OpenAI's API.
-pub(super) const MAX_INPUTS: usize = 2048;
-
 /// An embedding request whose fields are within their ranges.
 #[derive(Clone, Debug)]
 pub struct EmbeddingRequest {
@@ -35,11 +32,14 @@ pub enum Encoding {
 }
 
 impl EmbeddingRequest {
+    /// Most texts of one request, as in OpenAI's API.
+    pub const MAX_INPUTS: usize = 2048;
+
     /// Reads the body.
     pub fn read(body: Value) -> Result<Self, ApiError> {
         let mut fields = Fields::new("", body)?;
         let model = super::model(&mut fields)?;
-        let inputs = inputs::read("input", fields.require("input")?, MAX_INPUTS)?;
+        let inputs = inputs::read("input", fields.require("input")?, Self::MAX_INPUTS)?;
         let encoding = match fields.string("encoding_format")?.as_deref() {
             None | Some("float") => Encoding::Float,
             Some("base64") => Encoding::Base64,

@@ -173,7 +173,11 @@ pub(super) fn number_in(path: &str, value: &Value, range: Range) -> Result<f32, 
 }
 
 /// `value` as an integer within `range`.
-pub(super) fn integer_in(path: &str, value: &Value, range: RangeInclusive<i64>) -> Result<i64, ApiError> {
+pub(super) fn integer_in(
+    path: &str,
+    value: &Value,
+    range: RangeInclusive<i64>,
+) -> Result<i64, ApiError> {
     if !value.is_i64() && !value.is_u64() {
         return Err(ApiError::invalid_type(path, "an integer", type_name(value)));
     }

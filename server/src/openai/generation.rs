@@ -1,8 +1,5 @@
 //! The fields that shape a generation, shared by chat and completions.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
-
 use folio_engine::types::{
     CacheSalt, Penalties, Sampling, SamplingParams, StopConditions, TenantId, TokenId,
 };
@@ -29,7 +26,7 @@ const MAX_REPETITION: f64 = 1000.0;
 /// What a request says about how to generate. Token ids are not yet held against a vocabulary.
 #[derive(Clone, Debug)]
 pub struct Generation {
-    /// For the engine. `stop.max_tokens` is 0 until the prompt's length is known.
+    /// For the engine. `stop.max_tokens` and the seed are settled when the prompt is known.
     pub params: SamplingParams,
     /// `max_tokens`, when given.
     pub max_tokens: Option<u32>,
@@ -39,6 +36,8 @@ pub struct Generation {
     pub end_of_sequence: EndOfSequence,
     /// Strings that end a choice.
     pub stop: Vec<String>,
+    /// The seed, when given; any, 0 too.
+    pub seed: Option<u64>,
     /// Number of choices, `n`.
     pub num_choices: u32,
     /// How the work is queued.
@@ -99,6 +98,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
         Some(true) => EndOfSequence::Ignored,
         _ => EndOfSequence::Stops,
     };
+    let seed = fields.integer("seed", i64::MIN..=i64::MAX)?;
     let num_choices = fields.integer("n", 1..=i64::from(MAX_CHOICES))?;
     Ok(Generation {
         params,
@@ -106,6 +106,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
         max_tokens_field: "max_tokens",
         end_of_sequence,
         stop: read_stop_strings(fields)?,
+        seed: seed.map(|seed| seed as u64),
         num_choices: num_choices.map_or(1, |n| n as u32),
         queueing: read_queueing(fields)?,
     })
@@ -167,19 +168,13 @@ fn read_sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
     let top_p = fields.number("top_p", Range::Above(0.0, 1.0))?;
     let min_p = fields.number("min_p", Range::Closed(0.0, 1.0))?;
     let top_k = fields.integer("top_k", -1..=i64::from(u32::MAX))?;
-    let seed = fields.integer("seed", i64::MIN..=i64::MAX)?;
     Ok(Sampling {
         temperature: temperature.unwrap_or(default.temperature),
         top_k: top_k.map_or(default.top_k, |k| k.max(0) as u32),
         top_p: top_p.unwrap_or(default.top_p),
         min_p: min_p.unwrap_or(default.min_p),
-        seed: seed.map_or_else(random_seed, |seed| seed as u64),
+        seed: default.seed,
     })
-}
-
-/// A seed for a request that brings none: different for each.
-fn random_seed() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
 
 fn read_penalties(fields: &mut Fields) -> Result<Penalties, ApiError> {

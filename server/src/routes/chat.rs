@@ -17,9 +17,8 @@ use crate::openai::{
     ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage, ChatRequest, ChatResponse,
     Delta, Header, Reply, TokenLogprob, TopLogprob, Usage, UsageChunk, finite_logprob, parse,
 };
-use crate::service::{HeaderKind, Service, unix_seconds};
+use crate::service::{HeaderKind, Service};
 use crate::sse::{self, ChunkWriter, Chunks};
-use crate::text::{ChatInput, GenerationPrompt};
 
 /// What is known once the body is read and found good.
 struct Prepared {
@@ -62,19 +61,7 @@ fn prepare(service: &Service, body: &[u8]) -> Result<Prepared, ApiError> {
     let model = service
         .models
         .find_kind(&request.model, ModelKind::Decoder)?;
-    let input = ChatInput {
-        messages: &request.messages,
-        tools: None,
-        documents: None,
-        generation_prompt: GenerationPrompt::Add,
-        kwargs: request.template_arguments.as_ref(),
-        now: unix_seconds() as i64,
-    };
-    let tokens = model.text.encode_chat(&input);
-    let prompt = Prompt {
-        path: "messages".to_owned(),
-        tokens: tokens.map_err(|error| ApiError::from_text(&error, "messages"))?,
-    };
+    let prompt = Prompt::chat(model, &request)?;
     let kind = match request.reply {
         Reply::Whole => HeaderKind::Chat,
         Reply::Stream(_) => HeaderKind::ChatChunk,

@@ -37,40 +37,52 @@ pub const HIDDEN_SIZE: u32 = 8;
 
 /// Lets a test decide when steps happen.
 #[derive(Clone, Debug, Default)]
-pub struct Pace(Arc<(Mutex<Option<u64>>, Condvar)>);
+pub struct Pace(Arc<(Mutex<Steps>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Steps {
+    /// Steps that may still end; `None` for any number.
+    num_allowed: Option<u64>,
+    /// Whether a step waits to be allowed to end.
+    is_waiting: bool,
+}
 
 impl Pace {
-    /// Steps wait for [`allow`](Self::allow).
+    /// From now on steps wait for [`allow`](Self::allow).
     pub fn hold(&self) {
-        *self.0.0.lock().unwrap() = Some(0);
+        self.0.0.lock().unwrap().num_allowed = Some(0);
     }
 
-    /// Lets `num` more steps happen.
+    /// Lets `num` more steps end.
     pub fn allow(&self, num: u64) {
-        if let Some(left) = self.0.0.lock().unwrap().as_mut() {
+        if let Some(left) = &mut self.0.0.lock().unwrap().num_allowed {
             *left += num;
         }
         self.0.1.notify_all();
     }
 
-    /// Lets one step happen, unless one is allowed already.
-    pub fn allow_if_waiting(&self) {
-        if let Some(left @ 0) = self.0.0.lock().unwrap().as_mut() {
-            *left = 1;
-        }
-        self.0.1.notify_all();
+    /// Whether a step has begun and is not allowed to end.
+    pub fn is_waiting(&self) -> bool {
+        let steps = self.0.0.lock().unwrap();
+        steps.is_waiting && steps.num_allowed == Some(0)
     }
 
-    /// Steps happen by themselves again.
+    /// Steps end by themselves again.
     pub fn release(&self) {
-        *self.0.0.lock().unwrap() = None;
+        self.0.0.lock().unwrap().num_allowed = None;
         self.0.1.notify_all();
     }
 
     fn wait(&self) {
-        let left = self.0.0.lock().unwrap();
-        let mut left = self.0.1.wait_while(left, |left| *left == Some(0)).unwrap();
-        if let Some(left) = left.as_mut() {
+        let mut steps = self.0.0.lock().unwrap();
+        steps.is_waiting = true;
+        let mut steps = self
+            .0
+            .1
+            .wait_while(steps, |steps| steps.num_allowed == Some(0))
+            .unwrap();
+        steps.is_waiting = false;
+        if let Some(left) = &mut steps.num_allowed {
             *left -= 1;
         }
     }

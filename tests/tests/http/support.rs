@@ -129,7 +129,7 @@ impl Server {
             "priority" => Priorities::Honoured,
             _ => Priorities::Refused,
         };
-        let service = Service::new(engine, models(), priorities).unwrap();
+        let service = Service::new(engine, models(), priorities, None).unwrap();
         let settings = HttpSettings {
             max_body_bytes: options.max_body_bytes,
             allowed_origins: options
