@@ -10,3 +10,4 @@ mod embeddings;
 mod errors;
 mod fake;
 mod support;
+mod tcp;
