@@ -35,7 +35,9 @@ fn widened(row: &[f32]) -> Vec<f64> {
 fn mean(rows: &[f32], hidden_size: usize) -> Vec<f64> {
     let mut sums = vec![0.0; hidden_size];
     for row in rows.chunks_exact(hidden_size) {
-        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(sum, x)| *sum += f64::from(*x));
     }
     let num_rows = (rows.len() / hidden_size) as f64;
     sums.iter_mut().for_each(|sum| *sum /= num_rows);
@@ -62,7 +64,10 @@ mod tests {
         assert_eq!(pooled(Pooling::Cls, Normalization::None), [1.0, 2.0]);
         assert_eq!(pooled(Pooling::Last, Normalization::None), [5.0, 9.0]);
         let unit = pooled(Pooling::Cls, Normalization::L2);
-        assert!((f64::from(unit[0]) - 0.2f64.sqrt()).abs() < 1e-7, "{unit:?}");
+        assert!(
+            (f64::from(unit[0]) - 0.2f64.sqrt()).abs() < 1e-7,
+            "{unit:?}"
+        );
     }
 
     #[test]

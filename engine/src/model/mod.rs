@@ -16,8 +16,8 @@ mod sentence;
 mod weights;
 
 pub use config::ModelConfig;
-pub use sentence::{Normalization, Pooling, PoolingConfig};
 pub use files::{Embedded, ModelFiles};
+pub use sentence::{Normalization, Pooling, PoolingConfig};
 pub use weights::{Checkpoint, WeightSource};
 
 pub(crate) use weights::{CheckpointSource, DryWeights};

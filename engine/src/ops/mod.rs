@@ -47,12 +47,8 @@ pub trait Ops: std::fmt::Debug {
     fn rope(&mut self, heads: Tensor, rope: Rope);
 
     /// `activation(input)`, times `factor` of the same shape where there is one: same shape.
-    fn activate(
-        &mut self,
-        input: Tensor,
-        activation: Activation,
-        factor: Option<Tensor>,
-    ) -> Tensor;
+    fn activate(&mut self, input: Tensor, activation: Activation, factor: Option<Tensor>)
+    -> Tensor;
 
     /// Stores keys and values [T, K * D] into the slots of the batch.
     fn store_kv(&mut self, layer: usize, keys: Tensor, values: Tensor);

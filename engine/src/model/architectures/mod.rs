@@ -9,9 +9,9 @@ mod qwen2;
 mod qwen3;
 mod xlm_roberta;
 
+use super::Blueprint;
 use super::fields::Fields;
 use super::files::ModelFiles;
-use super::Blueprint;
 use crate::types::{Error, Result};
 
 /// Largest head size D of the attention kernels.
