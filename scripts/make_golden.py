@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the golden fixtures below tests/golden: small checkpoints and what Hugging Face makes of them.
+"""Writes the golden fixtures of tests/golden: small checkpoints and what Hugging Face computes.
 
     .venv/bin/python scripts/make_golden.py              # all of the checked-in fixtures
     .venv/bin/python scripts/make_golden.py --only qwen  # those with `qwen` in their name
@@ -40,6 +40,12 @@ def main():
         write_minilm(arguments.minilm_dir, arguments.out / "minilm" / "expected.json")
         return
     write_decoders(arguments)
+    write_encoders(arguments)
+    if arguments.only in "chat_templates":
+        from lib.chats import write_chats
+
+        counts = write_chats(arguments.out / "chat_templates" / "cases.json")
+        print("chat_templates: {} rendered, {} refused".format(*counts))
 
 
 def write_decoders(arguments):
@@ -52,6 +58,17 @@ def write_decoders(arguments):
             start = time.monotonic()
             margin = write_case(case, arguments.out, seed=1000 + number)
             print(f"{case.name}: margin {margin:.4f}, {time.monotonic() - start:.1f} s", flush=True)
+
+
+def write_encoders(arguments):
+    """The embedding cases; the difference printed is what padding moved any embedding by."""
+    from lib.encoder_cases import encoder_cases
+    from lib.encoders import write_case
+
+    for number, case in enumerate(encoder_cases()):
+        if arguments.only in case.name:
+            difference = write_case(case, arguments.out, seed=2000 + number)
+            print(f"{case.name}: padding difference {difference:.1e}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,16 @@
 //! Folio's engine: from a [`Request`](types::Request) to its [`Event`](types::Event)s.
+//!
+//! The life of a request: the front end hands it to the [`EngineHandle`]; the engine
+//! [`thread`] admits it into the [scheduler](sched::Scheduler), which plans steps; an
+//! [executor](exec::Executor) carries each out; the scheduler enters the results and sends the
+//! events. Nothing flows upward except events, and no other thread is ever asked anything.
 
+pub mod core;
 pub mod exec;
+pub mod model;
+pub mod ops;
 pub mod sched;
+pub mod thread;
 pub mod types;
+
+pub use thread::EngineHandle;

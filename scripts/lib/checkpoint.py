@@ -51,6 +51,12 @@ def random_state(shapes, dtype, seed):
     return state
 
 
+def save_tensors(tensors, path):
+    """Writes one safetensors file that everyone may read, as git would check it out."""
+    save_file(tensors, path, metadata={"format": "pt"})
+    Path(path).chmod(0o644)
+
+
 def save_sharded(state, directory, num_shards):
     """Writes the tensors to `model-0000i-of-0000n.safetensors` and the index beside them."""
     names = sorted(state)
@@ -59,7 +65,7 @@ def save_sharded(state, directory, num_shards):
         file = f"model-{shard + 1:05}-of-{num_shards:05}.safetensors"
         part = {name: state[name] for name in names[shard::num_shards]}
         weight_map.update({name: file for name in part})
-        save_file(part, directory / file, metadata={"format": "pt"})
+        save_tensors(part, directory / file)
     total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     write_json(directory / "model.safetensors.index.json", index)
@@ -67,7 +73,7 @@ def save_sharded(state, directory, num_shards):
 
 def save_single(state, directory):
     """Writes all tensors to `model.safetensors`."""
-    save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(state, directory / "model.safetensors")
 
 
 def write_rows(path, value):
@@ -88,4 +94,6 @@ def write_rows(path, value):
     text = json.dumps(mark(value), indent=2, ensure_ascii=False)
     for key, value in lists.items():
         text = text.replace(key, value, 1)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -18,7 +18,9 @@ CHATML = (
 def _config(family, **keys):
     """A small config.json of one family, in which `keys` replace or remove (None) the defaults."""
     config = {
-        "architectures": [{"qwen2": "Qwen2", "qwen3": "Qwen3"}.get(family, family.title()) + "ForCausalLM"],
+        "architectures": [
+            {"qwen2": "Qwen2", "qwen3": "Qwen3"}.get(family, family.title()) + "ForCausalLM"
+        ],
         "model_type": family,
         "vocab_size": 128,
         "hidden_size": 32,
@@ -49,7 +51,7 @@ def _llama_cases():
     return [
         Case(
             "llama-tied",
-            "tied embeddings; as many key/value heads as heads, and neither they nor head_dim given",
+            "tied embeddings; neither num_key_value_heads (as many as heads) nor head_dim given",
             _config(
                 "llama",
                 vocab_size=96,
@@ -178,13 +180,15 @@ def _rope_cases():
 
 def _family_cases():
     qwen = {"rms_norm_eps": 1e-6, "rope_theta": 1000000.0}
-    ids = {"bos_token_id": 285, "eos_token_id": 287}
+    ids = {"bos_token_id": 277, "eos_token_id": 279}
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     return [
         Case(
             "mistral-window",
             "a sliding window of 16 in every layer; a tokenizer that falls back to bytes",
-            _config("mistral", vocab_size=288, sliding_window=16, head_dim=16, num_key_value_heads=1),
+            _config(
+                "mistral", vocab_size=288, sliding_window=16, head_dim=16, num_key_value_heads=1
+            ),
             tokenizer=lambda: tiny.byte_fallback(288),
             tokenizer_config={
                 "tokenizer_class": "LlamaTokenizer",
@@ -200,12 +204,16 @@ def _family_cases():
         Case(
             "qwen2",
             "biases on q, k and v only; a sliding_window that use_sliding_window turns off",
-            _config("qwen2", sliding_window=16, use_sliding_window=False, max_window_layers=1, **qwen),
+            _config(
+                "qwen2", sliding_window=16, use_sliding_window=False, max_window_layers=1, **qwen
+            ),
         ),
         Case(
             "qwen2-window",
             "a sliding window of 16 from layer max_window_layers = 1 on, none below",
-            _config("qwen2", sliding_window=16, use_sliding_window=True, max_window_layers=1, **qwen),
+            _config(
+                "qwen2", sliding_window=16, use_sliding_window=True, max_window_layers=1, **qwen
+            ),
         ),
         Case(
             "qwen3",
@@ -222,6 +230,7 @@ def _family_cases():
                 "chat_template": CHATML,
                 "model_max_length": 512,
             },
+            generation={"eos_token_id": [279, 277], "pad_token_id": 277},
         ),
     ]
 

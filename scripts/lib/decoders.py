@@ -5,11 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from lib import tiny_tokenizers as tiny
-from lib.checkpoint import DTYPES, random_state, save_sharded, save_single, write_json, write_rows
+from lib.checkpoint import (
+    DTYPES,
+    random_state,
+    save_sharded,
+    save_single,
+    save_tensors,
+    write_json,
+    write_rows,
+)
 
 PROMPT_LENGTHS = (1, 7, 40, 120)
 NUM_GREEDY = 32
@@ -46,10 +53,10 @@ def write_case(case, root, seed):
     generator = torch.Generator().manual_seed(seed)
     prompts = [_golden_prompt(model, length, generator) for length in PROMPT_LENGTHS]
     logits = {f"prompt{i}.logits": p.pop("logits") for i, p in enumerate(prompts)}
-    save_file(logits, directory / "expected.safetensors")
+    save_tensors(logits, directory / "expected.safetensors")
     expected = {"case": case.name, "about": case.about, "prompts": prompts}
     if case.tokenizer:
-        expected["texts"] = tiny.text_cases(case.tokenizer())
+        expected["texts"] = tiny.text_cases(directory / "tokenizer.json")
     write_rows(directory / "expected.json", expected)
     return min(min(p["margins"]) for p in prompts)
 

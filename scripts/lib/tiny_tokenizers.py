@@ -1,9 +1,12 @@
-"""Tiny tokenizers of the kinds that real checkpoints carry, trained on a page of text."""
+"""Tiny tokenizers of the kinds that real checkpoints carry, made from a page of text."""
 
 import json
+import math
+from collections import Counter
 
 from tokenizers import (
     AddedToken,
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -55,7 +58,9 @@ def byte_level(vocab_size, special_tokens):
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special_tokens])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in special_tokens]
+    )
     return tokenizer
 
 
@@ -67,18 +72,20 @@ def byte_fallback(vocab_size):
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
-    ascii_lines = [line for line in CORPUS if line.isascii()]
+    lines = ["".join(c for c in line if c in " abcdehilnorstu") for line in CORPUS]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special + raw_bytes,
-        limit_alphabet=20,
-        show_progress=False,
+        vocab_size=vocab_size, special_tokens=special + raw_bytes, show_progress=False
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=True)
-    tokenizer.train_from_iterator(ascii_lines, trainer)
+    tokenizer.train_from_iterator(lines, trainer)
     tokenizer.pre_tokenizer = None
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
@@ -87,22 +94,35 @@ def byte_fallback(vocab_size):
 
 
 def _unmark_bytes(tokenizer):
-    """Takes the raw bytes out of the special tokens: they are ordinary entries of the vocabulary."""
+    """Takes the raw bytes out of the special tokens: they are ordinary entries."""
     value = json.loads(tokenizer.to_str())
     value["added_tokens"] = [t for t in value["added_tokens"] if not t["content"].startswith("<0x")]
     return Tokenizer.from_str(json.dumps(value))
 
 
+def _most_common(counts, size):
+    """The `size` keys of the greatest count, ties in the order of the keys: the same every time."""
+    return sorted(counts, key=lambda key: (-counts[key], key))[:size]
+
+
 def word_piece(vocab_size):
     """A lower-casing WordPiece between [CLS] and [SEP], as BERT's."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=special, show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    letters, pieces = set(), Counter()
+    for line in CORPUS:
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(line)):
+            letters |= {word[0]} | {"##" + letter for letter in word[1:]}
+            pieces.update(word[:end] for end in range(2, len(word) + 1))
+            pieces.update("##" + word[start:] for start in range(1, len(word) - 1))
+    entries = special + sorted(letters)
+    entries += _most_common(pieces, vocab_size - len(entries))
+    vocab = {entry: place for place, entry in enumerate(entries)}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.add_special_tokens(special)
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -115,25 +135,36 @@ def word_piece(vocab_size):
 def unigram(vocab_size):
     """A Unigram over words marked by `▁` between <s> and </s>, as XLM-RoBERTa's."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
-    tokenizer = Tokenizer(models.Unigram())
+    letters, pieces = Counter(), Counter()
+    for word in " ".join(CORPUS).split():
+        word = "▁" + word
+        letters.update(word)
+        spans = [(a, b) for a in range(len(word)) for b in range(a + 2, min(a + 8, len(word)) + 1)]
+        pieces.update(word[start:end] for start, end in spans)
+    worth = {piece: count * (len(piece) - 1) for piece, count in pieces.items() if count > 1}
+    kept = sorted(letters) + _most_common(worth, vocab_size - len(special) - len(letters) - 1)
+    counts = letters + pieces
+    total = sum(counts[piece] for piece in kept)
+    scores = [(piece, round(math.log(counts[piece] / total), 5)) for piece in kept]
+    vocab = [(token, 0.0) for token in special] + scores
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3, byte_fallback=False))
     tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFKC(), normalizers.Replace(" {2,}", " ")]
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size - 1, special_tokens=special, unk_token="<unk>", show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.add_special_tokens(special + [AddedToken("<mask>", lstrip=True, special=True)])
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always", split=True)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     return tokenizer
 
 
-def text_cases(tokenizer):
-    """What the tokenizer makes of `TEXTS`: ids with the special tokens, and the text they give."""
+def text_cases(path):
+    """What a tokenizer.json makes of `TEXTS`: ids with special tokens, and their text without."""
+    tokenizer = Tokenizer.from_file(str(path))
     cases = []
     for text in TEXTS:
         ids = tokenizer.encode(text).ids

@@ -1,1 +1,5 @@
-//! Placeholder.
+//! What the whole-system tests share: executors without weights.
+
+mod fingerprint;
+
+pub use fingerprint::FingerprintExecutor;

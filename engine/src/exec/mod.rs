@@ -1,5 +1,16 @@
 //! Executors: they carry out plans.
 
+pub mod batch;
+pub mod memory;
+pub mod pooling;
+pub mod random;
+pub mod runner;
+pub mod sampler;
+
+pub use batch::{BatchRow, Emits};
+pub use memory::{KvCacheSize, MemoryOptions, MemoryPlan};
+pub use runner::{DeviceOptions, ModelRunner, Progress, RunnerOptions};
+
 use crate::sched::Sequences;
 use crate::types::{Result, StepOutput, StepPlan};
 

@@ -1,5 +1,6 @@
 //! A sequence's blocks, in position order.
 
+use super::allocator::NodeId;
 use crate::types::BlockId;
 
 /// Maps positions to blocks: position `p` lies in `blocks()[p / P]` at offset `p % P`.
@@ -9,10 +10,8 @@ use crate::types::BlockId;
 #[derive(Debug, Default)]
 pub struct BlockTable {
     pub(super) blocks: Vec<BlockId>,
-    /// Leading blocks that are in the prefix index, or were found to be there already.
-    pub(super) num_published: u32,
-    /// Identity of the last published block's content, for publishing the next.
-    pub(super) published_node: Option<super::allocator::NodeId>,
+    /// For each leading block that was matched or published: the identity of its content.
+    pub(super) nodes: Vec<NodeId>,
 }
 
 impl BlockTable {

@@ -6,9 +6,21 @@
 
 mod allocator;
 mod block;
+mod planning;
+pub mod policies;
 mod policy;
+mod queue;
+mod scheduler;
 mod sequence;
+mod view;
+mod watch;
 
-pub use allocator::{BlockAllocator, OutOfBlocks};
+pub use allocator::{BlockAllocator, OutOfBlocks, PrefixCounters, PrefixPeek};
 pub use block::BlockTable;
+pub use policy::{
+    Admit, Displacement, Limits, Policy, PreemptionMode, RERANK_WINDOW, Rank, Refresh, SchedEvent,
+    Victim,
+};
+pub use scheduler::{Gauges, Scheduler, Totals, check_request};
 pub use sequence::{RequestInfo, Sequence, Sequences, TokenCounts};
+pub use view::{KvView, PolicyRequest, View};

@@ -30,6 +30,8 @@ pub struct RequestInfo {
     pub deadline: Option<Nanos>,
     /// Who may share its prefix blocks.
     pub cache_salt: Option<CacheSalt>,
+    /// Chained hashes of the prompt's shareable blocks; empty without a prefix cache.
+    pub(super) prompt_hashes: Arc<[u64]>,
 }
 
 /// Known tokens, how far they are computed, and where their keys and values lie.
@@ -171,11 +173,6 @@ impl Sequence {
     /// Tokens known but not computed.
     pub(super) fn num_pending(&self) -> u32 {
         self.num_known() - self.num_computed
-    }
-
-    /// Whether it still works on tokens it did not generate itself in the last step.
-    pub(super) fn is_prefilling(&self) -> bool {
-        self.num_pending() > 1 || self.num_generated() == 0
     }
 
     pub(super) fn append(&mut self, token: TokenId) {

@@ -157,7 +157,7 @@ impl EngineConfig {
 fn ensure(
     holds: bool,
     field: &'static str,
-    value: impl ToString,
+    value: impl std::fmt::Display,
     limit: impl FnOnce() -> String,
 ) -> Result<(), ConfigError> {
     if holds {

@@ -54,14 +54,18 @@ impl std::fmt::Debug for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Choice")
             .field("num_processors", &self.processors.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
-/// What happens to one choice, in order: any number of tokens or one embedding, then one
-/// [`Event::Finished`].
+/// What happens to one choice, in order: [`Event::Started`], any number of tokens or one
+/// embedding, then one [`Event::Finished`]. A choice that ends before its first result has only
+/// the last.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The first result is known and follows. For front ends that may stop listening before the
+    /// end, as after a stop string.
+    Started(RequestStats),
     /// The next token, a stop token included.
     Token(SampledToken),
     /// The pooled vector.
@@ -97,10 +101,10 @@ pub enum FinishReason {
 pub struct RequestStats {
     /// When the engine admitted it.
     pub arrival: Nanos,
-    /// When it was first part of a step; equal to `arrival` if it never was.
-    pub first_scheduled: Nanos,
-    /// When its first token (or embedding) was known.
-    pub first_token: Nanos,
+    /// When it was first part of a step, if it ever was.
+    pub first_scheduled: Option<Nanos>,
+    /// When its first token (or embedding) was known, if it ever was.
+    pub first_token: Option<Nanos>,
     /// Prompt tokens taken from the prefix cache at first admission.
     pub num_cached_tokens: u32,
     /// How often its blocks were taken away.
@@ -128,7 +132,7 @@ impl EventSender {
     /// room for its end. Capacity is a bound, not an allocation.
     #[must_use]
     pub fn channel(max_tokens: u32) -> (Self, EventReceiver) {
-        let (sender, receiver) = mpsc::channel(max_tokens as usize + 2);
+        let (sender, receiver) = mpsc::channel(max_tokens as usize + 3);
         (Self(Some(sender)), receiver)
     }
 

@@ -1,0 +1,174 @@
+//! How much memory the models take, decided before any of it is allocated.
+
+use crate::model::ModelConfig;
+use crate::ops::KvShape;
+use crate::types::{Error, ModelKind, Result};
+
+/// Tokens that each running sequence gets where nothing says how large the KV cache is to be.
+const DEFAULT_TOKENS_PER_SEQ: u32 = 2048;
+/// Of the memory that weights and activations leave, the KV cache takes at most one part in this
+/// many where nothing says how large it is to be.
+const DEFAULT_SHARE: u64 = 2;
+
+/// What the plan depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryOptions {
+    /// Tokens in a KV block, P.
+    pub block_size: u32,
+    /// Most sequences of one model in a step.
+    pub max_num_seqs: u32,
+    /// Most tokens in a step.
+    pub max_num_batched_tokens: u32,
+    /// How large the KV cache is to be.
+    pub kv_cache: KvCacheSize,
+    /// Bytes that the device has free now; `None` when unknown, and then nothing is refused.
+    pub available_bytes: Option<u64>,
+}
+
+/// How large the KV cache is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvCacheSize {
+    /// This many blocks, the scratch block included.
+    Blocks(u32),
+    /// As many blocks as fit into this many bytes.
+    Bytes(u64),
+    /// Enough for a full batch of common lengths, within half of what is free.
+    Auto,
+}
+
+/// What is going to be allocated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Bytes of weight files; mapped, so they take memory as they are touched.
+    pub weights_bytes: u64,
+    /// The decoder's KV cache, if there is a decoder.
+    pub kv: Option<KvShape>,
+    /// Floats of the step arena, logits included.
+    pub num_arena_floats: usize,
+    /// Most tokens in a step.
+    pub max_num_batched_tokens: u32,
+}
+
+impl MemoryPlan {
+    /// Plans for `configs`, all models of the engine; at most one of them is a decoder.
+    pub fn new(configs: &[ModelConfig], options: &MemoryOptions) -> Result<Self> {
+        let mut num_arena_floats = 0;
+        for config in configs {
+            let num_outputs = match config.limits().kind {
+                ModelKind::Decoder => options.max_num_seqs.min(options.max_num_batched_tokens),
+                ModelKind::Encoder => 0,
+            };
+            let needed = config.num_activations(options.max_num_batched_tokens, num_outputs)?;
+            num_arena_floats = num_arena_floats.max(needed);
+        }
+        let mut plan = Self {
+            weights_bytes: configs.iter().map(ModelConfig::weights_bytes).sum(),
+            kv: None,
+            num_arena_floats,
+            max_num_batched_tokens: options.max_num_batched_tokens,
+        };
+        let decoder = |config: &&ModelConfig| config.limits().kind == ModelKind::Decoder;
+        if let Some(config) = configs.iter().find(decoder) {
+            let num_blocks = plan.num_blocks_for(config, options)?;
+            plan.kv = config.kv_shape(num_blocks, options.block_size);
+        }
+        plan.check_fits(options)?;
+        Ok(plan)
+    }
+
+    /// KV blocks, the scratch block included; 0 without a decoder.
+    #[must_use]
+    pub fn num_blocks(&self) -> u32 {
+        self.kv.map_or(0, |kv| kv.num_blocks as u32)
+    }
+
+    /// Bytes of the KV cache.
+    #[must_use]
+    pub fn kv_bytes(&self) -> u64 {
+        self.kv.map_or(0, |kv| bytes_per_block(kv) * kv.num_blocks as u64)
+    }
+
+    /// Bytes of the step arena.
+    #[must_use]
+    pub fn activations_bytes(&self) -> u64 {
+        self.num_arena_floats as u64 * 4
+    }
+
+    fn num_blocks_for(&self, config: &ModelConfig, options: &MemoryOptions) -> Result<u32> {
+        let Some(block) = config.kv_shape(1, options.block_size) else {
+            return Ok(0);
+        };
+        let per_block = bytes_per_block(block);
+        // One more for the scratch block.
+        let blocks_of = |tokens: u64| tokens.div_ceil(u64::from(options.block_size)) + 1;
+        let num_blocks = match options.kv_cache {
+            KvCacheSize::Blocks(num_blocks) => u64::from(num_blocks),
+            KvCacheSize::Bytes(num_bytes) => num_bytes / per_block,
+            KvCacheSize::Auto => {
+                let max_len = config.limits().max_model_len;
+                let tokens_per_seq = u64::from(max_len.min(DEFAULT_TOKENS_PER_SEQ));
+                let wanted = blocks_of(tokens_per_seq * u64::from(options.max_num_seqs))
+                    .max(blocks_of(u64::from(max_len)));
+                self.left(options).map_or(wanted, |left| wanted.min(left / DEFAULT_SHARE / per_block))
+            }
+        };
+        let num_blocks = u32::try_from(num_blocks).unwrap_or(u32::MAX);
+        if num_blocks < 2 {
+            return Err(Error::OutOfMemory(format!(
+                "the KV cache would have {num_blocks} blocks of {} and needs at least 2 ({self})",
+                Bytes(per_block)
+            )));
+        }
+        Ok(num_blocks)
+    }
+
+    /// Bytes that weights and activations leave.
+    fn left(&self, options: &MemoryOptions) -> Option<u64> {
+        let taken = self.weights_bytes + self.activations_bytes();
+        options.available_bytes.map(|available| available.saturating_sub(taken))
+    }
+
+    fn check_fits(&self, options: &MemoryOptions) -> Result<()> {
+        let needed = self.weights_bytes + self.activations_bytes() + self.kv_bytes();
+        match options.available_bytes {
+            Some(available) if needed > available => Err(Error::OutOfMemory(format!(
+                "{} are needed and {} are free ({self}); lower max_num_batched_tokens, \
+                 max_num_seqs or the KV cache",
+                Bytes(needed),
+                Bytes(available)
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn bytes_per_block(kv: KvShape) -> u64 {
+    kv.floats_per_block() as u64 * 4
+}
+
+impl std::fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "weights {}", Bytes(self.weights_bytes))?;
+        if let Some(kv) = self.kv {
+            let num_tokens = (kv.num_blocks - 1) * kv.block_size;
+            let num_bytes = Bytes(self.kv_bytes());
+            write!(f, ", KV cache {num_bytes} for {num_tokens} tokens")?;
+        }
+        let (activations, tokens) = (self.activations_bytes(), self.max_num_batched_tokens);
+        write!(f, ", activations {} for {tokens} tokens a step", Bytes(activations))
+    }
+}
+
+/// A number of bytes, shown in the unit that suits it.
+struct Bytes(u64);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes = self.0 as f64;
+        match self.0 {
+            0..1_000_000 => write!(f, "{:.1} kB", bytes / 1e3),
+            1_000_000..1_000_000_000 => write!(f, "{:.1} MB", bytes / 1e6),
+            _ => write!(f, "{:.2} GB", bytes / 1e9),
+        }
+    }
+}

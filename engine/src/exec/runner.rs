@@ -1,0 +1,270 @@
+//! The executor that serves: several models on one device, stepped together.
+//!
+//! A step first copies the blocks that the plan names, then runs each model over its rows of the
+//! plan, then samples or pools those that emit. Every sequence is computed on its own within the
+//! batch, so numbers that are not finite fail one sequence and no other.
+
+use folio_kernels::cpu::Pool;
+
+use super::batch::{self, BatchRow, Emits};
+use super::memory::MemoryPlan;
+use super::sampler::{EmittingRows, Sampler};
+use super::{Executor, pooling};
+use crate::model::{Checkpoint, CheckpointSource, Model, ModelConfig, ModelFiles, PoolingConfig};
+use crate::ops::{Batch, CpuDevice, Device, Tensor};
+use crate::sched::Sequences;
+use crate::types::{
+    Clock, Error, ModelId, ModelKind, Result, ScheduledSeq, SeqResult, SequenceId, StepOutput,
+    StepPlan, SystemClock,
+};
+
+/// What a runner is loaded with.
+#[derive(Clone, Debug)]
+pub struct RunnerOptions {
+    /// What to compute on.
+    pub device: DeviceOptions,
+    /// What to allocate; made from the same configurations, in the same order.
+    pub plan: MemoryPlan,
+}
+
+/// What to compute on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceOptions {
+    /// The processor, on this many threads, the calling one included.
+    Cpu {
+        /// At least 1.
+        num_threads: usize,
+    },
+}
+
+/// How far loading has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// What messages call the model.
+    pub model: &'a str,
+    /// Bytes of its weights that were handed to the device.
+    pub loaded_bytes: u64,
+    /// Bytes of its weight files; a little more than its weights.
+    pub total_bytes: u64,
+}
+
+/// Executes plans with loaded models.
+#[derive(Debug)]
+pub struct ModelRunner {
+    device: Box<dyn Device>,
+    models: Vec<LoadedModel>,
+    block_size: u32,
+    batch: Batch,
+    sampler: Sampler,
+    clock: SystemClock,
+    output: Option<StepOutput>,
+}
+
+/// One of the models.
+#[derive(Debug)]
+struct LoadedModel {
+    model: Box<dyn Model>,
+    role: Role,
+}
+
+/// What becomes of a model's outputs.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    /// Logits over a vocabulary of this size are sampled.
+    Decoder { vocab_size: usize },
+    /// Hidden states of this width are pooled.
+    Encoder {
+        hidden_size: usize,
+        pooling: PoolingConfig,
+    },
+}
+
+impl ModelRunner {
+    /// Loads `models`, indexed by `ModelId` in their order, and allocates what `options` plans.
+    pub fn load(
+        models: Vec<(ModelFiles, ModelConfig)>,
+        options: &RunnerOptions,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self> {
+        let mut device = create(options.device);
+        let mut loaded = Vec::with_capacity(models.len());
+        for (files, config) in models {
+            loaded.push(load_model(&files, &config, device.as_mut(), progress)?);
+        }
+        device.reserve(options.plan.num_arena_floats, options.plan.kv)?;
+        Ok(Self {
+            device,
+            models: loaded,
+            block_size: options.plan.kv.map_or(1, |kv| kv.block_size as u32),
+            batch: Batch::default(),
+            sampler: Sampler::new(),
+            clock: SystemClock::start(),
+            output: None,
+        })
+    }
+
+    /// Computes `rows` with one model and returns its raw outputs: logits of the emitting
+    /// positions, [E, V], from a decoder, hidden states of all tokens, [T, H], from an encoder.
+    ///
+    /// This is the arithmetic of a step without sampling or pooling, for scoring and for tests.
+    pub fn forward(&mut self, model: ModelId, rows: &[BatchRow<'_>]) -> &mut [f32] {
+        let outputs = self.run(model, rows);
+        self.device.read(outputs)
+    }
+
+    fn run(&mut self, model: ModelId, rows: &[BatchRow<'_>]) -> Tensor {
+        let loaded = &self.models[model.index()];
+        let block_size = match loaded.role {
+            Role::Decoder { .. } => Some(self.block_size),
+            Role::Encoder { .. } => None,
+        };
+        batch::fill(&mut self.batch, rows, block_size);
+        self.device.begin(&self.batch);
+        loaded.model.forward(self.device.as_mut())
+    }
+
+    /// Runs one model over its rows of the plan and enters their results.
+    fn step(
+        &mut self,
+        model: ModelId,
+        plan: &StepPlan,
+        sequences: &mut Sequences,
+        results: &mut [SeqResult],
+    ) {
+        let scheduled = || plan.seqs.iter().enumerate().filter(|(_, seq)| seq.model == model);
+        let rows = scheduled().map(|(_, seq)| row_of(seq, sequences)).collect::<Vec<_>>();
+        if rows.is_empty() {
+            return;
+        }
+        let outputs = self.run(model, &rows);
+        let emitted = match self.models[model.index()].role {
+            Role::Decoder { vocab_size } => {
+                let emitting = scheduled().filter(|(_, seq)| seq.emits);
+                let ids = emitting.map(|(_, seq)| seq.id).collect::<Vec<_>>();
+                self.sample(outputs, vocab_size, &ids, sequences)
+            }
+            Role::Encoder {
+                hidden_size,
+                pooling,
+            } => self.pool(outputs, hidden_size, pooling),
+        };
+        let emitting = scheduled().filter(|(_, seq)| seq.emits);
+        for ((index, _), result) in emitting.zip(emitted) {
+            results[index] = result;
+        }
+    }
+
+    fn sample(
+        &mut self,
+        logits: Tensor,
+        vocab_size: usize,
+        ids: &[SequenceId],
+        sequences: &mut Sequences,
+    ) -> Vec<SeqResult> {
+        let mut results = Vec::with_capacity(ids.len());
+        let rows = EmittingRows {
+            logits: self.device.read(logits),
+            vocab_size,
+            ids,
+        };
+        self.sampler.sample(rows, sequences, &mut results);
+        results
+    }
+
+    fn pool(
+        &mut self,
+        hidden: Tensor,
+        hidden_size: usize,
+        pooling: PoolingConfig,
+    ) -> Vec<SeqResult> {
+        let hidden = self.device.read(hidden);
+        let ranges = self.batch.cu_seqlens_q.windows(2);
+        ranges
+            .map(|range| {
+                let (start, end) = (range[0] as usize, range[1] as usize);
+                let rows = &hidden[start * hidden_size..end * hidden_size];
+                match pooling::pool(rows, hidden_size, pooling) {
+                    Some(vector) => SeqResult::Embedding(vector),
+                    None => SeqResult::Failed("the embedding is not finite".into()),
+                }
+            })
+            .collect()
+    }
+}
+
+impl Executor for ModelRunner {
+    fn submit(&mut self, plan: &StepPlan, sequences: &mut Sequences) -> Result<()> {
+        let start = self.clock.now();
+        self.device.copy_blocks(&plan.copies);
+        let mut results = vec![SeqResult::Computed; plan.seqs.len()];
+        for model in 0..self.models.len() as u32 {
+            self.step(ModelId(model), plan, sequences, &mut results);
+        }
+        self.output = Some(StepOutput {
+            results,
+            device_time: self.clock.now().since(start),
+        });
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput> {
+        self.output
+            .take()
+            .ok_or_else(|| Error::Device("collect without a submitted step".into()))
+    }
+}
+
+fn create(options: DeviceOptions) -> Box<dyn Device> {
+    match options {
+        DeviceOptions::Cpu { num_threads } => {
+            Box::new(CpuDevice::new(Pool::new(num_threads)))
+        }
+    }
+}
+
+fn load_model(
+    files: &ModelFiles,
+    config: &ModelConfig,
+    device: &mut dyn Device,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<LoadedModel> {
+    let checkpoint = Checkpoint::open(files)?;
+    let mut now = Progress {
+        model: config.label(),
+        loaded_bytes: 0,
+        total_bytes: config.weights_bytes(),
+    };
+    progress(now);
+    let mut loaded = |num_bytes: usize| {
+        now.loaded_bytes += num_bytes as u64;
+        progress(now);
+    };
+    let model = config.build(&mut CheckpointSource::new(&checkpoint, device, &mut loaded))?;
+    Ok(LoadedModel {
+        model,
+        role: role_of(config),
+    })
+}
+
+fn role_of(config: &ModelConfig) -> Role {
+    let limits = config.limits();
+    match (limits.kind, config.pooling()) {
+        (ModelKind::Encoder, Some(pooling)) => Role::Encoder {
+            hidden_size: config.hidden_size() as usize,
+            pooling,
+        },
+        _ => Role::Decoder {
+            vocab_size: limits.vocab_size as usize,
+        },
+    }
+}
+
+fn row_of<'a>(seq: &ScheduledSeq, sequences: &'a Sequences) -> BatchRow<'a> {
+    let sequence = sequences.get(seq.id);
+    BatchRow {
+        tokens: sequence.tokens(),
+        positions: seq.positions.clone(),
+        blocks: sequence.table().blocks(),
+        emits: if seq.emits { Emits::Last } else { Emits::Nothing },
+    }
+}

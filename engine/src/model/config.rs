@@ -1,0 +1,144 @@
+//! What a model's configuration files say, checked before any weight is read.
+
+use super::architectures::{self, Description};
+use super::fields::Fields;
+use super::files::ModelFiles;
+use super::sentence::PoolingConfig;
+use super::weights::{self, DryWeights};
+use super::{Blueprint, Model};
+use crate::ops::{DryOps, KvShape};
+use crate::types::{ConfigError, ModelKind, ModelLimits, Result, TokenId};
+
+/// The configuration of one model.
+#[derive(Debug)]
+pub struct ModelConfig {
+    label: String,
+    blueprint: Box<dyn Blueprint>,
+    max_model_len: u32,
+    eos_token_ids: Vec<TokenId>,
+    weights_bytes: u64,
+    notes: Vec<String>,
+}
+
+impl ModelConfig {
+    /// Reads the configuration files of a model.
+    ///
+    /// `max_model_len` shortens what the model could do, for less memory; it cannot lengthen it.
+    /// Fails with [`UnsupportedModel`](crate::types::Error::UnsupportedModel) for everything that
+    /// is not implemented. No weight is read.
+    pub fn read(files: &ModelFiles, max_model_len: Option<u32>) -> Result<Self> {
+        let Some(config) = Fields::read(files, "config.json")? else {
+            return Err(files.error("config.json", "there is no such file".into()));
+        };
+        let Description { blueprint, notes } = architectures::describe(&config, files)?;
+        let max_model_len = checked_len(max_model_len, blueprint.max_len())?;
+        let sizes = weights::weight_files(files)?.into_iter();
+        Ok(Self {
+            label: files.label(),
+            max_model_len,
+            eos_token_ids: eos_token_ids(&config, files)?,
+            weights_bytes: sizes.map(|(_, num_bytes)| num_bytes).sum(),
+            blueprint,
+            notes,
+        })
+    }
+
+    /// What the scheduler must know.
+    #[must_use]
+    pub fn limits(&self) -> ModelLimits {
+        ModelLimits {
+            kind: self.blueprint.kind(),
+            max_model_len: self.max_model_len,
+            vocab_size: self.blueprint.vocab_size(),
+        }
+    }
+
+    /// Width of hidden states, H; for an encoder also of its embeddings.
+    #[must_use]
+    pub fn hidden_size(&self) -> u32 {
+        self.blueprint.hidden_size()
+    }
+
+    /// Tokens after which a generation usually ends: those of generation_config.json, else those
+    /// of config.json. May be empty.
+    #[must_use]
+    pub fn eos_token_ids(&self) -> &[TokenId] {
+        &self.eos_token_ids
+    }
+
+    /// What messages call the model.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// What an operator should know of how the files were read.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Bytes of the weight files.
+    #[must_use]
+    pub fn weights_bytes(&self) -> u64 {
+        self.weights_bytes
+    }
+
+    /// How an encoder's hidden states become a vector; `None` for a decoder.
+    #[must_use]
+    pub fn pooling(&self) -> Option<PoolingConfig> {
+        self.blueprint.pooling()
+    }
+
+    /// The KV cache of `num_blocks` blocks of `block_size` tokens; `None` for an encoder.
+    #[must_use]
+    pub fn kv_shape(&self, num_blocks: u32, block_size: u32) -> Option<KvShape> {
+        let heads = self.blueprint.heads();
+        (self.blueprint.kind() == ModelKind::Decoder).then(|| KvShape {
+            num_layers: self.blueprint.num_layers() as usize,
+            num_kv_heads: heads.num_kv_heads,
+            head_size: heads.head_size,
+            block_size: block_size as usize,
+            num_blocks: num_blocks as usize,
+        })
+    }
+
+    /// Floats of activations in a step of `num_tokens` of which `num_outputs` emit: the arena's
+    /// peak in a dry run of the very forward pass.
+    pub fn num_activations(&self, num_tokens: u32, num_outputs: u32) -> Result<usize> {
+        let model = self.build(&mut DryWeights)?;
+        let mut ops = DryOps::new(num_tokens as usize, num_outputs as usize);
+        model.forward(&mut ops);
+        Ok(ops.peak())
+    }
+
+    /// Takes the weights.
+    pub(crate) fn build(&self, weights: &mut dyn super::WeightSource) -> Result<Box<dyn Model>> {
+        self.blueprint.build(weights, self.max_model_len)
+    }
+}
+
+fn checked_len(wanted: Option<u32>, available: u32) -> Result<u32> {
+    let wanted = wanted.unwrap_or(available);
+    if (1..=available).contains(&wanted) {
+        return Ok(wanted);
+    }
+    Err(ConfigError {
+        field: "max_model_len",
+        value: wanted.to_string(),
+        limit: format!("must be from 1 to {available}, what the model can attend to"),
+    }
+    .into())
+}
+
+fn eos_token_ids(config: &Fields, files: &ModelFiles) -> Result<Vec<TokenId>> {
+    const FIELD: &str = "eos_token_id";
+    let generation = match Fields::read(files, "generation_config.json")? {
+        Some(generation) => generation.optional_token_ids(FIELD)?,
+        None => None,
+    };
+    match generation {
+        Some(ids) => Ok(ids),
+        None => Ok(config.optional_token_ids(FIELD)?.unwrap_or_default()),
+    }
+}

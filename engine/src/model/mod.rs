@@ -1,0 +1,62 @@
+//! Models: what their files say, their weights, and their forward pass over [`Ops`].
+//!
+//! A model names no device and allocates nothing: it calls operations on handles. Everything that
+//! is not implemented is refused from the configuration, before a weight is read. An architecture
+//! is one file in `architectures` and one row in its table.
+
+mod architectures;
+mod config;
+mod decoder;
+mod encoder;
+mod fields;
+mod files;
+mod layers;
+mod rope;
+mod sentence;
+mod weights;
+
+pub use config::ModelConfig;
+pub use sentence::{Normalization, Pooling, PoolingConfig};
+pub use files::{Embedded, ModelFiles};
+pub use weights::{Checkpoint, WeightSource};
+
+pub(crate) use weights::{CheckpointSource, DryWeights};
+
+use crate::ops::{Heads, Ops, Tensor};
+use crate::types::{ModelKind, Result};
+
+/// A loaded model: handles to its weights, and how to compute with them.
+pub trait Model: std::fmt::Debug + Send {
+    /// Computes the batch that the device knows.
+    ///
+    /// A decoder stores keys and values of all tokens and returns the logits of the output rows,
+    /// [E, V]; an encoder returns the hidden states of all tokens, [T, H].
+    fn forward(&self, ops: &mut dyn Ops) -> Tensor;
+}
+
+/// What a configuration describes: enough to plan memory and to take the right weights.
+pub trait Blueprint: std::fmt::Debug + Send + Sync {
+    /// Decoder or encoder.
+    fn kind(&self) -> ModelKind;
+
+    /// Entries of the vocabulary, V.
+    fn vocab_size(&self) -> u32;
+
+    /// Width of hidden states, H; for an encoder also of its embeddings.
+    fn hidden_size(&self) -> u32;
+
+    /// Longest sequence that its positions allow, in tokens.
+    fn max_len(&self) -> u32;
+
+    /// Number of layers.
+    fn num_layers(&self) -> u32;
+
+    /// Heads of each layer.
+    fn heads(&self) -> Heads;
+
+    /// How hidden states become a vector; `None` for a decoder.
+    fn pooling(&self) -> Option<PoolingConfig>;
+
+    /// Takes the weights of a model that computes up to `max_len` positions.
+    fn build(&self, weights: &mut dyn WeightSource, max_len: u32) -> Result<Box<dyn Model>>;
+}

@@ -1,0 +1,315 @@
+//! Reading checkpoints in the safetensors format: one file, several with an index, or built in.
+//!
+//! Tensors are found by name, checked against the shape that the configuration implies, and handed
+//! to the device as they are stored: no copy and no conversion on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use safetensors::SafeTensors;
+
+use super::fields::Fields;
+use super::files::ModelFiles;
+use crate::ops::{Device, Dtype, HostBytes, HostTensor, Weight};
+use crate::types::{Error, Result};
+
+/// The one file of a checkpoint that is not cut into several.
+const SINGLE: &str = "model.safetensors";
+/// The index of one that is.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Ends of tensor names that only quantised checkpoints have.
+const QUANTISED: [&str; 8] = [
+    ".qweight",
+    ".qzeros",
+    ".g_idx",
+    ".scales",
+    ".weight_scale",
+    ".weight_scale_inv",
+    ".weight_packed",
+    ".SCB",
+];
+
+/// Where a model takes its weights from.
+pub trait WeightSource {
+    /// The matrix `name`, which must be [rows, cols].
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight>;
+
+    /// The vector `name` of `len` numbers.
+    fn vector(&mut self, name: &str, len: usize) -> Result<Weight>;
+
+    /// The numbers of the matrix `name`, for what is computed from weights at load time.
+    fn numbers(&mut self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>>;
+
+    /// A matrix computed at load time.
+    fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight>;
+
+    /// A vector computed at load time.
+    fn computed_vector(&mut self, numbers: Vec<f32>) -> Result<Weight>;
+
+    /// Whether there is a tensor `name`.
+    fn contains(&self, name: &str) -> bool;
+
+    /// Whether two tensors, which must be there, are equal.
+    fn are_equal(&self, name: &str, other: &str) -> bool;
+}
+
+/// The files with weights, in name order, each with its size in bytes.
+pub(crate) fn weight_files(files: &ModelFiles) -> Result<Vec<(String, u64)>> {
+    let names = match Fields::read(files, INDEX)? {
+        Some(index) => indexed_files(&index)?,
+        None => BTreeSet::from([SINGLE.to_owned()]),
+    };
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let Some(num_bytes) = files.num_bytes(&name)? else {
+            return Err(no_weights(files, &name));
+        };
+        found.push((name, num_bytes));
+    }
+    Ok(found)
+}
+
+fn indexed_files(index: &Fields) -> Result<BTreeSet<String>> {
+    let map = index
+        .object("weight_map")?
+        .ok_or_else(|| index.missing("weight_map"))?;
+    let mut names = BTreeSet::new();
+    for tensor in map.names().map(str::to_owned).collect::<Vec<_>>() {
+        names.extend(map.optional_text(&tensor)?);
+    }
+    Ok(names)
+}
+
+fn no_weights(files: &ModelFiles, name: &str) -> Error {
+    let other = ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.gguf"]
+        .into_iter()
+        .find(|other| matches!(files.num_bytes(other), Ok(Some(_))));
+    let hint = match other {
+        Some(other) => format!("there is no such file; {other} is not read, convert it first"),
+        None => "there is no such file".to_owned(),
+    };
+    files.error(name, hint)
+}
+
+/// An opened checkpoint: mapped files and where each tensor lies in them.
+#[derive(Debug)]
+pub struct Checkpoint {
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug)]
+struct Stored {
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+    bytes: HostBytes,
+    range: std::ops::Range<usize>,
+}
+
+impl Checkpoint {
+    /// Maps all weight files and reads their headers.
+    pub fn open(files: &ModelFiles) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for (name, _) in weight_files(files)? {
+            let bytes = files.map(&name)?;
+            read_header(files, &name, &bytes, &mut tensors)?;
+        }
+        if let Some(name) = tensors.keys().find(|name| is_quantised(name)) {
+            return Err(Error::UnsupportedModel {
+                field: "weights".into(),
+                value: name.clone(),
+                hint: "quantised weights are not implemented; use float32, bfloat16 or float16"
+                    .into(),
+            });
+        }
+        Ok(Self { tensors })
+    }
+
+    /// Whether there is a tensor `name`.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The tensor `name`, which must have `shape`; a vector comes back as [1, len].
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
+        let Some(stored) = self.tensors.get(name) else {
+            return Err(weight_error(name, self.missing(name)));
+        };
+        if stored.shape != shape {
+            let found = &stored.shape;
+            return Err(weight_error(name, format!("expected shape {shape:?}, found {found:?}")));
+        }
+        let dtype = match stored.dtype {
+            safetensors::Dtype::F32 => Dtype::F32,
+            safetensors::Dtype::BF16 => Dtype::Bf16,
+            safetensors::Dtype::F16 => Dtype::F16,
+            other => {
+                let message = format!("expected dtype F32, BF16 or F16, found {other:?}");
+                return Err(weight_error(name, message));
+            }
+        };
+        let matrix = match *shape {
+            [len] => [1, len],
+            [rows, cols] => [rows, cols],
+            _ => return Err(weight_error(name, format!("shape {shape:?} is not implemented"))),
+        };
+        Ok(HostTensor::new(dtype, matrix, stored.bytes.clone(), stored.range.clone()))
+    }
+
+    /// What to say about a tensor that is not there: close names help with foreign prefixes.
+    fn missing(&self, name: &str) -> String {
+        let last_parts = |name: &str| -> Vec<String> {
+            name.rsplit('.').take(3).map(str::to_owned).collect()
+        };
+        let wanted = last_parts(name);
+        match self.tensors.keys().find(|other| last_parts(other) == wanted) {
+            Some(similar) => format!("missing from the checkpoint, which has {similar}"),
+            None => "missing from the checkpoint".to_owned(),
+        }
+    }
+}
+
+fn read_header(
+    files: &ModelFiles,
+    name: &str,
+    bytes: &HostBytes,
+    tensors: &mut BTreeMap<String, Stored>,
+) -> Result<()> {
+    let malformed = |message: String| files.error(name, message);
+    let (header_len, metadata) = SafeTensors::read_metadata(bytes.as_slice())
+        .map_err(|error| malformed(format!("not a valid safetensors file: {error}")))?;
+    // The header follows its own length, a number of 8 bytes.
+    let start = 8 + header_len;
+    for (tensor, info) in metadata.tensors() {
+        let (from, to) = info.data_offsets;
+        let range = start + from..start + to;
+        let num_numbers = info.shape.iter().product::<usize>();
+        let is_sound = range.end <= bytes.as_slice().len()
+            && num_numbers.checked_mul(info.dtype.bitsize()) == Some(range.len() * 8);
+        if !is_sound {
+            return Err(malformed(format!("tensor {tensor} exceeds the file or its shape")));
+        }
+        let stored = Stored {
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            bytes: bytes.clone(),
+            range,
+        };
+        if tensors.insert(tensor.clone(), stored).is_some() {
+            return Err(malformed(format!("tensor {tensor} is in another file as well")));
+        }
+    }
+    Ok(())
+}
+
+fn is_quantised(name: &str) -> bool {
+    QUANTISED.iter().any(|end| name.ends_with(end))
+}
+
+fn weight_error(name: &str, message: String) -> Error {
+    Error::Weight {
+        name: name.to_owned(),
+        message,
+    }
+}
+
+/// Loads a checkpoint's tensors onto a device.
+pub(crate) struct CheckpointSource<'a> {
+    checkpoint: &'a Checkpoint,
+    device: &'a mut dyn Device,
+    /// Told the bytes of each tensor that was handed over.
+    loaded: &'a mut dyn FnMut(usize),
+}
+
+impl<'a> CheckpointSource<'a> {
+    /// A source that calls `loaded` with the bytes of each tensor.
+    pub(crate) fn new(
+        checkpoint: &'a Checkpoint,
+        device: &'a mut dyn Device,
+        loaded: &'a mut dyn FnMut(usize),
+    ) -> Self {
+        Self {
+            checkpoint,
+            device,
+            loaded,
+        }
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<HostTensor> {
+        let tensor = self.checkpoint.tensor(name, shape)?;
+        (self.loaded)(tensor.as_bytes().len());
+        Ok(tensor)
+    }
+}
+
+impl WeightSource for CheckpointSource<'_> {
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        let tensor = self.take(name, &shape)?;
+        self.device.load_matrix(tensor)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Weight> {
+        let numbers = self.take(name, &[len])?.to_f32();
+        self.device.load_vector(numbers)
+    }
+
+    fn numbers(&mut self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
+        Ok(self.take(name, &shape)?.to_f32())
+    }
+
+    fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {
+        self.device.load_matrix(HostTensor::of_f32(&numbers, shape))
+    }
+
+    fn computed_vector(&mut self, numbers: Vec<f32>) -> Result<Weight> {
+        self.device.load_vector(numbers)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.checkpoint.contains(name)
+    }
+
+    fn are_equal(&self, name: &str, other: &str) -> bool {
+        let bytes = |name: &str| {
+            let stored = self.checkpoint.tensors.get(name)?;
+            Some((stored.dtype, &stored.bytes.as_slice()[stored.range.clone()]))
+        };
+        bytes(name) == bytes(other)
+    }
+}
+
+/// Weights of the right shapes without content, for a dry run.
+#[derive(Debug)]
+pub(crate) struct DryWeights;
+
+impl WeightSource for DryWeights {
+    fn matrix(&mut self, _name: &str, shape: [usize; 2]) -> Result<Weight> {
+        let [rows, cols] = shape;
+        Ok(Weight { id: 0, rows, cols })
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Weight> {
+        self.matrix(name, [1, len])
+    }
+
+    fn numbers(&mut self, _name: &str, _shape: [usize; 2]) -> Result<Vec<f32>> {
+        Ok(Vec::new())
+    }
+
+    fn computed(&mut self, _numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {
+        self.matrix("", shape)
+    }
+
+    fn computed_vector(&mut self, numbers: Vec<f32>) -> Result<Weight> {
+        self.vector("", numbers.len())
+    }
+
+    fn contains(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn are_equal(&self, _name: &str, _other: &str) -> bool {
+        true
+    }
+}

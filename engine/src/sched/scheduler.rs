@@ -1,0 +1,539 @@
+//! The scheduler's state, and how requests enter and leave it. Planning is in `planning`.
+//!
+//! Invariants, asserted: a sequence is in exactly one place (queue, running list, following a
+//! sibling, or an encoder text in flight); it gets exactly one end; a request that can never fit
+//! is refused at admission, so the oldest running sequence always progresses.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::queue::{Position, Queue};
+use super::sequence::Status;
+use super::watch::{PrefixWatch, chain_hashes};
+use super::{
+    BlockAllocator, BlockTable, Limits, Policy, PolicyRequest, PrefixCounters, RequestInfo,
+    SchedEvent, Sequence, Sequences, View,
+};
+use crate::types::{
+    Delivery, EngineConfig, Event, FinishReason, ModelKind, Nanos, PrefixCaching, Refusal, Request,
+    RequestStats, SampledToken, ScheduledSeq, SeqResult, SequenceId, StepOutput, StepPlan,
+    StepReport, Task,
+};
+
+/// Decides every step of the engine. Deterministic: equal calls give equal plans.
+pub struct Scheduler {
+    pub(super) policy: Box<dyn Policy>,
+    pub(super) state: State,
+}
+
+/// Everything but the policy, which is shown it read-only.
+pub(super) struct State {
+    pub(super) config: EngineConfig,
+    pub(super) sequences: Sequences,
+    pub(super) queue: Queue,
+    /// Running decoder sequences, best rank first.
+    pub(super) running: Vec<Position>,
+    pub(super) allocator: BlockAllocator,
+    pub(super) watch: PrefixWatch,
+    /// Siblings that wait for the key to compute the prompt they share.
+    pub(super) followers: HashMap<SequenceId, Vec<SequenceId>>,
+    /// Tokens that encoders may take beyond their share of the next step.
+    pub(super) encoder_credit: u32,
+    pub(super) num_plans: u64,
+    next_sequence: u64,
+    totals: Totals,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sequences that lost their blocks.
+    pub num_preemptions: u64,
+    /// Tokens that had been computed and were dropped by preemption.
+    pub num_dropped_tokens: u64,
+    /// Steps committed.
+    pub num_steps: u64,
+    /// Positions computed for prompts, recomputation included.
+    pub num_prefill_tokens: u64,
+    /// Prompt tokens of requests whose prompt was finished.
+    pub num_prompt_tokens: u64,
+    /// Tokens sampled.
+    pub num_generated_tokens: u64,
+}
+
+/// The state in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Gauges {
+    /// Sequences that take part in steps.
+    pub num_running: u32,
+    /// Sequences that wait, for a turn or for a sibling.
+    pub num_waiting: u32,
+    /// Blocks that can be handed out in all.
+    pub num_blocks: u32,
+    /// Blocks held by sequences.
+    pub num_used_blocks: u32,
+    /// Counts since the start.
+    pub totals: Totals,
+    /// Totals of the prefix index.
+    pub prefix: PrefixCounters,
+}
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let gauges = self.gauges();
+        f.debug_struct("Scheduler")
+            .field("policy", &self.policy.name())
+            .field("gauges", &gauges)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the engine could ever compute `request`, with the numbers if not.
+pub fn check_request(request: &Request, config: &EngineConfig) -> Result<(), Refusal> {
+    let invalid = |message: String| Err(Refusal::Invalid(message));
+    let Some(model) = config.models.get(request.model.index()) else {
+        return invalid(format!(
+            "model {} of {}",
+            request.model,
+            config.models.len()
+        ));
+    };
+    if request.prompt.is_empty() || request.choices.is_empty() {
+        return invalid("the prompt and the list of choices must not be empty".into());
+    }
+    if let Some(token) = request
+        .prompt
+        .iter()
+        .find(|&&token| token >= model.vocab_size)
+    {
+        return invalid(format!(
+            "token {token}: the vocabulary has {}",
+            model.vocab_size
+        ));
+    }
+    let max_tokens = match (&request.task, model.kind) {
+        (Task::Generate(params), ModelKind::Decoder) => params.stop.max_tokens,
+        (Task::Embed, ModelKind::Encoder) if request.choices.len() == 1 => 0,
+        (task, kind) => {
+            return invalid(format!(
+                "{task:?} with {} choices on {kind:?}",
+                request.choices.len()
+            ));
+        }
+    };
+    if model.kind == ModelKind::Decoder && max_tokens == 0 {
+        return invalid("max_tokens = 0: must be at least 1".into());
+    }
+    let prompt = u32::try_from(request.prompt.len()).unwrap_or(u32::MAX);
+    let max_model_len = model.max_model_len;
+    if prompt.saturating_add(max_tokens) > max_model_len {
+        return Err(Refusal::ContextLength {
+            prompt,
+            max_tokens,
+            max_model_len,
+        });
+    }
+    let capacity = config.kv_capacity_tokens();
+    if model.kind == ModelKind::Decoder && prompt + max_tokens > capacity {
+        return Err(Refusal::KvCapacity {
+            prompt,
+            max_tokens,
+            capacity,
+        });
+    }
+    Ok(())
+}
+
+impl Scheduler {
+    /// A scheduler for a validated `config`.
+    #[must_use]
+    pub fn new(config: EngineConfig, policy: Box<dyn Policy>) -> Self {
+        let allocator =
+            BlockAllocator::new(config.num_blocks, config.block_size, config.prefix_caching);
+        let queue = Queue::new(config.models.len());
+        let state = State {
+            config,
+            sequences: Sequences::default(),
+            queue,
+            running: Vec::new(),
+            allocator,
+            watch: PrefixWatch::default(),
+            followers: HashMap::new(),
+            encoder_credit: 0,
+            num_plans: 0,
+            next_sequence: 0,
+            totals: Totals::default(),
+        };
+        Self { policy, state }
+    }
+
+    /// Takes a request in. One that can never be computed ends at once as refused.
+    pub fn admit(&mut self, request: Request, now: Nanos) {
+        if let Err(refusal) = check_request(&request, &self.state.config) {
+            for choice in request.choices {
+                let reason = FinishReason::Refused(refusal.to_string());
+                let _ = choice.events.send(Event::Finished {
+                    reason,
+                    stats: RequestStats::default(),
+                });
+            }
+            return;
+        }
+        let leader = SequenceId(self.state.next_sequence);
+        let followers = self.state.insert_choices(request, now);
+        if !followers.is_empty() {
+            self.state.followers.insert(leader, followers);
+        }
+        self.enqueue(leader, now);
+        self.observe(&SchedEvent::Arrived(leader), now);
+    }
+
+    /// Enters the results of `plan`: tokens are appended and delivered, full blocks published,
+    /// ended sequences leave.
+    pub fn commit(&mut self, plan: &StepPlan, output: StepOutput, now: Nanos) -> StepReport {
+        assert_eq!(
+            plan.seqs.len(),
+            output.results.len(),
+            "one result a scheduled sequence"
+        );
+        let mut report = StepReport {
+            device_time: output.device_time,
+            ..StepReport::default()
+        };
+        for (scheduled, result) in plan.seqs.iter().zip(output.results) {
+            self.state.enter_computed(scheduled, &mut report);
+            if let Some(end) = self.enter_result(scheduled, result, now, &mut report) {
+                report.num_finished += 1;
+                self.end(scheduled.id, end, now);
+            }
+        }
+        report.num_seqs = plan.seqs.len() as u32;
+        let totals = &mut self.state.totals;
+        totals.num_steps += 1;
+        totals.num_prefill_tokens += u64::from(report.num_prefill_tokens);
+        totals.num_generated_tokens += u64::from(report.num_sampled_tokens);
+        self.observe(
+            &SchedEvent::Stepped {
+                device_time: output.device_time,
+            },
+            now,
+        );
+        report
+    }
+
+    /// Ends every sequence of a plan that the device could not carry out.
+    pub fn abort(&mut self, plan: &StepPlan, message: &str, now: Nanos) {
+        for scheduled in &plan.seqs {
+            let reason = FinishReason::Failed(message.to_owned());
+            self.end(scheduled.id, End::Reported(reason), now);
+        }
+    }
+
+    /// Sequences, for the executor.
+    pub fn sequences_mut(&mut self) -> &mut Sequences {
+        &mut self.state.sequences
+    }
+
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.state.sequences.is_empty()
+    }
+
+    /// The state in numbers.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let state = &self.state;
+        let num_following = state.followers.values().map(Vec::len).sum::<usize>();
+        let num_waiting = (state.queue.len() + num_following) as u32;
+        Gauges {
+            num_running: state.sequences.len() as u32 - num_waiting,
+            num_waiting,
+            num_blocks: state.allocator.num_blocks(),
+            num_used_blocks: state.allocator.num_blocks() - state.allocator.num_free(),
+            totals: state.totals,
+            prefix: state.allocator.counters(),
+        }
+    }
+
+    /// Checks all invariants that cost more than a step may pay.
+    pub fn assert_consistent(&self) {
+        let state = &self.state;
+        state
+            .allocator
+            .assert_consistent(state.sequences.iter().map(Sequence::table));
+        for sequence in state.sequences.iter() {
+            let covered = sequence.table.num_blocks() * state.config.block_size;
+            assert!(
+                sequence.num_computed <= covered || covered == 0,
+                "{sequence:?}"
+            );
+            let holds_blocks = sequence.status == Status::Running;
+            assert!(
+                holds_blocks || sequence.table.is_empty(),
+                "waits with blocks: {sequence:?}"
+            );
+        }
+        assert!(state.running.is_sorted(), "running sequences out of order");
+    }
+
+    pub(super) fn observe(&mut self, event: &SchedEvent, now: Nanos) {
+        self.policy.observe(event, &self.state.view(now));
+    }
+
+    /// Puts a sequence without blocks into the queue, at the rank the policy gives it now.
+    pub(super) fn enqueue(&mut self, id: SequenceId, now: Nanos) {
+        let view = self.state.view(now);
+        let sequence = self.state.sequences.get(id);
+        let model = sequence.request.model;
+        let rank = self.policy.rank(&PolicyRequest(sequence), &view);
+        self.state.sequences.get_mut(id).status = Status::Waiting;
+        self.state.queue.push(id, model, rank);
+    }
+
+    /// Ends a sequence, wherever it is: its blocks return and its siblings go on without it.
+    pub(super) fn end(&mut self, id: SequenceId, end: End, now: Nanos) {
+        self.free_followers(id, now);
+        let state = &mut self.state;
+        let mut table = std::mem::take(&mut state.sequences.get_mut(id).table);
+        state.allocator.release(&mut table);
+        let sequence = state.sequences.remove(id);
+        match sequence.status {
+            Status::Waiting => drop(state.queue.remove(id)),
+            Status::Running => state.stop_running(id),
+            Status::Following => {
+                for followers in state.followers.values_mut() {
+                    followers.retain(|&follower| follower != id);
+                }
+            }
+        }
+        let event = SchedEvent::Finished {
+            id,
+            request: sequence.request.id,
+            tenant: sequence.request.tenant,
+            num_generated: sequence.num_generated(),
+        };
+        if let End::Reported(reason) = end {
+            let _ = sequence.events().send(Event::Finished {
+                reason,
+                stats: sequence.stats,
+            });
+        }
+        self.observe(&event, now);
+    }
+
+    /// What becomes of a sequence after its result: nothing more, or its end.
+    fn enter_result(
+        &mut self,
+        scheduled: &ScheduledSeq,
+        result: SeqResult,
+        now: Nanos,
+        report: &mut StepReport,
+    ) -> Option<End> {
+        let sequence = self.state.sequences.get_mut(scheduled.id);
+        if scheduled.emits && sequence.stats.first_token.is_none() {
+            sequence.stats.first_token = Some(now);
+            let _ = sequence.events().send(Event::Started(sequence.stats));
+            self.state.totals.num_prompt_tokens += u64::from(sequence.request.prompt_len);
+        }
+        match result {
+            SeqResult::Computed => {
+                assert!(!scheduled.emits, "sequence {} was to emit", scheduled.id);
+                None
+            }
+            SeqResult::Token(token) => {
+                assert!(scheduled.emits, "sequence {} was not to emit", scheduled.id);
+                report.num_sampled_tokens += 1;
+                self.state.append(scheduled.id, token)
+            }
+            SeqResult::Embedding(vector) => {
+                let _ = sequence.events().send(Event::Embedding(vector));
+                Some(End::Reported(FinishReason::Embedded))
+            }
+            SeqResult::Failed(message) => Some(End::Reported(FinishReason::Failed(message))),
+        }
+        .or_else(|| {
+            self.fork_followers(scheduled.id, now);
+            None
+        })
+    }
+
+    /// Once a leader has emitted, its prompt is computed and its siblings can share the blocks.
+    fn fork_followers(&mut self, leader: SequenceId, now: Nanos) {
+        if self.state.sequences.get(leader).num_generated() == 0 {
+            return;
+        }
+        let Some(followers) = self.state.followers.remove(&leader) else {
+            return;
+        };
+        for follower in followers {
+            self.fork(leader, follower, now);
+        }
+    }
+
+    /// Starts `follower` on the blocks of `leader`'s prompt, or queues it when no more sequences
+    /// may run. Only the last prompt token is computed again, for its logits.
+    fn fork(&mut self, leader: SequenceId, follower: SequenceId, now: Nanos) {
+        let state = &mut self.state;
+        if state.running.len() >= state.config.max_num_seqs as usize {
+            return self.enqueue(follower, now);
+        }
+        let prompt_len = state.sequences.get(leader).request.prompt_len;
+        let table = state.allocator.fork(&state.sequences.get(leader).table);
+        let sequence = state.sequences.get_mut(follower);
+        sequence.table = table;
+        sequence.num_computed = prompt_len - 1;
+        sequence.stats.first_scheduled = Some(now);
+        sequence.stats.num_cached_tokens = prompt_len - 1;
+        self.start_running(follower, now);
+    }
+
+    /// When a leader ends, its siblings share what it computed, or the next one leads.
+    fn free_followers(&mut self, leader: SequenceId, now: Nanos) {
+        self.fork_followers(leader, now);
+        let Some(mut followers) = self.state.followers.remove(&leader) else {
+            return;
+        };
+        if followers.is_empty() {
+            return;
+        }
+        let next = followers.remove(0);
+        if !followers.is_empty() {
+            self.state.followers.insert(next, followers);
+        }
+        self.enqueue(next, now);
+    }
+
+    /// Adds a sequence that holds blocks to the running list.
+    pub(super) fn start_running(&mut self, id: SequenceId, now: Nanos) {
+        let view = self.state.view(now);
+        let rank = self
+            .policy
+            .rank(&PolicyRequest(self.state.sequences.get(id)), &view);
+        let state = &mut self.state;
+        let sequence = state.sequences.get_mut(id);
+        sequence.status = Status::Running;
+        let num_cached = sequence.table.nodes.len() as u32;
+        state
+            .watch
+            .start(id, &sequence.request.prompt_hashes, num_cached);
+        let index = state.running.partition_point(|&other| other < (rank, id));
+        state.running.insert(index, (rank, id));
+    }
+}
+
+/// How a sequence leaves.
+pub(super) enum End {
+    /// Its receiver learns why.
+    Reported(FinishReason),
+    /// Its receiver is gone.
+    Cancelled,
+}
+
+impl State {
+    pub(super) fn view(&self, now: Nanos) -> View<'_> {
+        let config = &self.config;
+        let defaults = Limits {
+            token_budget: config.max_num_batched_tokens,
+            chunk: config.long_prefill_token_threshold.unwrap_or(u32::MAX),
+            max_partial_prefills: config.max_num_partial_prefills,
+            max_running: config.max_num_seqs,
+            watermark_blocks: 0,
+        };
+        View {
+            now,
+            defaults,
+            sequences: &self.sequences,
+            running: &self.running,
+            queue: &self.queue,
+            allocator: &self.allocator,
+        }
+    }
+
+    /// Creates a sequence for each choice; all but the first follow it. Returns the followers.
+    fn insert_choices(&mut self, request: Request, now: Nanos) -> Vec<SequenceId> {
+        let prompt_hashes = match (self.config.prefix_caching, &request.task) {
+            (PrefixCaching::On, Task::Generate(_)) => {
+                chain_hashes(&request.prompt, self.config.block_size, request.cache_salt)
+            }
+            _ => Arc::from([]),
+        };
+        let info = Arc::new(RequestInfo {
+            id: request.id,
+            model: request.model,
+            task: request.task,
+            prompt_len: request.prompt.len() as u32,
+            priority: request.priority,
+            tenant: request.tenant,
+            deadline: request.deadline,
+            cache_salt: request.cache_salt,
+            prompt_hashes,
+        });
+        let mut followers = Vec::new();
+        for (index, choice) in request.choices.into_iter().enumerate() {
+            let id = SequenceId(self.next_sequence);
+            self.next_sequence += 1;
+            let prompt = request.prompt.clone();
+            let mut sequence = Sequence::new(id, Arc::clone(&info), index as u32, choice, prompt);
+            sequence.stats.arrival = now;
+            if index > 0 {
+                sequence.status = Status::Following;
+                followers.push(id);
+            }
+            self.sequences.insert(sequence);
+        }
+        followers
+    }
+
+    /// Moves `num_computed` and publishes the blocks that became full.
+    fn enter_computed(&mut self, scheduled: &ScheduledSeq, report: &mut StepReport) {
+        let sequence = self.sequences.get_mut(scheduled.id);
+        let num_tokens = scheduled.positions.end - scheduled.positions.start;
+        if num_tokens == 1 && sequence.num_generated() > 0 {
+            report.num_decode_tokens += 1;
+        } else {
+            report.num_prefill_tokens += num_tokens;
+        }
+        sequence.num_computed = scheduled.positions.end;
+        if sequence.table.is_empty() {
+            return;
+        }
+        let salt = sequence.request.cache_salt;
+        let computed = &sequence.tokens[..sequence.num_computed as usize];
+        self.allocator.publish(&mut sequence.table, computed, salt);
+        self.watch.advance(scheduled.id, sequence.table.nodes.len());
+    }
+
+    /// Appends and delivers a token; tells whether the sequence ends with it.
+    fn append(&mut self, id: SequenceId, token: SampledToken) -> Option<End> {
+        let sequence = self.sequences.get_mut(id);
+        let token_id = token.id;
+        sequence.append(token_id);
+        if sequence.events().send(Event::Token(token)) == Delivery::Gone {
+            return Some(End::Cancelled);
+        }
+        let stop = &sequence.sampling()?.stop;
+        if stop.token_ids.contains(&token_id) {
+            return Some(End::Reported(FinishReason::Stop(token_id)));
+        }
+        (sequence.num_generated() >= stop.max_tokens).then_some(End::Reported(FinishReason::Length))
+    }
+
+    /// Takes a sequence off the running list; an encoder text in flight is not on it.
+    pub(super) fn stop_running(&mut self, id: SequenceId) {
+        self.watch.stop(id);
+        self.running.retain(|&(_, other)| other != id);
+    }
+
+    /// Takes the blocks of a running sequence away.
+    pub(super) fn drop_blocks(&mut self, id: SequenceId) {
+        self.stop_running(id);
+        let sequence = self.sequences.get_mut(id);
+        self.totals.num_preemptions += 1;
+        self.totals.num_dropped_tokens += u64::from(sequence.num_computed);
+        let mut table: BlockTable = std::mem::take(&mut sequence.table);
+        sequence.num_computed = 0;
+        sequence.stats.num_preemptions += 1;
+        self.allocator.release(&mut table);
+    }
+}

@@ -1,0 +1,299 @@
+//! `linear`: activations times the transpose of a weight matrix.
+//!
+//! An output is a dot product over K, cut into chunks of [`CHUNK`]; inside a chunk each vector lane
+//! sums its own positions in order, the lanes are added by a fixed tree, and the chunk sums are added in
+//! order. That order involves nothing but K, so a row never depends on the rows beside it. Tiles of
+//! several rows by four weight rows share loads; weights are widened in registers and never packed.
+
+use super::matrix::{Matrix, WeightDtype};
+use super::output::Output;
+use super::pool::Pool;
+use super::simd::{Kernel, MAX_LANES, Simd, dispatch};
+
+/// Positions of K summed before the lanes are folded; a multiple of every lane count.
+const CHUNK: usize = 1024;
+/// How far ahead of their use weights are asked for.
+const PREFETCH_BYTES: usize = 1024;
+/// Weight rows per register tile, the width of `reduce_add4`.
+const TILE_COLS: usize = 4;
+/// Activation rows per task: more would push its activations out of the second-level cache.
+const TASK_ROWS: usize = 96;
+
+/// `out = x w^T + bias`, accumulated in f32.
+///
+/// `x` is `[M, K]`, `w` is `[N, K]`, `bias` is `[N]`, `out` is `[M, N]`; M is taken from `x` and may
+/// be zero. Bit-identical for a row of `x` whatever M, the other rows and the number of threads.
+/// Panics if the sizes do not agree.
+///
+/// Streams the weights once per [`TASK_ROWS`] rows; below about ten rows it runs at memory speed.
+pub fn linear(pool: &Pool, x: &[f32], w: &Matrix<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
+    let (num_outputs, num_inputs) = (w.rows(), w.cols());
+    let num_rows = x.len() / num_inputs;
+    assert!(
+        x.len() == num_rows * num_inputs,
+        "linear: x has {} elements, not a multiple of K = {num_inputs}",
+        x.len()
+    );
+    assert!(
+        out.len() == num_rows * num_outputs,
+        "linear: out has {} elements, expected M x N = {num_rows} x {num_outputs}",
+        out.len()
+    );
+    if let Some(bias) = bias {
+        assert!(
+            bias.len() == num_outputs,
+            "linear: bias has {} elements, expected N = {num_outputs}",
+            bias.len()
+        );
+    }
+    if out.is_empty() {
+        return;
+    }
+    let args = Args {
+        x: x.as_ptr(),
+        w: w.data().as_ptr(),
+        bias: bias.map(<[f32]>::as_ptr),
+        out: Output::new(out).at(0),
+        num_inputs,
+        num_outputs,
+        row_bytes: w.row_bytes(),
+    };
+    run_tasks(pool, args, num_rows, w.dtype());
+}
+
+/// Cuts the output into tasks and runs them.
+fn run_tasks(pool: &Pool, args: Args, num_rows: usize, dtype: WeightDtype) {
+    /// Bytes of weights below which a task is not worth its hand-over.
+    const MIN_TASK_BYTES: usize = 1 << 14;
+    /// Multiply-adds below which the same holds for several rows.
+    const MIN_TASK_WORK: usize = 1 << 17;
+    let row_groups = num_rows.div_ceil(TASK_ROWS);
+    let rows_per_task = num_rows.div_ceil(row_groups);
+    let by_bytes = MIN_TASK_BYTES.div_ceil(args.row_bytes);
+    let by_work = MIN_TASK_WORK.div_ceil(args.num_inputs * rows_per_task);
+    let cols_per_task = by_bytes.min(by_work).next_multiple_of(TILE_COLS).max(64);
+    let col_groups = args.num_outputs.div_ceil(cols_per_task);
+    let isa = pool.isa();
+    pool.run(row_groups * col_groups, &|index| {
+        let (row_group, col_group) = (index / col_groups, index % col_groups);
+        let first_row = row_group * rows_per_task;
+        let first_col = col_group * cols_per_task;
+        let block = Block {
+            args,
+            first_row,
+            num_rows: rows_per_task.min(num_rows - first_row),
+            first_col,
+            num_cols: cols_per_task.min(args.num_outputs - first_col),
+        };
+        // SAFETY: `linear` checked the sizes behind the pointers, the blocks are disjoint, and the
+        // pool's instruction set is available.
+        unsafe {
+            match dtype {
+                WeightDtype::F32 => dispatch(isa, Typed::<0>(block)),
+                WeightDtype::Bf16 => dispatch(isa, Typed::<1>(block)),
+                WeightDtype::F16 => dispatch(isa, Typed::<2>(block)),
+            }
+        }
+    });
+}
+
+/// The operands, with checked sizes.
+#[derive(Clone, Copy)]
+struct Args {
+    x: *const f32,
+    w: *const u8,
+    bias: Option<*const f32>,
+    out: *mut f32,
+    num_inputs: usize,
+    num_outputs: usize,
+    row_bytes: usize,
+}
+
+// SAFETY: the pointers are to borrowed slices that outlive the job; `out` is written in disjoint blocks.
+unsafe impl Send for Args {}
+// SAFETY: as above.
+unsafe impl Sync for Args {}
+
+/// The part of the output that one task computes.
+#[derive(Clone, Copy)]
+struct Block {
+    args: Args,
+    first_row: usize,
+    num_rows: usize,
+    first_col: usize,
+    num_cols: usize,
+}
+
+/// A block whose weights have a format known at compile time: 0 f32, 1 bf16, 2 f16.
+struct Typed<const DTYPE: u8>(Block);
+
+impl<const DTYPE: u8> Typed<DTYPE> {
+    const NUM_BYTES: usize = if DTYPE == 0 { 4 } else { 2 };
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(source: *const u8) -> S::V {
+        // SAFETY: as the caller's.
+        unsafe {
+            match DTYPE {
+                0 => S::load(source.cast()),
+                1 => S::load_bf16(source),
+                _ => S::load_f16(source),
+            }
+        }
+    }
+
+    /// `len < S::LANES` weights, the other lanes zero.
+    #[inline(always)]
+    unsafe fn load_partial<S: Simd>(source: *const u8, len: usize) -> S::V {
+        let mut lanes = [0u8; MAX_LANES * 4];
+        // SAFETY: as the caller's; the buffer holds the widest vector.
+        unsafe {
+            std::ptr::copy_nonoverlapping(source, lanes.as_mut_ptr(), len * Self::NUM_BYTES);
+            Self::load::<S>(lanes.as_ptr())
+        }
+    }
+
+    /// Sums of one chunk for `ROWS` rows from `x` by `COLS` weight rows from `w`.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const ROWS: usize, const COLS: usize>(
+        args: &Args,
+        x: *const f32,
+        w: *const u8,
+        len: usize,
+    ) -> [[S::V; COLS]; ROWS] {
+        // SAFETY: rows and columns lie inside the operands by the caller's promise.
+        unsafe {
+            let mut sums = [[S::splat(0.0); COLS]; ROWS];
+            let x: [*const f32; ROWS] = std::array::from_fn(|i| x.add(i * args.num_inputs));
+            let w: [*const u8; COLS] = std::array::from_fn(|j| w.add(j * args.row_bytes));
+            let mut k = 0;
+            while k + S::LANES <= len {
+                let mut weights = [S::splat(0.0); COLS];
+                for j in 0..COLS {
+                    S::prefetch(w[j].wrapping_add(k * Self::NUM_BYTES + PREFETCH_BYTES));
+                    weights[j] = Self::load::<S>(w[j].add(k * Self::NUM_BYTES));
+                }
+                for i in 0..ROWS {
+                    let value = S::load(x[i].add(k));
+                    for j in 0..COLS {
+                        sums[i][j] = S::fma(value, weights[j], sums[i][j]);
+                    }
+                }
+                k += S::LANES;
+            }
+            if k < len {
+                for j in 0..COLS {
+                    let weight = Self::load_partial::<S>(w[j].add(k * Self::NUM_BYTES), len - k);
+                    for i in 0..ROWS {
+                        let value = S::load_partial(x[i].add(k), len - k);
+                        sums[i][j] = S::fma(value, weight, sums[i][j]);
+                    }
+                }
+            }
+            sums
+        }
+    }
+
+    /// Adds the sums of the chunk at `k` to the output, or starts it for the first chunk.
+    #[inline(always)]
+    unsafe fn finish(args: &Args, row: usize, col: usize, k: usize, sum: f32) {
+        // SAFETY: inside the block by the caller's promise.
+        unsafe {
+            let out = args.out.add(row * args.num_outputs + col);
+            let start = match (k, args.bias) {
+                (0, Some(bias)) => *bias.add(col),
+                (0, None) => 0.0,
+                _ => *out,
+            };
+            *out = start + sum;
+        }
+    }
+
+    /// One chunk of `ROWS` rows for the columns of the block.
+    #[inline(always)]
+    unsafe fn rows<S: Simd, const ROWS: usize>(block: &Block, row: usize, cols: Cols, k: usize) {
+        let args = &block.args;
+        let len = CHUNK.min(args.num_inputs - k);
+        // SAFETY: inside the block by the caller's promise.
+        unsafe {
+            let x = args.x.add(row * args.num_inputs + k);
+            let weights = |col: usize| args.w.add(col * args.row_bytes + k * Self::NUM_BYTES);
+            let mut col = cols.first;
+            while col + TILE_COLS <= cols.last {
+                let sums = Self::tile::<S, ROWS, TILE_COLS>(args, x, weights(col), len);
+                for (i, sums) in sums.into_iter().enumerate() {
+                    for (j, sum) in S::reduce_add4(sums).into_iter().enumerate() {
+                        Self::finish(args, row + i, col + j, k, sum);
+                    }
+                }
+                col += TILE_COLS;
+            }
+            while col < cols.last {
+                let sums = Self::tile::<S, ROWS, 1>(args, x, weights(col), len);
+                for (i, [sum]) in sums.into_iter().enumerate() {
+                    Self::finish(args, row + i, col, k, S::reduce_add(sum));
+                }
+                col += 1;
+            }
+        }
+    }
+
+    /// [`Self::rows`] for a number of rows known at run time, 1..=6.
+    #[inline(always)]
+    unsafe fn some_rows<S: Simd>(block: &Block, rows: (usize, usize), cols: Cols, k: usize) {
+        let (row, num_rows) = rows;
+        // SAFETY: as the caller's.
+        unsafe {
+            match num_rows {
+                1 => Self::rows::<S, 1>(block, row, cols, k),
+                2 => Self::rows::<S, 2>(block, row, cols, k),
+                3 => Self::rows::<S, 3>(block, row, cols, k),
+                4 => Self::rows::<S, 4>(block, row, cols, k),
+                5 => Self::rows::<S, 5>(block, row, cols, k),
+                _ => Self::rows::<S, 6>(block, row, cols, k),
+            }
+        }
+    }
+}
+
+/// A range of columns of the output.
+#[derive(Clone, Copy)]
+struct Cols {
+    first: usize,
+    last: usize,
+}
+
+impl<const DTYPE: u8> Kernel for Typed<DTYPE> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let block = self.0;
+        // Sixteen registers hold three rows by four columns and the operands.
+        let max_rows = if S::NUM_REGISTERS >= 32 { 6 } else { 3 };
+        let num_groups = block.num_rows.div_ceil(max_rows);
+        let last_col = block.first_col + block.num_cols;
+        // With one group of rows the weights are used once: follow each row to its end. With more,
+        // finish a chunk for all, so that its weights stay in the cache.
+        let col_step = if num_groups == 1 {
+            TILE_COLS
+        } else {
+            block.num_cols
+        };
+        let mut first = block.first_col;
+        while first < last_col {
+            let cols = Cols {
+                first,
+                last: last_col.min(first + col_step),
+            };
+            for k in (0..block.args.num_inputs).step_by(CHUNK) {
+                for group in 0..num_groups {
+                    let begin = group * block.num_rows / num_groups;
+                    let end = (group + 1) * block.num_rows / num_groups;
+                    let rows = (block.first_row + begin, end - begin);
+                    // SAFETY: inside the block.
+                    unsafe { Self::some_rows::<S>(&block, rows, cols, k) };
+                }
+            }
+            first += col_step;
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Models against Hugging Face: checkpoints of `tests/golden` through the runner that serves.
+//!
+//! Expected values are float32 on the CPU (`scripts/make_golden.py`). Decoders run over the paged
+//! KV cache, with blocks in no order; how a prompt is cut and what shares the step must not change
+//! a single bit.
+
+mod golden_support;
+
+use folio_engine::exec::Emits;
+use golden_support::{DecoderCase, EncoderCase, Lane, Loaded, decoder_cases, encoder_cases, minilm};
+
+/// How far a logit may be from the reference, relative to the largest of its row.
+const LOGIT_TOLERANCE: f32 = 1e-4;
+/// How far a number of an embedding may be from the reference.
+const EMBEDDING_TOLERANCE: f32 = 1e-5;
+/// A greedy step is compared where the reference's best two logits are further apart than this.
+const NOISE: f64 = 2e-3;
+
+#[test]
+fn logits_match_the_reference_at_every_position() {
+    for case in decoder_cases() {
+        let mut loaded = Loaded::decoder(&case, 1);
+        for (index, prompt) in case.prompts.iter().enumerate() {
+            let logits = loaded.logits(&prompt.ids, prompt.ids.len());
+            let error = worst_row_error(&logits, &prompt.logits, case.vocab_size);
+            assert!(
+                error <= LOGIT_TOLERANCE,
+                "{}, prompt {index}: relative error {error:e}",
+                case.name
+            );
+        }
+    }
+}
+
+#[test]
+fn cutting_a_prompt_changes_no_bit() {
+    for case in decoder_cases() {
+        let mut loaded = Loaded::decoder(&case, 1);
+        for prompt in &case.prompts {
+            let whole = loaded.logits(&prompt.ids, prompt.ids.len());
+            for chunk in [1, 7, 32] {
+                let cut = loaded.logits(&prompt.ids, chunk);
+                assert_same_bits(&cut, &whole, &format!("{}, chunks of {chunk}", case.name));
+            }
+        }
+    }
+}
+
+#[test]
+fn sharing_a_step_changes_no_bit() {
+    for case in decoder_cases() {
+        let mut alone = Loaded::decoder(&case, 1);
+        let prompts = case.prompts.iter().map(|prompt| prompt.ids.as_slice());
+        let expected = prompts.clone().map(|ids| alone.logits(ids, ids.len()));
+        let expected = expected.collect::<Vec<_>>();
+        for (num_threads, chunks) in [(1, [200; 4]), (2, [1, 3, 7, 50]), (3, [5, 2, 40, 11])] {
+            let mut shared = Loaded::decoder(&case, num_threads);
+            let mut lanes = prompts
+                .clone()
+                .zip(chunks)
+                .map(|(ids, chunk)| Lane::new(ids, chunk))
+                .collect::<Vec<_>>();
+            let mixed = shared.run_lanes(&mut lanes, Emits::All);
+            for (mixed, expected) in mixed.iter().zip(&expected) {
+                let what = format!("{}, {num_threads} threads, chunks {chunks:?}", case.name);
+                assert_same_bits(mixed, expected, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_match_the_reference() {
+    for case in decoder_cases() {
+        let mut loaded = Loaded::decoder(&case, 1);
+        for (index, prompt) in case.prompts.iter().enumerate() {
+            let clear = prompt.margins.iter().take_while(|margin| **margin > NOISE).count();
+            let found = loaded.greedy(&prompt.ids, clear);
+            assert_eq!(found, prompt.greedy[..clear], "{}, prompt {index}", case.name);
+        }
+    }
+}
+
+#[test]
+fn embeddings_match_the_reference_alone_and_together() {
+    for case in encoder_cases().into_iter().chain(minilm()) {
+        let mut loaded = Loaded::encoder(&case, 1);
+        let alone = case.texts.iter().map(|text| loaded.embed(&[&text.ids]).remove(0));
+        let alone = alone.collect::<Vec<_>>();
+        for (index, (found, text)) in alone.iter().zip(&case.texts).enumerate() {
+            let error = worst_error(found, &text.embedding);
+            let name = &case.name;
+            assert!(error <= EMBEDDING_TOLERANCE, "{name}, text {index}: error {error:e}");
+        }
+        let all = case.texts.iter().map(|text| text.ids.as_slice()).collect::<Vec<_>>();
+        for num_threads in [1, 2] {
+            let together = Loaded::encoder(&case, num_threads).embed(&all);
+            for (together, alone) in together.iter().zip(&alone) {
+                assert_same_bits(together, alone, &format!("{} together", case.name));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_fixtures_cover_every_architecture() {
+    let decoders = decoder_cases();
+    let families = ["llama", "mistral", "qwen2", "qwen3"];
+    for family in families {
+        let has = |case: &DecoderCase| case.name.starts_with(family);
+        assert!(decoders.iter().any(has), "no fixture of {family}");
+    }
+    let encoders = encoder_cases();
+    for family in ["bert", "xlm"] {
+        let has = |case: &EncoderCase| case.name.contains(family);
+        assert!(encoders.iter().any(has), "no fixture of {family}");
+    }
+}
+
+/// Largest difference of two rows of logits, relative to the row's largest expected one.
+fn worst_row_error(found: &[f32], expected: &[f32], vocab_size: usize) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let rows = found.chunks_exact(vocab_size).zip(expected.chunks_exact(vocab_size));
+    rows.map(|(found, expected)| {
+        let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        worst_error(found, expected) / largest
+    })
+    .fold(0.0, f32::max)
+}
+
+/// Largest difference; infinite where a number is not finite.
+fn worst_error(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |worst: f32, x| if x.is_finite() { worst.max(x) } else { f32::INFINITY })
+}
+
+fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let mut pairs = found.iter().zip(expected).enumerate();
+    let differing = pairs.find(|(_, (a, b))| a.to_bits() != b.to_bits());
+    assert!(differing.is_none(), "{what}: first difference {differing:?}");
+}

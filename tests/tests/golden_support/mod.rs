@@ -1,0 +1,341 @@
+//! Reading the fixtures, and driving a runner over them.
+
+use std::path::{Path, PathBuf};
+
+use folio_engine::exec::{
+    BatchRow, DeviceOptions, Emits, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner,
+    RunnerOptions, pooling,
+};
+use folio_engine::model::{ModelConfig, ModelFiles, PoolingConfig};
+use folio_engine::types::{BlockId, ModelId, TokenId};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+/// Tokens in a block: odd, so that nothing lines up by luck.
+const BLOCK_SIZE: u32 = 5;
+/// Enough for all prompts of a case at once, with their continuations.
+const NUM_BLOCKS: u32 = 128;
+/// Enough for all texts of a case in one step, each row emitting.
+const MAX_TOKENS: u32 = 2048;
+/// The decoder or encoder under test is the only model.
+const MODEL: ModelId = ModelId(0);
+
+/// A checkpoint of a decoder with what the reference makes of it.
+pub struct DecoderCase {
+    pub name: String,
+    pub directory: PathBuf,
+    pub vocab_size: usize,
+    pub prompts: Vec<Prompt>,
+}
+
+/// One prompt of a decoder case.
+pub struct Prompt {
+    pub ids: Vec<TokenId>,
+    /// Logits of every position, [T, V].
+    pub logits: Vec<f32>,
+    /// Greedy continuation, with how far the best logit was ahead at each step.
+    pub greedy: Vec<TokenId>,
+    pub margins: Vec<f64>,
+}
+
+/// A checkpoint of an encoder with what the reference makes of it.
+pub struct EncoderCase {
+    pub name: String,
+    pub directory: PathBuf,
+    pub texts: Vec<Text>,
+}
+
+/// One text of an encoder case.
+pub struct Text {
+    pub ids: Vec<TokenId>,
+    pub embedding: Vec<f32>,
+}
+
+/// Every decoder fixture, by name.
+pub fn decoder_cases() -> Vec<DecoderCase> {
+    let cases = expected_files()
+        .into_iter()
+        .filter(|(_, expected)| expected.get("prompts").is_some())
+        .map(|(directory, expected)| decoder_case(directory, &expected));
+    let cases = cases.collect::<Vec<_>>();
+    assert!(!cases.is_empty(), "no decoder fixtures in tests/golden");
+    cases
+}
+
+/// Every encoder fixture, by name.
+pub fn encoder_cases() -> Vec<EncoderCase> {
+    let cases = expected_files()
+        .into_iter()
+        .filter(|(_, expected)| expected.get("inputs").is_some())
+        .map(|(directory, expected)| encoder_case(directory, &expected));
+    let cases = cases.collect::<Vec<_>>();
+    assert!(!cases.is_empty(), "no encoder fixtures in tests/golden");
+    cases
+}
+
+fn encoder_case(directory: PathBuf, expected: &Value) -> EncoderCase {
+    let bytes = std::fs::read(directory.join("expected.safetensors")).expect("expected values");
+    let tensors = SafeTensors::deserialize(&bytes).expect("valid safetensors");
+    let mut texts = Vec::new();
+    for part in ["inputs", "texts"] {
+        let inputs = expected[part].as_array().expect("a list of inputs");
+        let embeddings = numbers(&tensors, &format!("{part}.embeddings"));
+        let width = embeddings.len() / inputs.len();
+        let pairs = inputs.iter().zip(embeddings.chunks_exact(width));
+        texts.extend(pairs.map(|(input, embedding)| Text {
+            ids: ids(&input["ids"]),
+            embedding: embedding.to_vec(),
+        }));
+    }
+    EncoderCase {
+        name: name_of(&directory),
+        directory,
+        texts,
+    }
+}
+
+/// The real MiniLM, where `scripts/fetch_minilm.sh` has fetched it.
+pub fn minilm() -> Option<EncoderCase> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directory = root.join("../.cache/minilm");
+    if !directory.join(".complete").exists() {
+        return None;
+    }
+    let text = std::fs::read_to_string(root.join("golden/minilm/expected.json"));
+    let expected: Value = serde_json::from_str(&text.expect("expected.json")).expect("valid JSON");
+    let texts = expected["texts"].as_array().expect("a list of texts").iter();
+    let texts = texts.map(|text| Text {
+        ids: ids(&text["ids"]),
+        embedding: serde_json::from_value(text["embedding"].clone()).expect("numbers"),
+    });
+    Some(EncoderCase {
+        name: "minilm".into(),
+        texts: texts.collect(),
+        directory,
+    })
+}
+
+fn expected_files() -> Vec<(PathBuf, Value)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let entries = std::fs::read_dir(&root).expect("tests/golden exists");
+    let mut directories = entries
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.join("model.safetensors").exists() || is_sharded(path))
+        .collect::<Vec<_>>();
+    directories.sort();
+    let read = |directory: PathBuf| {
+        let text = std::fs::read_to_string(directory.join("expected.json")).expect("expected.json");
+        (directory, serde_json::from_str(&text).expect("valid JSON"))
+    };
+    directories.into_iter().map(read).collect()
+}
+
+fn is_sharded(path: &Path) -> bool {
+    path.join("model.safetensors.index.json").exists()
+}
+
+fn decoder_case(directory: PathBuf, expected: &Value) -> DecoderCase {
+    let bytes = std::fs::read(directory.join("expected.safetensors")).expect("expected logits");
+    let tensors = SafeTensors::deserialize(&bytes).expect("valid safetensors");
+    let prompts = expected["prompts"].as_array().expect("a list of prompts");
+    let config = std::fs::read(directory.join("config.json")).expect("config.json");
+    let config: Value = serde_json::from_slice(&config).expect("valid JSON");
+    let prompts = prompts
+        .iter()
+        .enumerate()
+        .map(|(index, prompt)| Prompt {
+            ids: ids(&prompt["ids"]),
+            logits: numbers(&tensors, &format!("prompt{index}.logits")),
+            greedy: ids(&prompt["greedy"]),
+            margins: serde_json::from_value(prompt["margins"].clone()).expect("margins"),
+        })
+        .collect();
+    DecoderCase {
+        name: name_of(&directory),
+        vocab_size: config["vocab_size"].as_u64().expect("vocab_size") as usize,
+        directory,
+        prompts,
+    }
+}
+
+fn name_of(directory: &Path) -> String {
+    let name = directory.file_name().expect("a directory below tests/golden");
+    name.to_string_lossy().into_owned()
+}
+
+fn ids(value: &Value) -> Vec<TokenId> {
+    serde_json::from_value(value.clone()).expect("token ids")
+}
+
+fn numbers(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let tensor = tensors.tensor(name).expect("an expected tensor");
+    assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
+    let (numbers, _) = tensor.data().as_chunks::<4>();
+    numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+/// A case in a runner, with blocks to give out.
+pub struct Loaded {
+    runner: ModelRunner,
+    pooling: Option<PoolingConfig>,
+    hidden_size: usize,
+    vocab_size: usize,
+}
+
+/// One prompt on its way through several steps.
+pub struct Lane<'a> {
+    ids: &'a [TokenId],
+    chunk: usize,
+    num_computed: usize,
+}
+
+impl<'a> Lane<'a> {
+    /// `ids`, `chunk` tokens at a time.
+    pub fn new(ids: &'a [TokenId], chunk: usize) -> Self {
+        Self {
+            ids,
+            chunk,
+            num_computed: 0,
+        }
+    }
+
+    fn num_next(&self) -> usize {
+        self.chunk.min(self.ids.len() - self.num_computed)
+    }
+}
+
+impl Loaded {
+    /// The decoder of `case` on `num_threads` threads.
+    pub fn decoder(case: &DecoderCase, num_threads: usize) -> Self {
+        Self::load(&case.directory, num_threads)
+    }
+
+    /// The encoder of `case` on `num_threads` threads.
+    pub fn encoder(case: &EncoderCase, num_threads: usize) -> Self {
+        Self::load(&case.directory, num_threads)
+    }
+
+    fn load(directory: &Path, num_threads: usize) -> Self {
+        let files = ModelFiles::Directory(directory.to_owned());
+        let config = ModelConfig::read(&files, None).expect("a supported configuration");
+        let (limits, pooling) = (config.limits(), config.pooling());
+        let hidden_size = config.hidden_size() as usize;
+        let options = MemoryOptions {
+            block_size: BLOCK_SIZE,
+            max_num_seqs: MAX_TOKENS,
+            max_num_batched_tokens: MAX_TOKENS,
+            kv_cache: KvCacheSize::Blocks(NUM_BLOCKS),
+            available_bytes: None,
+        };
+        let configs = [config];
+        let plan = MemoryPlan::new(&configs, &options).expect("a plan");
+        let options = RunnerOptions {
+            device: DeviceOptions::Cpu { num_threads },
+            plan,
+        };
+        let [config] = configs;
+        let runner = ModelRunner::load(vec![(files, config)], &options, &mut |_| {});
+        Self {
+            runner: runner.expect("loadable weights"),
+            pooling,
+            hidden_size,
+            vocab_size: limits.vocab_size as usize,
+        }
+    }
+
+    /// Logits of every position of `ids`, computed `chunk` tokens at a time: [T, V].
+    pub fn logits(&mut self, ids: &[TokenId], chunk: usize) -> Vec<f32> {
+        self.run_lanes(&mut [Lane::new(ids, chunk)], Emits::All).remove(0)
+    }
+
+    /// Takes all lanes to their ends, each step a chunk of every unfinished one; returns their
+    /// emitted logits.
+    pub fn run_lanes(&mut self, lanes: &mut [Lane<'_>], emits: Emits) -> Vec<Vec<f32>> {
+        let mut outputs = vec![Vec::new(); lanes.len()];
+        while lanes.iter().any(|lane| lane.num_next() > 0) {
+            let tables = (0..lanes.len()).map(blocks_of_lane).collect::<Vec<_>>();
+            let active = (0..lanes.len()).filter(|index| lanes[*index].num_next() > 0);
+            let active = active.collect::<Vec<_>>();
+            let rows = active.iter().map(|&index| {
+                let lane = &lanes[index];
+                let end = lane.num_computed + lane.num_next();
+                BatchRow {
+                    tokens: lane.ids,
+                    positions: lane.num_computed as u32..end as u32,
+                    blocks: &tables[index],
+                    emits,
+                }
+            });
+            let rows = rows.collect::<Vec<_>>();
+            let mut logits = &*self.runner.forward(MODEL, &rows);
+            for index in active {
+                let num_next = lanes[index].num_next();
+                let num_rows = if emits == Emits::All { num_next } else { 1 };
+                let (own, rest) = logits.split_at(num_rows * self.vocab_size);
+                outputs[index].extend_from_slice(own);
+                logits = rest;
+                lanes[index].num_computed += num_next;
+            }
+            assert!(logits.is_empty(), "{} logits too many", logits.len());
+        }
+        outputs
+    }
+
+    /// The first `num_tokens` tokens of the greedy continuation of `ids`.
+    pub fn greedy(&mut self, ids: &[TokenId], num_tokens: usize) -> Vec<TokenId> {
+        let mut known = ids.to_vec();
+        let blocks = blocks_of_lane(0);
+        let mut num_computed = 0;
+        for _ in 0..num_tokens {
+            let row = BatchRow {
+                tokens: &known,
+                positions: num_computed as u32..known.len() as u32,
+                blocks: &blocks,
+                emits: Emits::Last,
+            };
+            let logits = self.runner.forward(MODEL, &[row]);
+            num_computed = known.len();
+            known.push(best(logits));
+        }
+        known.split_off(ids.len())
+    }
+
+    /// Embeddings of `texts`, computed in one step.
+    pub fn embed(&mut self, texts: &[&[TokenId]]) -> Vec<Vec<f32>> {
+        let rows = texts.iter().map(|ids| BatchRow {
+            tokens: ids,
+            positions: 0..ids.len() as u32,
+            blocks: &[],
+            emits: Emits::Last,
+        });
+        let rows = rows.collect::<Vec<_>>();
+        let pooling = self.pooling.expect("an encoder");
+        let mut hidden = &*self.runner.forward(MODEL, &rows);
+        let mut embeddings = Vec::new();
+        for ids in texts {
+            let (own, rest) = hidden.split_at(ids.len() * self.hidden_size);
+            let embedding = pooling::pool(own, self.hidden_size, pooling);
+            embeddings.push(embedding.expect("finite numbers"));
+            hidden = rest;
+        }
+        embeddings
+    }
+}
+
+/// Blocks for the lane `index` of at most four: strewn over the pool, never block 0.
+fn blocks_of_lane(index: usize) -> Vec<BlockId> {
+    const PRIME: u32 = 37;
+    let slots = NUM_BLOCKS - 1;
+    let own = (0..slots / 4).map(|n| n * 4 + index as u32);
+    own.map(|n| BlockId(1 + n * PRIME % slots)).collect()
+}
+
+fn best(logits: &[f32]) -> TokenId {
+    let mut best = 0;
+    for (index, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = index;
+        }
+    }
+    best as TokenId
+}

@@ -1,0 +1,400 @@
+//! The production scheduler under random arrivals, cancellations, tiny pools and bad policies.
+//!
+//! Checked in every step: block counts, list membership, and that every position a step reads
+//! holds the keys and values of exactly its own text. Checked at the end: each choice got exactly
+//! the tokens it gets alone, every block is free again, nothing is left behind.
+
+use folio_engine::core::{EngineCore, Turn};
+use folio_engine::sched::policies::{Fcfs, Priority};
+use folio_engine::sched::{
+    Admit, Displacement, Limits, Policy, PolicyRequest, PreemptionMode, Rank, Refresh, Victim, View,
+};
+use folio_engine::types::{
+    CacheSalt, Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ManualClock,
+    ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Request, RequestId, SamplingParams,
+    SequenceId, StopConditions, Task, TenantId, TokenId,
+};
+use folio_tests::FingerprintExecutor;
+
+/// A small generator, so that a seed printed by a failing run repeats it anywhere.
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u32) -> u32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let mixed = (self.0 ^ (self.0 >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((mixed >> 33) as u32) % limit
+    }
+
+    fn one_in(&mut self, n: u32) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// Answers every question at random, including with nonsense.
+struct Adversary(Random);
+
+impl Policy for Adversary {
+    fn name(&self) -> &'static str {
+        "adversary"
+    }
+
+    fn rank(&mut self, _: &PolicyRequest<'_>, _: &View<'_>) -> Rank {
+        match self.0.below(8) {
+            0 => Rank(f64::NAN, 0.0),
+            1 => Rank(f64::NEG_INFINITY, 0.0),
+            n => Rank(f64::from(n), f64::from(self.0.below(100))),
+        }
+    }
+
+    fn refresh(&self) -> Refresh {
+        [
+            Refresh::OnArrival,
+            Refresh::OnTenantEvent,
+            Refresh::EveryStep,
+        ][self.0.0 as usize % 3]
+    }
+
+    fn displacement(&self) -> Displacement {
+        if self.0.0 & 64 == 0 {
+            Displacement::ByRank
+        } else {
+            Displacement::Never
+        }
+    }
+
+    fn limits(&mut self, view: &View<'_>) -> Limits {
+        Limits {
+            token_budget: self.0.below(40),
+            chunk: self.0.below(9),
+            max_partial_prefills: self.0.below(3),
+            max_running: self.0.below(9),
+            watermark_blocks: self.0.below(view.kv().num_blocks * 2),
+        }
+    }
+
+    fn admit(&mut self, request: &PolicyRequest<'_>, view: &View<'_>) -> Admit {
+        let _ = view.num_cached_tokens(request);
+        match self.0.below(6) {
+            0 => Admit::Skip,
+            1 => Admit::Stop,
+            2 => Admit::Now {
+                reserve_tokens: u32::MAX,
+            },
+            _ => Admit::Now {
+                reserve_tokens: self.0.below(30),
+            },
+        }
+    }
+
+    fn victim(&mut self, candidates: &[SequenceId], _: &View<'_>) -> Option<Victim> {
+        let mode = PreemptionMode::Recompute;
+        match self.0.below(3) {
+            0 => None,
+            1 => Some(Victim {
+                id: SequenceId(u64::MAX),
+                mode,
+            }),
+            _ => {
+                let pick = self.0.below(candidates.len() as u32) as usize;
+                Some(Victim {
+                    id: candidates[pick],
+                    mode,
+                })
+            }
+        }
+    }
+}
+
+/// What a request must lead to, choice by choice.
+struct Expected {
+    prompt: Vec<TokenId>,
+    max_tokens: u32,
+    stop: Vec<TokenId>,
+    kind: ModelKind,
+    /// `None` once the client has gone away.
+    receivers: Vec<Option<EventReceiver>>,
+    received: Vec<Vec<Event>>,
+}
+
+struct Run {
+    random: Random,
+    config: EngineConfig,
+    core: EngineCore,
+    clock: ManualClock,
+    requests: Vec<Expected>,
+}
+
+const VOCAB: u32 = 50;
+
+fn random_config(random: &mut Random) -> EngineConfig {
+    let decoder = ModelLimits {
+        kind: ModelKind::Decoder,
+        max_model_len: 64,
+        vocab_size: VOCAB,
+    };
+    let encoder = ModelLimits {
+        kind: ModelKind::Encoder,
+        max_model_len: 24,
+        vocab_size: VOCAB,
+    };
+    let max_num_seqs = 1 + random.below(8);
+    let caching = if random.one_in(3) {
+        PrefixCaching::Off
+    } else {
+        PrefixCaching::On
+    };
+    EngineConfig {
+        models: vec![decoder, encoder],
+        block_size: 1 + random.below(6),
+        num_blocks: 8 + random.below(40),
+        max_num_seqs,
+        max_num_batched_tokens: max_num_seqs + 24 + random.below(40),
+        max_num_partial_prefills: 1 + random.below(3),
+        long_prefill_token_threshold: random.one_in(2).then(|| 1 + random.below(12)),
+        max_queued_requests: 1000,
+        prefix_caching: caching,
+    }
+}
+
+impl Run {
+    fn new(seed: u64, policy: Box<dyn Policy>) -> Self {
+        let mut random = Random(seed);
+        let config = random_config(&mut random).validated().unwrap();
+        let clock = ManualClock::default();
+        let executor = Box::new(FingerprintExecutor::new(&config));
+        let core = EngineCore::new(config.clone(), policy, executor, Box::new(clock.clone()));
+        Self {
+            random,
+            config,
+            core,
+            clock,
+            requests: Vec::new(),
+        }
+    }
+
+    fn arrive(&mut self) {
+        let kind = if self.random.one_in(3) {
+            ModelKind::Encoder
+        } else {
+            ModelKind::Decoder
+        };
+        let model = &self.config.models[usize::from(kind == ModelKind::Encoder)];
+        let most = match kind {
+            ModelKind::Encoder => model.max_model_len,
+            ModelKind::Decoder => (model.max_model_len - 8).min(self.config.kv_capacity_tokens()),
+        };
+        // Few distinct beginnings, so that prefixes are shared and diverge.
+        let family = self.random.below(3);
+        let len = 1 + self.random.below(most);
+        let branch = self.random.below(most + 1);
+        let prompt: Vec<TokenId> = (0..len)
+            .map(|i| {
+                if i < branch {
+                    family
+                } else {
+                    family + 3 + i % 2
+                }
+            })
+            .collect();
+        let room = self.config.kv_capacity_tokens().saturating_sub(len).min(8);
+        let max_tokens = if kind == ModelKind::Decoder {
+            1 + self.random.below(8)
+        } else {
+            0
+        };
+        let max_tokens = max_tokens.min(room.max(1));
+        let num_choices = match kind {
+            ModelKind::Decoder => 1 + self.random.below(3) * self.random.below(2),
+            ModelKind::Encoder => 1,
+        };
+        let stop = vec![self.random.below(VOCAB), self.random.below(VOCAB)];
+        let task = match kind {
+            ModelKind::Encoder => Task::Embed,
+            ModelKind::Decoder => Task::Generate(SamplingParams {
+                stop: StopConditions {
+                    max_tokens,
+                    min_tokens: 0,
+                    token_ids: stop.clone(),
+                },
+                ..SamplingParams::default()
+            }),
+        };
+        let (mut choices, mut receivers) = (Vec::new(), Vec::new());
+        for _ in 0..num_choices {
+            let (events, receiver) = EventSender::channel(max_tokens);
+            choices.push(Choice {
+                events,
+                processors: Vec::new(),
+            });
+            receivers.push(Some(receiver));
+        }
+        self.core.admit(Request {
+            id: RequestId(self.requests.len() as u64),
+            model: ModelId(u32::from(kind == ModelKind::Encoder)),
+            prompt: prompt.clone(),
+            task,
+            choices,
+            priority: self.random.below(4) as i32,
+            tenant: TenantId(self.random.below(3)),
+            deadline: None,
+            cache_salt: self.random.one_in(4).then_some(CacheSalt(9)),
+        });
+        let received = vec![Vec::new(); num_choices as usize];
+        self.requests.push(Expected {
+            prompt,
+            max_tokens,
+            stop,
+            kind,
+            receivers,
+            received,
+        });
+    }
+
+    fn cancel_one(&mut self) {
+        let pick = self.random.below(self.requests.len() as u32) as usize;
+        let receivers = &mut self.requests[pick].receivers;
+        let choice = self.random.below(receivers.len() as u32) as usize;
+        receivers[choice] = None;
+    }
+
+    fn drain(&mut self) {
+        for request in &mut self.requests {
+            for (receiver, received) in request.receivers.iter_mut().zip(&mut request.received) {
+                if let Some(receiver) = receiver {
+                    let events = std::iter::from_fn(|| receiver.try_recv().ok());
+                    received.extend(events.filter(|event| !matches!(event, Event::Started(_))));
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> Turn {
+        self.clock.advance(Nanos(1000));
+        let turn = self.core.step();
+        self.core.scheduler().assert_consistent();
+        turn
+    }
+
+    fn run(&mut self, num_requests: usize) {
+        while self.requests.len() < num_requests {
+            for _ in 0..self.random.below(4) {
+                self.arrive();
+            }
+            if self.random.one_in(6) && !self.requests.is_empty() {
+                self.cancel_one();
+            }
+            let turn = self.step();
+            assert!(!matches!(turn, Turn::Failed(_)), "{turn:?}");
+        }
+        // Bound on the work left: every request may be recomputed often, but not for ever.
+        let mut steps_left = 200 * num_requests;
+        while !self.core.is_idle() {
+            steps_left -= 1;
+            assert!(steps_left > 0, "no end in sight: {:?}", self.core);
+            let _ = self.step();
+        }
+        self.drain();
+        let gauges = self.core.gauges();
+        assert_eq!(
+            (
+                gauges.num_running,
+                gauges.num_waiting,
+                gauges.num_used_blocks
+            ),
+            (0, 0, 0)
+        );
+        for (index, request) in self.requests.iter().enumerate() {
+            request.check(index);
+        }
+    }
+}
+
+impl Expected {
+    fn check(&self, request: usize) {
+        for (choice, events) in self.received.iter().enumerate() {
+            if self.receivers[choice].is_none() {
+                continue;
+            }
+            let Some((Event::Finished { reason, .. }, before)) = events.split_last() else {
+                panic!("request {request} choice {choice} has no end: {events:?}");
+            };
+            match self.kind {
+                ModelKind::Encoder => {
+                    assert_eq!(*reason, FinishReason::Embedded);
+                    let [Event::Embedding(vector)] = before else {
+                        panic!("{before:?}")
+                    };
+                    assert_eq!(*vector, FingerprintExecutor::embedding(&self.prompt));
+                }
+                ModelKind::Decoder => self.check_tokens(choice as u32, before, reason),
+            }
+        }
+    }
+
+    /// Replays the generation of one choice alone.
+    fn check_tokens(&self, choice: u32, events: &[Event], reason: &FinishReason) {
+        if let FinishReason::Refused(message) = reason {
+            assert!(message.contains("tokens"), "{message}");
+            return;
+        }
+        let mut text = self.prompt.clone();
+        for (index, event) in events.iter().enumerate() {
+            let Event::Token(token) = event else {
+                panic!("{event:?}")
+            };
+            let expected = FingerprintExecutor::next_token(&text, choice, VOCAB);
+            assert_eq!(token.id, expected, "token {index} of choice {choice}");
+            text.push(token.id);
+            let is_last = index + 1 == events.len();
+            assert_eq!(
+                self.stop.contains(&token.id) && !is_last,
+                false,
+                "ran past a stop token"
+            );
+        }
+        let last = text[text.len() - 1];
+        match reason {
+            FinishReason::Stop(token) => assert!(last == *token && self.stop.contains(token)),
+            FinishReason::Length => assert_eq!(events.len() as u32, self.max_tokens),
+            other => panic!("unexpected end {other:?}"),
+        }
+    }
+}
+
+fn run_seeds(name: &str, num_seeds: u64, policy: impl Fn(u64) -> Box<dyn Policy>) {
+    let (mut num_preemptions, mut num_hits, mut num_evictions) = (0, 0, 0);
+    for seed in 0..num_seeds {
+        println!("policy {name}, seed {seed}");
+        let mut run = Run::new(seed, policy(seed));
+        run.run(60);
+        let gauges = run.core.gauges();
+        num_preemptions += gauges.totals.num_preemptions;
+        num_hits += gauges.prefix.num_hit_tokens;
+        num_evictions += gauges.prefix.num_evictions;
+    }
+    println!("{num_preemptions} preemptions, {num_hits} cached tokens, {num_evictions} evictions");
+    let exercised = num_preemptions > 100 && num_hits > 1000 && num_evictions > 100;
+    assert!(exercised, "the runs were too easy to prove anything");
+}
+
+#[test]
+fn fcfs_gives_every_request_the_tokens_it_gets_alone() {
+    run_seeds("fcfs", 300, |_| Box::new(Fcfs));
+}
+
+#[test]
+fn priority_gives_every_request_the_tokens_it_gets_alone() {
+    run_seeds("priority", 300, |_| Box::new(Priority));
+}
+
+#[test]
+fn an_adversarial_policy_loses_nothing_and_cannot_dead_lock() {
+    run_seeds("adversary", 600, |seed| {
+        Box::new(Adversary(Random(seed ^ 0xabcd)))
+    });
+}
