@@ -85,7 +85,8 @@ impl MemoryPlan {
     /// Bytes of the KV cache.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
-        self.kv.map_or(0, |kv| bytes_per_block(kv) * kv.num_blocks as u64)
+        self.kv
+            .map_or(0, |kv| bytes_per_block(kv) * kv.num_blocks as u64)
     }
 
     /// Bytes of the step arena.
@@ -109,7 +110,8 @@ impl MemoryPlan {
                 let tokens_per_seq = u64::from(max_len.min(DEFAULT_TOKENS_PER_SEQ));
                 let wanted = blocks_of(tokens_per_seq * u64::from(options.max_num_seqs))
                     .max(blocks_of(u64::from(max_len)));
-                self.left(options).map_or(wanted, |left| wanted.min(left / DEFAULT_SHARE / per_block))
+                self.left(options)
+                    .map_or(wanted, |left| wanted.min(left / DEFAULT_SHARE / per_block))
             }
         };
         let num_blocks = u32::try_from(num_blocks).unwrap_or(u32::MAX);
@@ -125,7 +127,9 @@ impl MemoryPlan {
     /// Bytes that weights and activations leave.
     fn left(&self, options: &MemoryOptions) -> Option<u64> {
         let taken = self.weights_bytes + self.activations_bytes();
-        options.available_bytes.map(|available| available.saturating_sub(taken))
+        options
+            .available_bytes
+            .map(|available| available.saturating_sub(taken))
     }
 
     fn check_fits(&self, options: &MemoryOptions) -> Result<()> {
@@ -155,7 +159,11 @@ impl std::fmt::Display for MemoryPlan {
             write!(f, ", KV cache {num_bytes} for {num_tokens} tokens")?;
         }
         let (activations, tokens) = (self.activations_bytes(), self.max_num_batched_tokens);
-        write!(f, ", activations {} for {tokens} tokens a step", Bytes(activations))
+        write!(
+            f,
+            ", activations {} for {tokens} tokens a step",
+            Bytes(activations)
+        )
     }
 }
 

@@ -9,8 +9,7 @@ use super::rope::RopeConfig;
 use super::weights::WeightSource;
 use super::{Blueprint, Model, PoolingConfig};
 use crate::ops::{
-    Activation, Heads, Linear, Lookup, LookupIndex, Norm, Ops, PagedAttention, Rope, Tensor,
-    Weight,
+    Activation, Heads, Linear, Lookup, LookupIndex, Norm, Ops, PagedAttention, Rope, Tensor, Weight,
 };
 use crate::types::{Error, ModelKind, Result};
 
@@ -140,16 +139,23 @@ impl DecoderConfig {
         let mut project = |name: &str, shape, bias| {
             layers::linear(weights, &format!("{layer}.{name}_proj"), shape, bias)
         };
-        let query = project("self_attn.q", [heads.query_cols(), hidden], variant.qkv_bias)?;
+        let query = project(
+            "self_attn.q",
+            [heads.query_cols(), hidden],
+            variant.qkv_bias,
+        )?;
         let key = project("self_attn.k", [heads.kv_cols(), hidden], variant.qkv_bias)?;
         let value = project("self_attn.v", [heads.kv_cols(), hidden], variant.qkv_bias)?;
-        let output = project("self_attn.o", [hidden, heads.query_cols()], variant.output_bias)?;
+        let output = project(
+            "self_attn.o",
+            [hidden, heads.query_cols()],
+            variant.output_bias,
+        )?;
         let gate = project("mlp.gate", [inner, hidden], variant.mlp_bias)?;
         let up = project("mlp.up", [inner, hidden], variant.mlp_bias)?;
         let down = project("mlp.down", [hidden, inner], variant.mlp_bias)?;
-        let mut norm = |name: &str, cols| {
-            layers::rms_norm(weights, &format!("{layer}.{name}"), cols, epsilon)
-        };
+        let mut norm =
+            |name: &str, cols| layers::rms_norm(weights, &format!("{layer}.{name}"), cols, epsilon);
         let head_norms = match variant.head_norm {
             HeadNorm::None => None,
             HeadNorm::Rms => Some([
@@ -175,8 +181,8 @@ impl DecoderConfig {
         let weight = match self.variant.output {
             OutputMatrix::Own => weights.matrix(NAME, [vocab, hidden])?,
             OutputMatrix::Tied => {
-                let is_other = weights.contains(NAME)
-                    && !weights.are_equal(NAME, "model.embed_tokens.weight");
+                let is_other =
+                    weights.contains(NAME) && !weights.are_equal(NAME, "model.embed_tokens.weight");
                 if is_other {
                     return Err(Error::Weight {
                         name: NAME.into(),

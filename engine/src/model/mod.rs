@@ -16,11 +16,11 @@ mod sentence;
 mod weights;
 
 pub use config::ModelConfig;
-pub use sentence::{Normalization, Pooling, PoolingConfig};
 pub use files::{Embedded, ModelFiles};
+pub use sentence::{Normalization, Pooling, PoolingConfig};
 pub use weights::{Checkpoint, WeightSource};
 
-pub(crate) use weights::{CheckpointSource, DryWeights};
+pub(crate) use weights::CheckpointSource;
 
 use crate::ops::{Heads, Ops, Tensor};
 use crate::types::{ModelKind, Result};

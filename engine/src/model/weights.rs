@@ -81,9 +81,13 @@ fn indexed_files(index: &Fields) -> Result<BTreeSet<String>> {
 }
 
 fn no_weights(files: &ModelFiles, name: &str) -> Error {
-    let other = ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.gguf"]
-        .into_iter()
-        .find(|other| matches!(files.num_bytes(other), Ok(Some(_))));
+    let other = [
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+        "model.gguf",
+    ]
+    .into_iter()
+    .find(|other| matches!(files.num_bytes(other), Ok(Some(_))));
     let hint = match other {
         Some(other) => format!("there is no such file; {other} is not read, convert it first"),
         None => "there is no such file".to_owned(),
@@ -138,7 +142,10 @@ impl Checkpoint {
         };
         if stored.shape != shape {
             let found = &stored.shape;
-            return Err(weight_error(name, format!("expected shape {shape:?}, found {found:?}")));
+            return Err(weight_error(
+                name,
+                format!("expected shape {shape:?}, found {found:?}"),
+            ));
         }
         let dtype = match stored.dtype {
             safetensors::Dtype::F32 => Dtype::F32,
@@ -152,18 +159,31 @@ impl Checkpoint {
         let matrix = match *shape {
             [len] => [1, len],
             [rows, cols] => [rows, cols],
-            _ => return Err(weight_error(name, format!("shape {shape:?} is not implemented"))),
+            _ => {
+                return Err(weight_error(
+                    name,
+                    format!("shape {shape:?} is not implemented"),
+                ));
+            }
         };
-        Ok(HostTensor::new(dtype, matrix, stored.bytes.clone(), stored.range.clone()))
+        Ok(HostTensor::new(
+            dtype,
+            matrix,
+            stored.bytes.clone(),
+            stored.range.clone(),
+        ))
     }
 
     /// What to say about a tensor that is not there: close names help with foreign prefixes.
     fn missing(&self, name: &str) -> String {
-        let last_parts = |name: &str| -> Vec<String> {
-            name.rsplit('.').take(3).map(str::to_owned).collect()
-        };
+        let last_parts =
+            |name: &str| -> Vec<String> { name.rsplit('.').take(3).map(str::to_owned).collect() };
         let wanted = last_parts(name);
-        match self.tensors.keys().find(|other| last_parts(other) == wanted) {
+        match self
+            .tensors
+            .keys()
+            .find(|other| last_parts(other) == wanted)
+        {
             Some(similar) => format!("missing from the checkpoint, which has {similar}"),
             None => "missing from the checkpoint".to_owned(),
         }
@@ -188,7 +208,9 @@ fn read_header(
         let is_sound = range.end <= bytes.as_slice().len()
             && num_numbers.checked_mul(info.dtype.bitsize()) == Some(range.len() * 8);
         if !is_sound {
-            return Err(malformed(format!("tensor {tensor} exceeds the file or its shape")));
+            return Err(malformed(format!(
+                "tensor {tensor} exceeds the file or its shape"
+            )));
         }
         let stored = Stored {
             dtype: info.dtype,
@@ -197,7 +219,9 @@ fn read_header(
             range,
         };
         if tensors.insert(tensor.clone(), stored).is_some() {
-            return Err(malformed(format!("tensor {tensor} is in another file as well")));
+            return Err(malformed(format!(
+                "tensor {tensor} is in another file as well"
+            )));
         }
     }
     Ok(())

@@ -6,7 +6,8 @@
 //! their checkpoint. Models see [`Ops`]; who sets up a step sees [`Device`].
 
 mod batch;
-pub mod conformance;
+#[cfg(test)]
+mod conformance;
 mod cpu;
 mod dry;
 mod host;
@@ -47,12 +48,8 @@ pub trait Ops: std::fmt::Debug {
     fn rope(&mut self, heads: Tensor, rope: Rope);
 
     /// `activation(input)`, times `factor` of the same shape where there is one: same shape.
-    fn activate(
-        &mut self,
-        input: Tensor,
-        activation: Activation,
-        factor: Option<Tensor>,
-    ) -> Tensor;
+    fn activate(&mut self, input: Tensor, activation: Activation, factor: Option<Tensor>)
+    -> Tensor;
 
     /// Stores keys and values [T, K * D] into the slots of the batch.
     fn store_kv(&mut self, layer: usize, keys: Tensor, values: Tensor);

@@ -103,7 +103,10 @@ pub fn minilm() -> Option<EncoderCase> {
     }
     let text = std::fs::read_to_string(root.join("golden/minilm/expected.json"));
     let expected: Value = serde_json::from_str(&text.expect("expected.json")).expect("valid JSON");
-    let texts = expected["texts"].as_array().expect("a list of texts").iter();
+    let texts = expected["texts"]
+        .as_array()
+        .expect("a list of texts")
+        .iter();
     let texts = texts.map(|text| Text {
         ids: ids(&text["ids"]),
         embedding: serde_json::from_value(text["embedding"].clone()).expect("numbers"),
@@ -159,7 +162,9 @@ fn decoder_case(directory: PathBuf, expected: &Value) -> DecoderCase {
 }
 
 fn name_of(directory: &Path) -> String {
-    let name = directory.file_name().expect("a directory below tests/golden");
+    let name = directory
+        .file_name()
+        .expect("a directory below tests/golden");
     name.to_string_lossy().into_owned()
 }
 
@@ -171,7 +176,10 @@ fn numbers(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let tensor = tensors.tensor(name).expect("an expected tensor");
     assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
     let (numbers, _) = tensor.data().as_chunks::<4>();
-    numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    numbers
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect()
 }
 
 /// A case in a runner, with blocks to give out.
@@ -245,7 +253,8 @@ impl Loaded {
 
     /// Logits of every position of `ids`, computed `chunk` tokens at a time: [T, V].
     pub fn logits(&mut self, ids: &[TokenId], chunk: usize) -> Vec<f32> {
-        self.run_lanes(&mut [Lane::new(ids, chunk)], Emits::All).remove(0)
+        self.run_lanes(&mut [Lane::new(ids, chunk)], Emits::All)
+            .remove(0)
     }
 
     /// Takes all lanes to their ends, each step a chunk of every unfinished one; returns their
