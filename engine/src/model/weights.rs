@@ -337,3 +337,101 @@ impl WeightSource for DryWeights {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::{TensorView, serialize};
+
+    use super::*;
+    use crate::model::Embedded;
+
+    /// A safetensors file of tensors of zeros.
+    fn file(tensors: &[(&str, safetensors::Dtype, &[usize])]) -> &'static [u8] {
+        let zeros = [0u8; 256];
+        let views = tensors.iter().map(|(name, dtype, shape)| {
+            let num_bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            let view = TensorView::new(*dtype, shape.to_vec(), &zeros[..num_bytes]);
+            (*name, view.unwrap())
+        });
+        serialize(views, None).unwrap().leak()
+    }
+
+    fn model(files: Vec<(&'static str, &'static [u8])>) -> ModelFiles {
+        ModelFiles::Embedded(Box::leak(Box::new(Embedded {
+            name: "test",
+            files: files.leak(),
+        })))
+    }
+
+    #[test]
+    fn shapes_and_formats_are_checked_against_what_is_expected() {
+        use safetensors::Dtype::{BF16, F16, F32, I64};
+        let bytes = file(&[("a", F32, &[2, 3]), ("b", BF16, &[4]), ("c", I64, &[2]), ("d", F16, &[1])]);
+        let checkpoint = Checkpoint::open(&model(vec![(SINGLE, bytes)])).unwrap();
+        let a = checkpoint.tensor("a", &[2, 3]).unwrap();
+        assert_eq!((a.rows(), a.cols(), a.dtype()), (2, 3, Dtype::F32));
+        let b = checkpoint.tensor("b", &[4]).unwrap();
+        assert_eq!((b.rows(), b.cols(), b.dtype()), (1, 4, Dtype::Bf16));
+        assert_eq!(checkpoint.tensor("d", &[1]).unwrap().dtype(), Dtype::F16);
+        let message = |name: &str, shape: &[usize]| {
+            checkpoint.tensor(name, shape).unwrap_err().to_string()
+        };
+        assert_eq!(message("a", &[3, 2]), "weight a: expected shape [3, 2], found [2, 3]");
+        assert_eq!(message("c", &[2]), "weight c: expected dtype F32, BF16 or F16, found I64");
+        assert_eq!(message("x", &[2]), "weight x: missing from the checkpoint");
+    }
+
+    #[test]
+    fn a_foreign_prefix_is_pointed_out() {
+        let name = "language_model.model.layers.0.mlp.up_proj.weight";
+        let bytes = file(&[(name, safetensors::Dtype::F32, &[1])]);
+        let checkpoint = Checkpoint::open(&model(vec![(SINGLE, bytes)])).unwrap();
+        let error = checkpoint.tensor("model.layers.0.mlp.up_proj.weight", &[1]).unwrap_err();
+        assert!(error.to_string().ends_with(&format!("which has {name}")), "{error}");
+    }
+
+    #[test]
+    fn quantised_checkpoints_are_refused() {
+        let name = "model.layers.0.mlp.up_proj.qweight";
+        let bytes = file(&[(name, safetensors::Dtype::I32, &[4])]);
+        let error = Checkpoint::open(&model(vec![(SINGLE, bytes)])).unwrap_err();
+        assert!(matches!(error, Error::UnsupportedModel { .. }), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+
+    #[test]
+    fn shards_are_found_by_the_index_and_must_all_be_there() {
+        let index = br#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#;
+        let (a, b) = (
+            file(&[("a", safetensors::Dtype::F32, &[2])]),
+            file(&[("b", safetensors::Dtype::F32, &[3])]),
+        );
+        let mut files: Vec<(_, &'static [u8])> = vec![(INDEX, index), ("1.safetensors", a)];
+        let error = Checkpoint::open(&model(files.clone())).unwrap_err().to_string();
+        assert_eq!(error, "test/2.safetensors: there is no such file");
+        files.push(("2.safetensors", b));
+        let checkpoint = Checkpoint::open(&model(files)).unwrap();
+        assert!(checkpoint.contains("a") && checkpoint.contains("b"));
+    }
+
+    #[test]
+    fn damaged_files_are_errors_and_not_panics() {
+        let whole = file(&[("a", safetensors::Dtype::F32, &[8, 4])]);
+        for len in 0..whole.len() {
+            let error = Checkpoint::open(&model(vec![(SINGLE, &whole[..len])])).unwrap_err();
+            assert!(error.to_string().starts_with("test/model.safetensors: "), "{error}");
+        }
+        let mut damaged = whole.to_vec();
+        for index in 0..damaged.len().min(80) {
+            damaged[index] ^= 0x5a;
+            // Some damage is harmless, such as another name; none may panic.
+            let bytes = damaged.clone().leak();
+            if let Ok(checkpoint) = Checkpoint::open(&model(vec![(SINGLE, bytes)])) {
+                checkpoint.tensor("a", &[8, 4]).ok();
+            }
+            damaged[index] ^= 0x5a;
+        }
+        let error = Checkpoint::open(&model(vec![("pytorch_model.bin", b"")])).unwrap_err();
+        assert!(error.to_string().contains("pytorch_model.bin is not read"), "{error}");
+    }
+}
