@@ -3,7 +3,9 @@
 pub mod batch;
 pub mod memory;
 pub mod pooling;
+pub mod random;
 pub mod runner;
+pub mod sampler;
 
 pub use batch::{BatchRow, Emits};
 pub use memory::{KvCacheSize, MemoryOptions, MemoryPlan};
