@@ -216,7 +216,10 @@ mod tests {
     #[test]
     fn the_kv_cache_is_as_large_as_asked_for() {
         let blocks = plan(KvCacheSize::Blocks(7), None).unwrap();
-        assert_eq!((blocks.num_blocks(), blocks.kv_bytes()), (7, 7 * BLOCK_BYTES));
+        assert_eq!(
+            (blocks.num_blocks(), blocks.kv_bytes()),
+            (7, 7 * BLOCK_BYTES)
+        );
         let bytes = plan(KvCacheSize::Bytes(10 * BLOCK_BYTES + 5), None).unwrap();
         assert_eq!(bytes.num_blocks(), 10);
         let auto = plan(KvCacheSize::Auto, None).unwrap();
@@ -233,9 +236,16 @@ mod tests {
 
     #[test]
     fn what_cannot_fit_is_refused_with_the_numbers() {
-        let error = plan(KvCacheSize::Blocks(1000), Some(3_000_000)).unwrap_err().to_string();
-        assert!(error.contains("3.00 MB are free") || error.contains("3.0 MB are free"), "{error}");
-        let error = plan(KvCacheSize::Auto, Some(20_000)).unwrap_err().to_string();
+        let error = plan(KvCacheSize::Blocks(1000), Some(3_000_000))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("3.00 MB are free") || error.contains("3.0 MB are free"),
+            "{error}"
+        );
+        let error = plan(KvCacheSize::Auto, Some(20_000))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("needs at least 2"), "{error}");
         let error = plan(KvCacheSize::Bytes(5), None).unwrap_err().to_string();
         assert!(error.contains("needs at least 2"), "{error}");
@@ -247,8 +257,14 @@ mod tests {
         let (tokens, logits) = (64, 8 * 1000);
         // Hidden, normed, queries, keys, values and attended; gate, up and product come after.
         let layer = tokens * (32 * 4 + 16 * 2);
-        assert!((logits..logits + 3 * layer).contains(&plan.num_arena_floats), "{plan:?}");
+        assert!(
+            (logits..logits + 3 * layer).contains(&plan.num_arena_floats),
+            "{plan:?}"
+        );
         let line = plan.to_string();
-        assert!(line.starts_with("weights 10.0 kB, KV cache 8.2 kB for 16 tokens, activ"), "{line}");
+        assert!(
+            line.starts_with("weights 10.0 kB, KV cache 8.2 kB for 16 tokens, activ"),
+            "{line}"
+        );
     }
 }

@@ -277,3 +277,7 @@ fn row_of<'a>(seq: &ScheduledSeq, sequences: &'a Sequences) -> BatchRow<'a> {
         },
     }
 }
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

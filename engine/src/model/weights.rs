@@ -174,16 +174,18 @@ impl Checkpoint {
         ))
     }
 
-    /// What to say about a tensor that is not there: close names help with foreign prefixes.
+    /// What to say about a tensor that is not there: a name with another prefix helps.
     fn missing(&self, name: &str) -> String {
-        let last_parts =
-            |name: &str| -> Vec<String> { name.rsplit('.').take(3).map(str::to_owned).collect() };
-        let wanted = last_parts(name);
-        match self
-            .tensors
-            .keys()
-            .find(|other| last_parts(other) == wanted)
-        {
+        let is_similar = |other: &&String| {
+            let (short, long) = if other.len() < name.len() {
+                (other.as_str(), name)
+            } else {
+                (name, other.as_str())
+            };
+            long.strip_suffix(short)
+                .is_some_and(|prefix| prefix.ends_with('.'))
+        };
+        match self.tensors.keys().find(is_similar) {
             Some(similar) => format!("missing from the checkpoint, which has {similar}"),
             None => "missing from the checkpoint".to_owned(),
         }
@@ -366,18 +368,28 @@ mod tests {
     #[test]
     fn shapes_and_formats_are_checked_against_what_is_expected() {
         use safetensors::Dtype::{BF16, F16, F32, I64};
-        let bytes = file(&[("a", F32, &[2, 3]), ("b", BF16, &[4]), ("c", I64, &[2]), ("d", F16, &[1])]);
+        let bytes = file(&[
+            ("a", F32, &[2, 3]),
+            ("b", BF16, &[4]),
+            ("c", I64, &[2]),
+            ("d", F16, &[1]),
+        ]);
         let checkpoint = Checkpoint::open(&model(vec![(SINGLE, bytes)])).unwrap();
         let a = checkpoint.tensor("a", &[2, 3]).unwrap();
         assert_eq!((a.rows(), a.cols(), a.dtype()), (2, 3, Dtype::F32));
         let b = checkpoint.tensor("b", &[4]).unwrap();
         assert_eq!((b.rows(), b.cols(), b.dtype()), (1, 4, Dtype::Bf16));
         assert_eq!(checkpoint.tensor("d", &[1]).unwrap().dtype(), Dtype::F16);
-        let message = |name: &str, shape: &[usize]| {
-            checkpoint.tensor(name, shape).unwrap_err().to_string()
-        };
-        assert_eq!(message("a", &[3, 2]), "weight a: expected shape [3, 2], found [2, 3]");
-        assert_eq!(message("c", &[2]), "weight c: expected dtype F32, BF16 or F16, found I64");
+        let message =
+            |name: &str, shape: &[usize]| checkpoint.tensor(name, shape).unwrap_err().to_string();
+        assert_eq!(
+            message("a", &[3, 2]),
+            "weight a: expected shape [3, 2], found [2, 3]"
+        );
+        assert_eq!(
+            message("c", &[2]),
+            "weight c: expected dtype F32, BF16 or F16, found I64"
+        );
         assert_eq!(message("x", &[2]), "weight x: missing from the checkpoint");
     }
 
@@ -386,8 +398,13 @@ mod tests {
         let name = "language_model.model.layers.0.mlp.up_proj.weight";
         let bytes = file(&[(name, safetensors::Dtype::F32, &[1])]);
         let checkpoint = Checkpoint::open(&model(vec![(SINGLE, bytes)])).unwrap();
-        let error = checkpoint.tensor("model.layers.0.mlp.up_proj.weight", &[1]).unwrap_err();
-        assert!(error.to_string().ends_with(&format!("which has {name}")), "{error}");
+        let error = checkpoint
+            .tensor("model.layers.0.mlp.up_proj.weight", &[1])
+            .unwrap_err();
+        assert!(
+            error.to_string().ends_with(&format!("which has {name}")),
+            "{error}"
+        );
     }
 
     #[test]
@@ -407,7 +424,9 @@ mod tests {
             file(&[("b", safetensors::Dtype::F32, &[3])]),
         );
         let mut files: Vec<(_, &'static [u8])> = vec![(INDEX, index), ("1.safetensors", a)];
-        let error = Checkpoint::open(&model(files.clone())).unwrap_err().to_string();
+        let error = Checkpoint::open(&model(files.clone()))
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "test/2.safetensors: there is no such file");
         files.push(("2.safetensors", b));
         let checkpoint = Checkpoint::open(&model(files)).unwrap();
@@ -419,7 +438,10 @@ mod tests {
         let whole = file(&[("a", safetensors::Dtype::F32, &[8, 4])]);
         for len in 0..whole.len() {
             let error = Checkpoint::open(&model(vec![(SINGLE, &whole[..len])])).unwrap_err();
-            assert!(error.to_string().starts_with("test/model.safetensors: "), "{error}");
+            assert!(
+                error.to_string().starts_with("test/model.safetensors: "),
+                "{error}"
+            );
         }
         let mut damaged = whole.to_vec();
         for index in 0..damaged.len().min(80) {
@@ -432,6 +454,9 @@ mod tests {
             damaged[index] ^= 0x5a;
         }
         let error = Checkpoint::open(&model(vec![("pytorch_model.bin", b"")])).unwrap_err();
-        assert!(error.to_string().contains("pytorch_model.bin is not read"), "{error}");
+        assert!(
+            error.to_string().contains("pytorch_model.bin is not read"),
+            "{error}"
+        );
     }
 }
