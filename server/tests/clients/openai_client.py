@@ -1,0 +1,132 @@
+"""What a user of the official `openai` package for Python does, against a running server.
+
+Usage: openai_client.py BASE_URL API_KEY CHAT_MODEL EMBEDDING_MODEL
+Any broken expectation ends the script with a traceback.
+"""
+
+import math
+import sys
+
+import openai
+
+base_url, api_key, chat_model, embedding_model = sys.argv[1:5]
+client = openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=120)
+HELLO = [{"role": "user", "content": "Hello! Who are you?"}]
+
+
+def chat():
+    answer = client.chat.completions.create(model=chat_model, messages=HELLO, temperature=0)
+    choice = answer.choices[0]
+    assert answer.object == "chat.completion" and answer.id.startswith("chatcmpl-"), answer
+    assert choice.message.role == "assistant" and choice.message.content.strip(), answer
+    assert choice.finish_reason == "stop", answer
+    usage = answer.usage
+    assert usage.prompt_tokens > 0 and usage.completion_tokens > 0, usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens, usage
+    return choice.message.content
+
+
+def streamed_chat(expected):
+    stream = client.chat.completions.create(
+        model=chat_model,
+        messages=HELLO,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    assert chunks[0].choices[0].delta.role == "assistant", chunks[0]
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == expected, (text, expected)
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens > 0, chunks[-1]
+
+
+def choices_and_seed():
+    def ask():
+        answer = client.chat.completions.create(
+            model=chat_model, messages=HELLO, n=3, seed=0, temperature=1.5, max_tokens=12
+        )
+        assert [c.index for c in answer.choices] == [0, 1, 2]
+        return [c.message.content for c in answer.choices]
+
+    first = ask()
+    assert first == ask(), "a seed must repeat"
+    assert len(set(first)) > 1, "each choice has a random stream of its own"
+
+
+def stop_and_logprobs(expected):
+    word = expected.split()[1]
+    answer = client.chat.completions.create(
+        model=chat_model, messages=HELLO, temperature=0, stop=[word], logprobs=True, top_logprobs=2
+    )
+    choice = answer.choices[0]
+    assert choice.message.content == expected[: expected.index(word)], choice
+    assert choice.finish_reason == "stop", choice
+    content = choice.logprobs.content
+    assert len(content) == answer.usage.completion_tokens, (len(content), answer.usage)
+    assert all(entry.logprob <= 0 and len(entry.top_logprobs) == 2 for entry in content)
+
+
+def completion():
+    answer = client.completions.create(
+        model=chat_model, prompt=["One, two,", "Hello"], max_tokens=4, temperature=0, echo=True
+    )
+    assert answer.choices[0].text.startswith("One, two,"), answer
+    assert [c.index for c in answer.choices] == [0, 1]
+
+
+def embeddings():
+    texts = ["query: Where is the station?", "query: 駅はどこですか。", "query: I like apples."]
+    # The client asks for base64 unless told otherwise, and decodes it.
+    answer = client.embeddings.create(model=embedding_model, input=texts)
+    plain = client.embeddings.create(model=embedding_model, input=texts, encoding_format="float")
+    vectors = [entry.embedding for entry in answer.data]
+    assert [entry.index for entry in answer.data] == [0, 1, 2]
+    for vector, other in zip(vectors, (entry.embedding for entry in plain.data)):
+        assert max(abs(a - b) for a, b in zip(vector, other)) == 0, "base64 is exact"
+        assert math.isclose(sum(a * a for a in vector), 1, rel_tol=1e-5)
+    same, other = (sum(a * b for a, b in zip(vectors[0], vectors[i])) for i in (1, 2))
+    assert same > other, f"a translation ({same}) should be closer than another text ({other})"
+
+
+def models():
+    names = [model.id for model in client.models.list()]
+    assert chat_model in names and embedding_model in names, names
+    assert client.models.retrieve(chat_model).id == chat_model
+
+
+def errors():
+    def refused(kind, param, **changes):
+        request = {"model": chat_model, "messages": HELLO, **changes}
+        try:
+            client.chat.completions.create(**request)
+        except kind as error:
+            assert error.param == param, (error.param, error.body)
+            return error
+        raise AssertionError(f"{changes} was taken")
+
+    refused(openai.BadRequestError, "temperature", temperature=3)
+    refused(openai.BadRequestError, "temperature", temperature=3, stream=True)
+    refused(openai.NotFoundError, "model", model="nobody")
+    error = refused(openai.BadRequestError, "messages", messages=[
+        {"role": "user", "content": "word " * 5000}
+    ])
+    assert error.code == "context_length_exceeded", error.body
+    stranger = openai.OpenAI(base_url=base_url, api_key="wrong", max_retries=0)
+    try:
+        stranger.models.list()
+    except openai.AuthenticationError:
+        return
+    raise AssertionError("a wrong key was taken")
+
+
+text = chat()
+streamed_chat(text)
+choices_and_seed()
+stop_and_logprobs(text)
+completion()
+embeddings()
+models()
+errors()
+print(f"ok: {text}")
