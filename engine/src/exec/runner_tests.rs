@@ -295,13 +295,13 @@ fn loading_reports_its_progress() {
     load(files, &mut report).unwrap();
     assert_eq!(reports[0].1, 0);
     for name in ["tiny-decoder", "tiny-encoder"] {
-        let of_model = reports.iter().filter(|(model, ..)| model == name);
+        let mut of_model = reports.iter().filter(|(model, ..)| model == name);
         let loaded = of_model
             .clone()
             .map(|(_, loaded, _)| *loaded)
             .collect::<Vec<_>>();
         assert!(loaded.is_sorted(), "{loaded:?}");
-        let Some((_, loaded, total)) = of_model.last() else {
+        let Some((_, loaded, total)) = of_model.next_back() else {
             panic!("no report for {name}");
         };
         // What is left of the file is its header.

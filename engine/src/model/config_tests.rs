@@ -56,9 +56,29 @@ fn read(config: Value) -> Result<ModelConfig> {
     ModelConfig::read(&model(&[("config.json", config)]), None)
 }
 
+/// Each configuration is refused for the field and with the value beside it.
+fn assert_refused(cases: &[(Value, &str, &str)]) {
+    for (config, field, value) in cases {
+        match read(config.clone()).unwrap_err() {
+            Error::UnsupportedModel {
+                field: found_field,
+                value: found,
+                ..
+            } => {
+                assert_eq!(found_field, *field);
+                assert!(
+                    found.starts_with(value),
+                    "{field} = {found}, expected {value}"
+                );
+            }
+            other => panic!("{field} = {value}: {other}"),
+        }
+    }
+}
+
 #[test]
-fn what_is_not_implemented_is_refused_by_field_and_value() {
-    let cases = [
+fn what_no_decoder_implements_is_refused_by_field_and_value() {
+    assert_refused(&[
         (
             llama(json!({"architectures": ["GPT2LMHeadModel"]})),
             "architectures",
@@ -111,6 +131,12 @@ fn what_is_not_implemented_is_refused_by_field_and_value() {
             "layer_types",
             "sliding_attention",
         ),
+    ]);
+}
+
+#[test]
+fn what_no_encoder_implements_is_refused_by_field_and_value() {
+    assert_refused(&[
         (
             bert(json!({"position_embedding_type": "relative_key"})),
             "position_embedding_type",
@@ -128,18 +154,7 @@ fn what_is_not_implemented_is_refused_by_field_and_value() {
             "architectures",
             "[\"B",
         ),
-    ];
-    for (config, field, value) in cases {
-        match read(config).unwrap_err() {
-            Error::UnsupportedModel {
-                field: f, value: v, ..
-            } => {
-                assert_eq!(f, field);
-                assert!(v.starts_with(value), "{field} = {v}, expected {value}");
-            }
-            other => panic!("{field} = {value}: {other}"),
-        }
-    }
+    ]);
 }
 
 #[test]

@@ -102,10 +102,14 @@ impl Blueprint for DecoderConfig {
         let (vocab, hidden) = (self.vocab_size as usize, self.hidden_size as usize);
         let embedding = weights.matrix("model.embed_tokens.weight", [vocab, hidden])?;
         let head_size = self.heads.head_size;
-        let (cosines, sines) = self.rope.table(head_size, max_len as usize);
+        let mut table = |function: fn(f64) -> f64| {
+            let num_positions = max_len as usize;
+            let compute = || self.rope.table(head_size, num_positions, function);
+            weights.computed_vector(num_positions * head_size / 2, &compute)
+        };
         let rope = Rope {
-            cosines: weights.computed_vector(cosines)?,
-            sines: weights.computed_vector(sines)?,
+            cosines: table(f64::cos)?,
+            sines: table(f64::sin)?,
             head_size,
         };
         let mut layers = Vec::with_capacity(self.windows.len());

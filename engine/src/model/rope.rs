@@ -135,23 +135,27 @@ impl RopeConfig {
         }
     }
 
-    /// Cosines then sines of positions `0..num_positions`, each [num_positions, D / 2].
-    pub(crate) fn table(&self, head_size: usize, num_positions: usize) -> (Vec<f32>, Vec<f32>) {
+    /// `function`, sine or cosine, of the angles of positions `0..num_positions`:
+    /// [num_positions, D / 2].
+    pub(crate) fn table(
+        &self,
+        head_size: usize,
+        num_positions: usize,
+        function: fn(f64) -> f64,
+    ) -> Vec<f32> {
         let frequencies = self.frequencies(head_size);
         let factor = match self.scaling {
             RopeScaling::Yarn(yarn) => yarn.attention_factor as f32,
             _ => 1.0,
         };
-        let mut cosines = Vec::with_capacity(num_positions * frequencies.len());
-        let mut sines = Vec::with_capacity(num_positions * frequencies.len());
+        let mut table = Vec::with_capacity(num_positions * frequencies.len());
         for position in 0..num_positions {
-            for frequency in &frequencies {
-                let angle = f64::from(position as f32 * frequency);
-                cosines.push(angle.cos() as f32 * factor);
-                sines.push(angle.sin() as f32 * factor);
-            }
+            let angles = frequencies
+                .iter()
+                .map(|frequency| position as f32 * frequency);
+            table.extend(angles.map(|angle| function(f64::from(angle)) as f32 * factor));
         }
-        (cosines, sines)
+        table
     }
 
     fn llama3(&self, frequency: f64) -> f64 {

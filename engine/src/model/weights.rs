@@ -43,8 +43,8 @@ pub trait WeightSource {
     /// A matrix computed at load time.
     fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight>;
 
-    /// A vector computed at load time.
-    fn computed_vector(&mut self, numbers: Vec<f32>) -> Result<Weight>;
+    /// A vector of `len` numbers computed at load time, by a call of `compute` if at all.
+    fn computed_vector(&mut self, len: usize, compute: &dyn Fn() -> Vec<f32>) -> Result<Weight>;
 
     /// Whether there is a tensor `name`.
     fn contains(&self, name: &str) -> bool;
@@ -288,7 +288,9 @@ impl WeightSource for CheckpointSource<'_> {
         self.device.load_matrix(HostTensor::of_f32(&numbers, shape))
     }
 
-    fn computed_vector(&mut self, numbers: Vec<f32>) -> Result<Weight> {
+    fn computed_vector(&mut self, len: usize, compute: &dyn Fn() -> Vec<f32>) -> Result<Weight> {
+        let numbers = compute();
+        assert_eq!(numbers.len(), len, "a vector computed at load time");
         self.device.load_vector(numbers)
     }
 
@@ -327,8 +329,8 @@ impl WeightSource for DryWeights {
         self.matrix("", shape)
     }
 
-    fn computed_vector(&mut self, numbers: Vec<f32>) -> Result<Weight> {
-        self.vector("", numbers.len())
+    fn computed_vector(&mut self, len: usize, _compute: &dyn Fn() -> Vec<f32>) -> Result<Weight> {
+        self.vector("", len)
     }
 
     fn contains(&self, _name: &str) -> bool {

@@ -1,4 +1,8 @@
 //! Reading the fixtures, and driving a runner over them.
+#![expect(
+    clippy::expect_used,
+    reason = "a fixture that cannot be read fails its test"
+)]
 
 use std::path::{Path, PathBuf};
 
