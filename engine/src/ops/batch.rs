@@ -5,7 +5,7 @@ use crate::types::TokenId;
 /// One model's share of a step, flat: tokens of all its sequences one after the other.
 ///
 /// Buffers are reused from step to step. Built by `exec`, read by the device.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Tokens to compute, [T].
     pub token_ids: Vec<TokenId>,
@@ -44,5 +44,25 @@ impl Batch {
     #[must_use]
     pub fn num_outputs(&self) -> usize {
         self.output_rows.len()
+    }
+}
+
+impl Clone for Batch {
+    fn clone(&self) -> Self {
+        let mut copy = Self::default();
+        copy.clone_from(self);
+        copy
+    }
+
+    /// Keeps the buffers, so that a step allocates nothing.
+    fn clone_from(&mut self, source: &Self) {
+        self.token_ids.clone_from(&source.token_ids);
+        self.positions.clone_from(&source.positions);
+        self.slot_mapping.clone_from(&source.slot_mapping);
+        self.cu_seqlens_q.clone_from(&source.cu_seqlens_q);
+        self.num_computed.clone_from(&source.num_computed);
+        self.block_tables.clone_from(&source.block_tables);
+        self.max_blocks = source.max_blocks;
+        self.output_rows.clone_from(&source.output_rows);
     }
 }
