@@ -6,8 +6,9 @@
 
 mod golden_support;
 
-use folio_engine::exec::Emits;
-use golden_support::{DecoderCase, EncoderCase, Lane, Loaded, decoder_cases, encoder_cases, minilm};
+use golden_support::{
+    DecoderCase, EncoderCase, Lane, Loaded, decoder_cases, encoder_cases, generate, minilm,
+};
 
 /// How far a logit may be from the reference, relative to the largest of its row.
 const LOGIT_TOLERANCE: f32 = 1e-4;
@@ -60,7 +61,7 @@ fn sharing_a_step_changes_no_bit() {
                 .zip(chunks)
                 .map(|(ids, chunk)| Lane::new(ids, chunk))
                 .collect::<Vec<_>>();
-            let mixed = shared.run_lanes(&mut lanes, Emits::All);
+            let mixed = shared.run_lanes(&mut lanes);
             for (mixed, expected) in mixed.iter().zip(&expected) {
                 let what = format!("{}, {num_threads} threads, chunks {chunks:?}", case.name);
                 assert_same_bits(mixed, expected, &what);
@@ -70,13 +71,18 @@ fn sharing_a_step_changes_no_bit() {
 }
 
 #[test]
-fn greedy_tokens_match_the_reference() {
+fn greedy_tokens_of_the_whole_engine_match_the_reference() {
     for case in decoder_cases() {
-        let mut loaded = Loaded::decoder(&case, 1);
-        for (index, prompt) in case.prompts.iter().enumerate() {
-            let clear = prompt.margins.iter().take_while(|margin| **margin > NOISE).count();
-            let found = loaded.greedy(&prompt.ids, clear);
-            assert_eq!(found, prompt.greedy[..clear], "{}, prompt {index}", case.name);
+        for (index, (found, prompt)) in generate(&case).iter().zip(&case.prompts).enumerate() {
+            let is_clear = |margin: &&f64| **margin > NOISE;
+            let num_clear = prompt.margins.iter().take_while(is_clear).count();
+            assert_eq!(found.len(), prompt.greedy.len());
+            assert_eq!(
+                found[..num_clear],
+                prompt.greedy[..num_clear],
+                "{}, prompt {index}",
+                case.name
+            );
         }
     }
 }
@@ -85,14 +91,24 @@ fn greedy_tokens_match_the_reference() {
 fn embeddings_match_the_reference_alone_and_together() {
     for case in encoder_cases().into_iter().chain(minilm()) {
         let mut loaded = Loaded::encoder(&case, 1);
-        let alone = case.texts.iter().map(|text| loaded.embed(&[&text.ids]).remove(0));
+        let alone = case
+            .texts
+            .iter()
+            .map(|text| loaded.embed(&[&text.ids]).remove(0));
         let alone = alone.collect::<Vec<_>>();
         for (index, (found, text)) in alone.iter().zip(&case.texts).enumerate() {
             let error = worst_error(found, &text.embedding);
             let name = &case.name;
-            assert!(error <= EMBEDDING_TOLERANCE, "{name}, text {index}: error {error:e}");
+            assert!(
+                error <= EMBEDDING_TOLERANCE,
+                "{name}, text {index}: error {error:e}"
+            );
         }
-        let all = case.texts.iter().map(|text| text.ids.as_slice()).collect::<Vec<_>>();
+        let all = case
+            .texts
+            .iter()
+            .map(|text| text.ids.as_slice())
+            .collect::<Vec<_>>();
         for num_threads in [1, 2] {
             let together = Loaded::encoder(&case, num_threads).embed(&all);
             for (together, alone) in together.iter().zip(&alone) {
@@ -120,9 +136,13 @@ fn the_fixtures_cover_every_architecture() {
 /// Largest difference of two rows of logits, relative to the row's largest expected one.
 fn worst_row_error(found: &[f32], expected: &[f32], vocab_size: usize) -> f32 {
     assert_eq!(found.len(), expected.len());
-    let rows = found.chunks_exact(vocab_size).zip(expected.chunks_exact(vocab_size));
+    let rows = found
+        .chunks_exact(vocab_size)
+        .zip(expected.chunks_exact(vocab_size));
     rows.map(|(found, expected)| {
-        let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        let largest = expected
+            .iter()
+            .fold(0.0f32, |largest, x| largest.max(x.abs()));
         worst_error(found, expected) / largest
     })
     .fold(0.0, f32::max)
@@ -132,12 +152,21 @@ fn worst_row_error(found: &[f32], expected: &[f32], vocab_size: usize) -> f32 {
 fn worst_error(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    differences.fold(0.0, |worst: f32, x| if x.is_finite() { worst.max(x) } else { f32::INFINITY })
+    differences.fold(0.0, |worst: f32, x| {
+        if x.is_finite() {
+            worst.max(x)
+        } else {
+            f32::INFINITY
+        }
+    })
 }
 
 fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let mut pairs = found.iter().zip(expected).enumerate();
     let differing = pairs.find(|(_, (a, b))| a.to_bits() != b.to_bits());
-    assert!(differing.is_none(), "{what}: first difference {differing:?}");
+    assert!(
+        differing.is_none(),
+        "{what}: first difference {differing:?}"
+    );
 }

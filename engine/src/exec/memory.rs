@@ -180,3 +180,91 @@ impl std::fmt::Display for Bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Embedded, ModelFiles};
+
+    /// Llama with 2 layers, 2 key/value heads of 8: a block of 16 tokens has 4096 bytes.
+    const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 1000,
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}"#;
+    const WEIGHTS: [u8; 10_000] = [0; 10_000];
+    const BLOCK_BYTES: u64 = 2 * 2 * 2 * 8 * 16 * 4;
+
+    static MODEL: Embedded = Embedded {
+        name: "test",
+        files: &[
+            ("config.json", CONFIG.as_bytes()),
+            ("model.safetensors", &WEIGHTS),
+        ],
+    };
+
+    fn plan(kv_cache: KvCacheSize, available_bytes: Option<u64>) -> Result<MemoryPlan> {
+        let config = ModelConfig::read(&ModelFiles::Embedded(&MODEL), None).unwrap();
+        let options = MemoryOptions {
+            block_size: 16,
+            max_num_seqs: 8,
+            max_num_batched_tokens: 64,
+            kv_cache,
+            available_bytes,
+        };
+        MemoryPlan::new(&[config], &options)
+    }
+
+    #[test]
+    fn the_kv_cache_is_as_large_as_asked_for() {
+        let blocks = plan(KvCacheSize::Blocks(7), None).unwrap();
+        assert_eq!(
+            (blocks.num_blocks(), blocks.kv_bytes()),
+            (7, 7 * BLOCK_BYTES)
+        );
+        let bytes = plan(KvCacheSize::Bytes(10 * BLOCK_BYTES + 5), None).unwrap();
+        assert_eq!(bytes.num_blocks(), 10);
+        let auto = plan(KvCacheSize::Auto, None).unwrap();
+        assert_eq!(auto.num_blocks(), 8 * 2048 / 16 + 1);
+    }
+
+    #[test]
+    fn the_default_leaves_half_of_what_is_free() {
+        let activations = plan(KvCacheSize::Auto, None).unwrap().activations_bytes();
+        let available = activations + 10_000 + 40 * BLOCK_BYTES;
+        let plan = plan(KvCacheSize::Auto, Some(available)).unwrap();
+        assert_eq!(plan.num_blocks(), 20);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_the_numbers() {
+        let error = plan(KvCacheSize::Blocks(1000), Some(3_000_000))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("3.00 MB are free") || error.contains("3.0 MB are free"),
+            "{error}"
+        );
+        let error = plan(KvCacheSize::Auto, Some(20_000))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("needs at least 2"), "{error}");
+        let error = plan(KvCacheSize::Bytes(5), None).unwrap_err().to_string();
+        assert!(error.contains("needs at least 2"), "{error}");
+    }
+
+    #[test]
+    fn activations_cover_logits_and_layers_share_memory() {
+        let plan = plan(KvCacheSize::Blocks(2), None).unwrap();
+        let (tokens, logits) = (64, 8 * 1000);
+        // Hidden, normed, queries, keys, values and attended; gate, up and product come after.
+        let layer = tokens * (32 * 4 + 16 * 2);
+        assert!(
+            (logits..logits + 3 * layer).contains(&plan.num_arena_floats),
+            "{plan:?}"
+        );
+        let line = plan.to_string();
+        assert!(
+            line.starts_with("weights 10.0 kB, KV cache 8.2 kB for 16 tokens, activ"),
+            "{line}"
+        );
+    }
+}

@@ -60,7 +60,7 @@ pub(crate) enum HeadNorm {
     None,
 }
 
-/// Where the output matrix [V, H] comes from.
+/// Where the output matrix `[V, H]` comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputMatrix {
     /// It is the embedding table.
@@ -102,10 +102,14 @@ impl Blueprint for DecoderConfig {
         let (vocab, hidden) = (self.vocab_size as usize, self.hidden_size as usize);
         let embedding = weights.matrix("model.embed_tokens.weight", [vocab, hidden])?;
         let head_size = self.heads.head_size;
-        let (cosines, sines) = self.rope.table(head_size, max_len as usize);
+        let mut table = |function: fn(f64) -> f64| {
+            let num_positions = max_len as usize;
+            let compute = || self.rope.table(head_size, num_positions, function);
+            weights.computed_vector(num_positions * head_size / 2, &compute)
+        };
         let rope = Rope {
-            cosines: weights.computed_vector(cosines)?,
-            sines: weights.computed_vector(sines)?,
+            cosines: table(f64::cos)?,
+            sines: table(f64::sin)?,
             head_size,
         };
         let mut layers = Vec::with_capacity(self.windows.len());
@@ -224,9 +228,9 @@ struct Layer {
 /// Which rows a layer hands on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rows {
-    /// All tokens, [T, H].
+    /// All tokens, `[T, H]`.
     All,
-    /// Those that emit, [E, H]: nothing reads the others after the last layer's attention.
+    /// Those that emit, `[E, H]`: nothing reads the others after the last layer's attention.
     Emitting,
 }
 
@@ -266,7 +270,7 @@ impl Layer {
         hidden
     }
 
-    /// What the heads read from the context: [T, N * D].
+    /// What the heads read from the context: `[T, N * D]`.
     fn attend(&self, ops: &mut dyn Ops, hidden: Tensor, rope: Rope) -> Tensor {
         let normed = ops.norm(hidden, self.attention_norm);
         let [queries, keys, values] = self.qkv.map(|linear| ops.linear(normed, linear));

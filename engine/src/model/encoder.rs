@@ -112,9 +112,9 @@ impl EncoderConfig {
         let mut positions = read("position", num_rows)?;
         let types = read("token_type", num_types)?;
         for row in positions.chunks_exact_mut(hidden) {
-            row.iter_mut()
-                .zip(&types)
-                .for_each(|(sum, add)| *sum += add);
+            for (sum, add) in row.iter_mut().zip(&types) {
+                *sum += add;
+            }
         }
         weights.computed(positions, [num_rows as usize, hidden])
     }
@@ -199,7 +199,7 @@ impl Model for Encoder {
 }
 
 impl Layer {
-    /// Attention and MLP, each added to `hidden` [T, H] and normalised, in place.
+    /// Attention and MLP, each added to `hidden` `[T, H]` and normalised, in place.
     fn forward(&self, ops: &mut dyn Ops, hidden: Tensor) {
         let mark = ops.arena().mark();
         let qkv = self.qkv.map(|linear| ops.linear(hidden, linear));

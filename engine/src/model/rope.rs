@@ -135,23 +135,27 @@ impl RopeConfig {
         }
     }
 
-    /// Cosines then sines of positions `0..num_positions`, each [num_positions, D / 2].
-    pub(crate) fn table(&self, head_size: usize, num_positions: usize) -> (Vec<f32>, Vec<f32>) {
+    /// `function`, sine or cosine, of the angles of positions `0..num_positions`:
+    /// `[num_positions, D / 2]`.
+    pub(crate) fn table(
+        &self,
+        head_size: usize,
+        num_positions: usize,
+        function: fn(f64) -> f64,
+    ) -> Vec<f32> {
         let frequencies = self.frequencies(head_size);
         let factor = match self.scaling {
             RopeScaling::Yarn(yarn) => yarn.attention_factor as f32,
             _ => 1.0,
         };
-        let mut cosines = Vec::with_capacity(num_positions * frequencies.len());
-        let mut sines = Vec::with_capacity(num_positions * frequencies.len());
+        let mut table = Vec::with_capacity(num_positions * frequencies.len());
         for position in 0..num_positions {
-            for frequency in &frequencies {
-                let angle = f64::from(position as f32 * frequency);
-                cosines.push(angle.cos() as f32 * factor);
-                sines.push(angle.sin() as f32 * factor);
-            }
+            let angles = frequencies
+                .iter()
+                .map(|frequency| position as f32 * frequency);
+            table.extend(angles.map(|angle| function(f64::from(angle)) as f32 * factor));
         }
-        (cosines, sines)
+        table
     }
 
     fn llama3(&self, frequency: f64) -> f64 {
@@ -188,18 +192,14 @@ impl Yarn {
         }
         let (low, high) = (low.max(0.0), high.min(head_size - 1.0));
         // A ramp of no width would divide by zero.
-        if low == high {
-            (low, high + 0.001)
-        } else {
-            (low, high)
-        }
+        let is_empty = (high - low).abs() < f64::EPSILON;
+        (low, if is_empty { low + 0.001 } else { high })
     }
 }
 
 fn reject_partial(fields: &Fields) -> Result<()> {
     match fields.optional_number("partial_rotary_factor")? {
-        None => Ok(()),
-        Some(1.0) => Ok(()),
+        None | Some(1.0) => Ok(()),
         Some(_) => Err(fields.unsupported("partial_rotary_factor", "only 1.0 is implemented")),
     }
 }
@@ -306,7 +306,7 @@ mod tests {
         let old = read(r#"{"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2}}"#);
         let new = r#"{"rope_parameters": {"rope_type": "linear", "factor": 2, "rope_theta": 5e5}}"#;
         assert_eq!(old.unwrap(), read(new).unwrap());
-        assert_eq!(read("{}").unwrap().theta, 10_000.0);
+        assert_eq!(read("{}").unwrap(), read(r#"{"rope_theta": 1e4}"#).unwrap());
         let plain = read(r#"{"rope_parameters": {"rope_theta": 7, "rope_type": "default"}}"#);
         assert_eq!(plain.unwrap().scaling, RopeScaling::None);
     }
@@ -350,8 +350,8 @@ mod tests {
             scaling: RopeScaling::None,
         };
         let (scaled, plain) = (rope.frequencies(128), plain.frequencies(128));
-        assert_eq!(scaled[0], plain[0]);
-        assert_eq!(scaled[63], plain[63] / 8.0);
+        assert_eq!(scaled[0].to_bits(), plain[0].to_bits());
+        assert_eq!(scaled[63].to_bits(), (plain[63] / 8.0).to_bits());
         assert!(scaled.is_sorted_by(|a, b| a > b), "{scaled:?}");
     }
 }

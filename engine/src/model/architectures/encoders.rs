@@ -9,6 +9,7 @@ use crate::ops::{Activation, Heads};
 use crate::types::Result;
 
 /// In what the members of the family differ.
+#[derive(Clone, Copy)]
 pub(super) struct Start {
     /// What checkpoints with a head put before every name.
     pub(super) prefix: &'static str,

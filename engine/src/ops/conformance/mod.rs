@@ -24,8 +24,8 @@ const NUM_FLOATS: usize = 1 << 20;
 ///
 /// `tolerance` is how far a number may be from the f64 result, relative to the sum of magnitudes
 /// that went into it. Panics at the first difference above it.
-pub fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
-    let cases: [(&str, fn(&mut Case)); 10] = [
+pub(super) fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
+    let operations: [(&str, Check); 10] = [
         ("embed", embed),
         ("linear", linear),
         ("linear_add", linear_add),
@@ -37,7 +37,7 @@ pub fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
         ("paged_attention", paged_attention),
         ("copy_blocks", copy_blocks),
     ];
-    for (name, run) in cases {
+    for (name, run) in operations {
         for seed in 0..NUM_SEEDS {
             let mut case = Case {
                 device: make(),
@@ -50,6 +50,9 @@ pub fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
         }
     }
 }
+
+/// Checks one operation.
+type Check = fn(&mut Case);
 
 /// One operation on one device with one seed.
 struct Case {
@@ -126,7 +129,7 @@ impl Case {
         self.batch.num_tokens()
     }
 
-    /// Random activations [T, cols], on the device and here. Tokens count up, so looking them up
+    /// Random activations `[T, cols]`, on the device and here. Tokens count up, so looking them up
     /// in a table of T rows gives the table.
     fn input(&mut self, cols: usize) -> (Tensor, Matrix) {
         let rows = self.num_tokens();
@@ -419,10 +422,8 @@ fn paged_attention(case: &mut Case) {
         case.random.between(1, MAX_LEN),
     ];
     let starts = lens.map(|len| case.random.between(0, len - 1));
-    let mut known = [
-        (Matrix::of(&[], 1), Matrix::of(&[], 1)),
-        (Matrix::of(&[], 1), Matrix::of(&[], 1)),
-    ];
+    let empty = || Matrix::of(&[], 1);
+    let mut known = [(empty(), empty()), (empty(), empty())];
     let mut last = None;
     // First what lies before the queries, then the queries with the rest.
     for rows in [
