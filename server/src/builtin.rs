@@ -2,14 +2,7 @@
 //!
 //! Both are small but truly trained; `scripts/folio_tiny` and `scripts/folio_tiny_e5` say how.
 
-/// A model that is part of the program.
-#[derive(Debug)]
-pub struct Embedded {
-    /// What messages call it.
-    pub name: &'static str,
-    /// File names, as they would be in a directory, with their contents.
-    pub files: &'static [(&'static str, &'static [u8])],
-}
+use folio_engine::model::Embedded;
 
 /// Files of a directory under `server/builtin`, with the names that they have there.
 macro_rules! embedded {
@@ -59,16 +52,17 @@ pub fn embedding() -> &'static Embedded {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
+    use folio_engine::model::ModelFiles;
     use serde_json::json;
 
     use super::*;
     use crate::text::{ChatInput, GenerationPrompt, Skip, SpecialTokens, TextModel};
 
     fn load(model: &'static Embedded) -> TextModel {
-        let read = |name: &str| {
-            let file = model.files.iter().find(|(file, _)| *file == name);
-            Ok(file.map(|(_, bytes)| bytes.to_vec()))
-        };
+        let files = ModelFiles::Embedded(model);
+        let read = |name: &str| Ok(files.read(name).unwrap().map(Cow::into_owned));
         TextModel::load(model.name, &read, None).unwrap()
     }
 

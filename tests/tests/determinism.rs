@@ -77,16 +77,12 @@ impl Engine {
             max_queued_requests: 1000,
             prefix_caching: setup.caching,
         };
-        let device = DeviceOptions::Cpu {
-            num_threads: setup.num_threads,
-        };
+        let device = DeviceOptions::Cpu { num_threads: setup.num_threads };
         let options = RunnerOptions { device, plan };
         let runner = ModelRunner::load(vec![(files, model)], &options, &mut |_| {}).unwrap();
         let clock = Box::new(ManualClock::default());
         let config = config.validated().unwrap();
-        Self {
-            core: EngineCore::new(config, Box::new(Fcfs), Box::new(runner), clock),
-        }
+        Self { core: EngineCore::new(config, Box::new(Fcfs), Box::new(runner), clock) }
     }
 
     /// Runs all requests together and returns a trace for every choice of every request.
@@ -96,20 +92,14 @@ impl Engine {
             let turn = self.core.step();
             assert!(matches!(turn, Turn::Stepped(_)), "{turn:?}");
         }
-        receivers
-            .into_iter()
-            .map(|of_ask| of_ask.into_iter().map(trace).collect())
-            .collect()
+        receivers.into_iter().map(|of_ask| of_ask.into_iter().map(trace).collect()).collect()
     }
 
     fn admit(&mut self, ask: &Ask) -> Vec<EventReceiver> {
         let (mut choices, mut receivers) = (Vec::new(), Vec::new());
         for _ in 0..ask.num_choices {
             let (events, receiver) = EventSender::channel(ask.params.stop.max_tokens);
-            choices.push(Choice {
-                events,
-                processors: Vec::new(),
-            });
+            choices.push(Choice { events, processors: Vec::new() });
             receivers.push(receiver);
         }
         self.core.admit(Request {
@@ -133,11 +123,7 @@ fn trace(mut receiver: EventReceiver) -> Trace {
         match event {
             Event::Token(token) => {
                 let logprobs = token.logprobs.expect("log-probabilities were asked for");
-                let top = logprobs
-                    .top
-                    .iter()
-                    .map(|&(id, p)| (id, p.to_bits()))
-                    .collect();
+                let top = logprobs.top.iter().map(|&(id, p)| (id, p.to_bits())).collect();
                 trace.push((token.id, logprobs.logprob.to_bits(), top));
             }
             Event::Finished { reason, .. } => assert_eq!(reason, FinishReason::Length),
@@ -153,69 +139,27 @@ fn asks() -> Vec<Ask> {
     let lengths = [1, 2, 5, 16, 17, 31, 33, 48, 64, 90];
     let mut asks = Vec::new();
     for (index, &len) in lengths.iter().enumerate() {
-        let prompt: Vec<TokenId> = (0..len)
-            .map(|i| {
-                if i < 24 {
-                    (i * 7) % 90
-                } else {
-                    (i * 11 + index as u32) % 90
-                }
-            })
-            .collect();
+        let prompt: Vec<TokenId> =
+            (0..len).map(|i| if i < 24 { (i * 7) % 90 } else { (i * 11 + index as u32) % 90 }).collect();
         let sampling = match index % 3 {
-            0 => Sampling {
-                temperature: 0.0,
-                ..Sampling::default()
-            },
-            1 => Sampling {
-                temperature: 0.9,
-                top_p: 0.8,
-                seed: 7,
-                ..Sampling::default()
-            },
-            _ => Sampling {
-                top_k: 12,
-                min_p: 0.02,
-                seed: index as u64,
-                ..Sampling::default()
-            },
+            0 => Sampling { temperature: 0.0, ..Sampling::default() },
+            1 => Sampling { temperature: 0.9, top_p: 0.8, seed: 7, ..Sampling::default() },
+            _ => Sampling { top_k: 12, min_p: 0.02, seed: index as u64, ..Sampling::default() },
         };
         let penalties = match index % 4 {
-            3 => Penalties {
-                frequency: 0.6,
-                repetition: 1.2,
-                ..Penalties::default()
-            },
+            3 => Penalties { frequency: 0.6, repetition: 1.2, ..Penalties::default() },
             _ => Penalties::default(),
         };
-        let stop = StopConditions {
-            max_tokens: 24,
-            ..StopConditions::default()
-        };
-        let params = SamplingParams {
-            sampling,
-            penalties,
-            stop,
-            logprobs: Some(3),
-        };
-        asks.push(Ask {
-            prompt,
-            params,
-            num_choices: 1 + (index as u32 % 3),
-        });
+        let stop = StopConditions { max_tokens: 24, ..StopConditions::default() };
+        let params = SamplingParams { sampling, penalties, stop, logprobs: Some(3) };
+        asks.push(Ask { prompt, params, num_choices: 1 + (index as u32 % 3) });
     }
     asks
 }
 
 /// Each request by itself, in an engine of its own.
 fn alone(case: &str, asks: &[Ask]) -> Vec<Vec<Trace>> {
-    asks.iter()
-        .map(|ask| {
-            Engine::start(case, ROOMY)
-                .run(std::slice::from_ref(ask))
-                .remove(0)
-        })
-        .collect()
+    asks.iter().map(|ask| Engine::start(case, ROOMY).run(std::slice::from_ref(ask)).remove(0)).collect()
 }
 
 const CASES: [&str; 4] = ["llama-gqa", "mistral-window", "qwen3", "llama-bf16"];
@@ -229,10 +173,7 @@ fn holds_under(setup: Setup) {
         for pass in ["cold", "warm"] {
             let found = engine.run(&asks);
             for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                assert_eq!(
-                    found, expected,
-                    "{case}, request {index}, {pass}, {setup:?}"
-                );
+                assert_eq!(found, expected, "{case}, request {index}, {pass}, {setup:?}");
             }
         }
     }
@@ -246,79 +187,41 @@ fn one_batch_of_all() {
 #[test]
 fn any_thread_count() {
     for num_threads in [2, 3, 5] {
-        holds_under(Setup {
-            num_threads,
-            ..ROOMY
-        });
+        holds_under(Setup { num_threads, ..ROOMY });
     }
 }
 
 #[test]
 fn any_token_budget_and_chunk() {
     for (max_num_batched_tokens, chunk) in [(24, None), (37, Some(5)), (100, Some(1))] {
-        holds_under(Setup {
-            max_num_seqs: 20,
-            max_num_batched_tokens,
-            chunk,
-            ..ROOMY
-        });
+        holds_under(Setup { max_num_seqs: 20, max_num_batched_tokens, chunk, ..ROOMY });
     }
 }
 
 #[test]
 fn any_block_size_and_without_a_prefix_cache() {
-    holds_under(Setup {
-        block_size: 1,
-        num_blocks: 9000,
-        ..ROOMY
-    });
-    holds_under(Setup {
-        block_size: 5,
-        caching: PrefixCaching::Off,
-        ..ROOMY
-    });
+    holds_under(Setup { block_size: 1, num_blocks: 9000, ..ROOMY });
+    holds_under(Setup { block_size: 5, caching: PrefixCaching::Off, ..ROOMY });
 }
 
 #[test]
 fn under_preemption() {
-    let setup = Setup {
-        num_blocks: 16,
-        block_size: 8,
-        max_num_batched_tokens: 64,
-        ..ROOMY
-    };
+    let setup = Setup { num_blocks: 16, block_size: 8, max_num_batched_tokens: 64, ..ROOMY };
     holds_under(setup);
     let mut engine = Engine::start("llama-gqa", setup);
     engine.run(&asks());
     let num_preemptions = engine.core.gauges().totals.num_preemptions;
-    assert!(
-        num_preemptions > 3,
-        "only {num_preemptions} preemptions: the pool was too large"
-    );
+    assert!(num_preemptions > 3, "only {num_preemptions} preemptions: the pool was too large");
 }
 
 #[test]
 fn any_number_of_choices() {
-    let ask = Ask {
-        num_choices: 4,
-        ..asks().remove(4)
-    };
-    let four = Engine::start("llama-gqa", ROOMY)
-        .run(std::slice::from_ref(&ask))
-        .remove(0);
-    let one = Ask {
-        num_choices: 1,
-        ..ask
-    };
+    let ask = Ask { num_choices: 4, ..asks().remove(4) };
+    let four = Engine::start("llama-gqa", ROOMY).run(std::slice::from_ref(&ask)).remove(0);
+    let one = Ask { num_choices: 1, ..ask };
     let one = Engine::start("llama-gqa", ROOMY).run(&[one]).remove(0);
-    assert_eq!(
-        one[0], four[0],
-        "the first choice does not depend on how many there are"
-    );
+    assert_eq!(one[0], four[0], "the first choice does not depend on how many there are");
     for (index, choice) in four.iter().enumerate().skip(1) {
-        assert_ne!(
-            choice, &four[0],
-            "choice {index} repeats the first: one random stream for all"
-        );
+        assert_ne!(choice, &four[0], "choice {index} repeats the first: one random stream for all");
     }
 }

@@ -85,7 +85,8 @@ impl MemoryPlan {
     /// Bytes of the KV cache.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
-        self.kv.map_or(0, |kv| bytes_per_block(kv) * kv.num_blocks as u64)
+        self.kv
+            .map_or(0, |kv| bytes_per_block(kv) * kv.num_blocks as u64)
     }
 
     /// Bytes of the step arena.
@@ -109,7 +110,8 @@ impl MemoryPlan {
                 let tokens_per_seq = u64::from(max_len.min(DEFAULT_TOKENS_PER_SEQ));
                 let wanted = blocks_of(tokens_per_seq * u64::from(options.max_num_seqs))
                     .max(blocks_of(u64::from(max_len)));
-                self.left(options).map_or(wanted, |left| wanted.min(left / DEFAULT_SHARE / per_block))
+                self.left(options)
+                    .map_or(wanted, |left| wanted.min(left / DEFAULT_SHARE / per_block))
             }
         };
         let num_blocks = u32::try_from(num_blocks).unwrap_or(u32::MAX);
@@ -125,7 +127,9 @@ impl MemoryPlan {
     /// Bytes that weights and activations leave.
     fn left(&self, options: &MemoryOptions) -> Option<u64> {
         let taken = self.weights_bytes + self.activations_bytes();
-        options.available_bytes.map(|available| available.saturating_sub(taken))
+        options
+            .available_bytes
+            .map(|available| available.saturating_sub(taken))
     }
 
     fn check_fits(&self, options: &MemoryOptions) -> Result<()> {
@@ -155,7 +159,11 @@ impl std::fmt::Display for MemoryPlan {
             write!(f, ", KV cache {num_bytes} for {num_tokens} tokens")?;
         }
         let (activations, tokens) = (self.activations_bytes(), self.max_num_batched_tokens);
-        write!(f, ", activations {} for {tokens} tokens a step", Bytes(activations))
+        write!(
+            f,
+            ", activations {} for {tokens} tokens a step",
+            Bytes(activations)
+        )
     }
 }
 
@@ -170,5 +178,93 @@ impl std::fmt::Display for Bytes {
             1_000_000..1_000_000_000 => write!(f, "{:.1} MB", bytes / 1e6),
             _ => write!(f, "{:.2} GB", bytes / 1e9),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Embedded, ModelFiles};
+
+    /// Llama with 2 layers, 2 key/value heads of 8: a block of 16 tokens has 4096 bytes.
+    const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 1000,
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}"#;
+    const WEIGHTS: [u8; 10_000] = [0; 10_000];
+    const BLOCK_BYTES: u64 = 2 * 2 * 2 * 8 * 16 * 4;
+
+    static MODEL: Embedded = Embedded {
+        name: "test",
+        files: &[
+            ("config.json", CONFIG.as_bytes()),
+            ("model.safetensors", &WEIGHTS),
+        ],
+    };
+
+    fn plan(kv_cache: KvCacheSize, available_bytes: Option<u64>) -> Result<MemoryPlan> {
+        let config = ModelConfig::read(&ModelFiles::Embedded(&MODEL), None).unwrap();
+        let options = MemoryOptions {
+            block_size: 16,
+            max_num_seqs: 8,
+            max_num_batched_tokens: 64,
+            kv_cache,
+            available_bytes,
+        };
+        MemoryPlan::new(&[config], &options)
+    }
+
+    #[test]
+    fn the_kv_cache_is_as_large_as_asked_for() {
+        let blocks = plan(KvCacheSize::Blocks(7), None).unwrap();
+        assert_eq!(
+            (blocks.num_blocks(), blocks.kv_bytes()),
+            (7, 7 * BLOCK_BYTES)
+        );
+        let bytes = plan(KvCacheSize::Bytes(10 * BLOCK_BYTES + 5), None).unwrap();
+        assert_eq!(bytes.num_blocks(), 10);
+        let auto = plan(KvCacheSize::Auto, None).unwrap();
+        assert_eq!(auto.num_blocks(), 8 * 2048 / 16 + 1);
+    }
+
+    #[test]
+    fn the_default_leaves_half_of_what_is_free() {
+        let activations = plan(KvCacheSize::Auto, None).unwrap().activations_bytes();
+        let available = activations + 10_000 + 40 * BLOCK_BYTES;
+        let plan = plan(KvCacheSize::Auto, Some(available)).unwrap();
+        assert_eq!(plan.num_blocks(), 20);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_the_numbers() {
+        let error = plan(KvCacheSize::Blocks(1000), Some(3_000_000))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("3.00 MB are free") || error.contains("3.0 MB are free"),
+            "{error}"
+        );
+        let error = plan(KvCacheSize::Auto, Some(20_000))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("needs at least 2"), "{error}");
+        let error = plan(KvCacheSize::Bytes(5), None).unwrap_err().to_string();
+        assert!(error.contains("needs at least 2"), "{error}");
+    }
+
+    #[test]
+    fn activations_cover_logits_and_layers_share_memory() {
+        let plan = plan(KvCacheSize::Blocks(2), None).unwrap();
+        let (tokens, logits) = (64, 8 * 1000);
+        // Hidden, normed, queries, keys, values and attended; gate, up and product come after.
+        let layer = tokens * (32 * 4 + 16 * 2);
+        assert!(
+            (logits..logits + 3 * layer).contains(&plan.num_arena_floats),
+            "{plan:?}"
+        );
+        let line = plan.to_string();
+        assert!(
+            line.starts_with("weights 10.0 kB, KV cache 8.2 kB for 16 tokens, activ"),
+            "{line}"
+        );
     }
 }

@@ -5,7 +5,7 @@ use crate::model::{Normalization, Pooling, PoolingConfig};
 /// Below this length a vector is divided by this instead, as the reference does.
 const MIN_LENGTH: f64 = 1e-12;
 
-/// The vector of one text from its hidden states `rows`, [tokens, H], or `None` when a number in
+/// The vector of one text from its hidden states `rows`, `[tokens, H]`, or `None` when a number in
 /// it is not finite. Sums are in double precision, in token order.
 #[must_use]
 pub fn pool(rows: &[f32], hidden_size: usize, config: PoolingConfig) -> Option<Vec<f32>> {
@@ -22,7 +22,9 @@ pub fn pool(rows: &[f32], hidden_size: usize, config: PoolingConfig) -> Option<V
     if config.normalization == Normalization::L2 {
         let length = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
         let length = length.max(MIN_LENGTH);
-        vector.iter_mut().for_each(|x| *x /= length);
+        for x in &mut vector {
+            *x /= length;
+        }
     }
     let narrowed = vector.into_iter().map(|x| x as f32).collect::<Vec<_>>();
     narrowed.iter().all(|x| x.is_finite()).then_some(narrowed)
@@ -35,10 +37,14 @@ fn widened(row: &[f32]) -> Vec<f64> {
 fn mean(rows: &[f32], hidden_size: usize) -> Vec<f64> {
     let mut sums = vec![0.0; hidden_size];
     for row in rows.chunks_exact(hidden_size) {
-        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+        for (sum, x) in sums.iter_mut().zip(row) {
+            *sum += f64::from(*x);
+        }
     }
     let num_rows = (rows.len() / hidden_size) as f64;
-    sums.iter_mut().for_each(|sum| *sum /= num_rows);
+    for sum in &mut sums {
+        *sum /= num_rows;
+    }
     sums
 }
 
@@ -62,7 +68,10 @@ mod tests {
         assert_eq!(pooled(Pooling::Cls, Normalization::None), [1.0, 2.0]);
         assert_eq!(pooled(Pooling::Last, Normalization::None), [5.0, 9.0]);
         let unit = pooled(Pooling::Cls, Normalization::L2);
-        assert!((f64::from(unit[0]) - 0.2f64.sqrt()).abs() < 1e-7, "{unit:?}");
+        assert!(
+            (f64::from(unit[0]) - 0.2f64.sqrt()).abs() < 1e-7,
+            "{unit:?}"
+        );
     }
 
     #[test]

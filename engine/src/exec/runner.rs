@@ -104,7 +104,7 @@ impl ModelRunner {
     }
 
     /// Computes `rows` with one model and returns its raw outputs: logits of the emitting
-    /// positions, [E, V], from a decoder, hidden states of all tokens, [T, H], from an encoder.
+    /// positions, `[E, V]`, from a decoder, hidden states of all tokens, `[T, H]`, from an encoder.
     ///
     /// This is the arithmetic of a step without sampling or pooling, for scoring and for tests.
     pub fn forward(&mut self, model: ModelId, rows: &[BatchRow<'_>]) -> &mut [f32] {
@@ -131,8 +131,15 @@ impl ModelRunner {
         sequences: &mut Sequences,
         results: &mut [SeqResult],
     ) {
-        let scheduled = || plan.seqs.iter().enumerate().filter(|(_, seq)| seq.model == model);
-        let rows = scheduled().map(|(_, seq)| row_of(seq, sequences)).collect::<Vec<_>>();
+        let scheduled = || {
+            plan.seqs
+                .iter()
+                .enumerate()
+                .filter(|(_, seq)| seq.model == model)
+        };
+        let rows = scheduled()
+            .map(|(_, seq)| row_of(seq, sequences))
+            .collect::<Vec<_>>();
         if rows.is_empty() {
             return;
         }
@@ -216,9 +223,7 @@ impl Executor for ModelRunner {
 
 fn create(options: DeviceOptions) -> Box<dyn Device> {
     match options {
-        DeviceOptions::Cpu { num_threads } => {
-            Box::new(CpuDevice::new(Pool::new(num_threads)))
-        }
+        DeviceOptions::Cpu { num_threads } => Box::new(CpuDevice::new(Pool::new(num_threads))),
     }
 }
 
@@ -265,6 +270,14 @@ fn row_of<'a>(seq: &ScheduledSeq, sequences: &'a Sequences) -> BatchRow<'a> {
         tokens: sequence.tokens(),
         positions: seq.positions.clone(),
         blocks: sequence.table().blocks(),
-        emits: if seq.emits { Emits::Last } else { Emits::Nothing },
+        emits: if seq.emits {
+            Emits::Last
+        } else {
+            Emits::Nothing
+        },
     }
 }
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

@@ -142,3 +142,7 @@ fn eos_token_ids(config: &Fields, files: &ModelFiles) -> Result<Vec<TokenId>> {
         None => Ok(config.optional_token_ids(FIELD)?.unwrap_or_default()),
     }
 }
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -9,8 +9,7 @@ use super::rope::RopeConfig;
 use super::weights::WeightSource;
 use super::{Blueprint, Model, PoolingConfig};
 use crate::ops::{
-    Activation, Heads, Linear, Lookup, LookupIndex, Norm, Ops, PagedAttention, Rope, Tensor,
-    Weight,
+    Activation, Heads, Linear, Lookup, LookupIndex, Norm, Ops, PagedAttention, Rope, Tensor, Weight,
 };
 use crate::types::{Error, ModelKind, Result};
 
@@ -61,7 +60,7 @@ pub(crate) enum HeadNorm {
     None,
 }
 
-/// Where the output matrix [V, H] comes from.
+/// Where the output matrix `[V, H]` comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputMatrix {
     /// It is the embedding table.
@@ -103,10 +102,14 @@ impl Blueprint for DecoderConfig {
         let (vocab, hidden) = (self.vocab_size as usize, self.hidden_size as usize);
         let embedding = weights.matrix("model.embed_tokens.weight", [vocab, hidden])?;
         let head_size = self.heads.head_size;
-        let (cosines, sines) = self.rope.table(head_size, max_len as usize);
+        let mut table = |function: fn(f64) -> f64| {
+            let num_positions = max_len as usize;
+            let compute = || self.rope.table(head_size, num_positions, function);
+            weights.computed_vector(num_positions * head_size / 2, &compute)
+        };
         let rope = Rope {
-            cosines: weights.computed_vector(cosines)?,
-            sines: weights.computed_vector(sines)?,
+            cosines: table(f64::cos)?,
+            sines: table(f64::sin)?,
             head_size,
         };
         let mut layers = Vec::with_capacity(self.windows.len());
@@ -140,16 +143,23 @@ impl DecoderConfig {
         let mut project = |name: &str, shape, bias| {
             layers::linear(weights, &format!("{layer}.{name}_proj"), shape, bias)
         };
-        let query = project("self_attn.q", [heads.query_cols(), hidden], variant.qkv_bias)?;
+        let query = project(
+            "self_attn.q",
+            [heads.query_cols(), hidden],
+            variant.qkv_bias,
+        )?;
         let key = project("self_attn.k", [heads.kv_cols(), hidden], variant.qkv_bias)?;
         let value = project("self_attn.v", [heads.kv_cols(), hidden], variant.qkv_bias)?;
-        let output = project("self_attn.o", [hidden, heads.query_cols()], variant.output_bias)?;
+        let output = project(
+            "self_attn.o",
+            [hidden, heads.query_cols()],
+            variant.output_bias,
+        )?;
         let gate = project("mlp.gate", [inner, hidden], variant.mlp_bias)?;
         let up = project("mlp.up", [inner, hidden], variant.mlp_bias)?;
         let down = project("mlp.down", [hidden, inner], variant.mlp_bias)?;
-        let mut norm = |name: &str, cols| {
-            layers::rms_norm(weights, &format!("{layer}.{name}"), cols, epsilon)
-        };
+        let mut norm =
+            |name: &str, cols| layers::rms_norm(weights, &format!("{layer}.{name}"), cols, epsilon);
         let head_norms = match variant.head_norm {
             HeadNorm::None => None,
             HeadNorm::Rms => Some([
@@ -175,8 +185,8 @@ impl DecoderConfig {
         let weight = match self.variant.output {
             OutputMatrix::Own => weights.matrix(NAME, [vocab, hidden])?,
             OutputMatrix::Tied => {
-                let is_other = weights.contains(NAME)
-                    && !weights.are_equal(NAME, "model.embed_tokens.weight");
+                let is_other =
+                    weights.contains(NAME) && !weights.are_equal(NAME, "model.embed_tokens.weight");
                 if is_other {
                     return Err(Error::Weight {
                         name: NAME.into(),
@@ -218,9 +228,9 @@ struct Layer {
 /// Which rows a layer hands on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rows {
-    /// All tokens, [T, H].
+    /// All tokens, `[T, H]`.
     All,
-    /// Those that emit, [E, H]: nothing reads the others after the last layer's attention.
+    /// Those that emit, `[E, H]`: nothing reads the others after the last layer's attention.
     Emitting,
 }
 
@@ -260,7 +270,7 @@ impl Layer {
         hidden
     }
 
-    /// What the heads read from the context: [T, N * D].
+    /// What the heads read from the context: `[T, N * D]`.
     fn attend(&self, ops: &mut dyn Ops, hidden: Tensor, rope: Rope) -> Tensor {
         let normed = ops.norm(hidden, self.attention_norm);
         let [queries, keys, values] = self.qkv.map(|linear| ops.linear(normed, linear));

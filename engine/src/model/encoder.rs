@@ -112,7 +112,9 @@ impl EncoderConfig {
         let mut positions = read("position", num_rows)?;
         let types = read("token_type", num_types)?;
         for row in positions.chunks_exact_mut(hidden) {
-            row.iter_mut().zip(&types).for_each(|(sum, add)| *sum += add);
+            for (sum, add) in row.iter_mut().zip(&types) {
+                *sum += add;
+            }
         }
         weights.computed(positions, [num_rows as usize, hidden])
     }
@@ -132,7 +134,12 @@ impl EncoderConfig {
         let up = project("intermediate.dense", [inner, hidden])?;
         let down = project("output.dense", [hidden, inner])?;
         let mut norm = |name: &str| {
-            layers::layer_norm(weights, &format!("{layer}.{name}"), hidden, self.norm_epsilon)
+            layers::layer_norm(
+                weights,
+                &format!("{layer}.{name}"),
+                hidden,
+                self.norm_epsilon,
+            )
         };
         Ok(Layer {
             qkv,
@@ -192,7 +199,7 @@ impl Model for Encoder {
 }
 
 impl Layer {
-    /// Attention and MLP, each added to `hidden` [T, H] and normalised, in place.
+    /// Attention and MLP, each added to `hidden` `[T, H]` and normalised, in place.
     fn forward(&self, ops: &mut dyn Ops, hidden: Tensor) {
         let mark = ops.arena().mark();
         let qkv = self.qkv.map(|linear| ops.linear(hidden, linear));

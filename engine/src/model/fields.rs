@@ -78,13 +78,17 @@ impl Fields {
     /// A finite number above zero.
     pub(crate) fn optional_positive(&self, field: &str) -> Result<Option<f64>> {
         self.optional(field, "a number above 0", |value| {
-            value.as_f64().filter(|number| number.is_finite() && *number > 0.0)
+            value
+                .as_f64()
+                .filter(|number| number.is_finite() && *number > 0.0)
         })
     }
 
     /// A finite number.
     pub(crate) fn optional_number(&self, field: &str) -> Result<Option<f64>> {
-        self.optional(field, "a number", |value| value.as_f64().filter(|number| number.is_finite()))
+        self.optional(field, "a number", |value| {
+            value.as_f64().filter(|number| number.is_finite())
+        })
     }
 
     /// A truth value, `false` when absent.
@@ -168,7 +172,10 @@ impl Fields {
 
     fn wrong(&self, field: &str, value: &Value, expected: &str) -> Error {
         let shown = shown(value);
-        self.error(format!("{}{field} = {shown} is not {expected}", self.prefix))
+        self.error(format!(
+            "{}{field} = {shown} is not {expected}",
+            self.prefix
+        ))
     }
 }
 
@@ -203,10 +210,16 @@ mod tests {
     fn errors_name_the_field_its_value_and_what_is_expected() {
         let fields = Fields::of(r#"{"a": -1, "rope": {"factor": "x"}, "list": [1, 2], "n": null}"#);
         let error = fields.size("a").unwrap_err().to_string();
-        assert_eq!(error, "config.json: a = -1 is not a whole number from 1 to 4294967295");
+        assert_eq!(
+            error,
+            "config.json: a = -1 is not a whole number from 1 to 4294967295"
+        );
         let rope = fields.object("rope").unwrap().unwrap();
         let error = rope.optional_positive("factor").unwrap_err().to_string();
-        assert_eq!(error, "config.json: rope.factor = \"x\" is not a number above 0");
+        assert_eq!(
+            error,
+            "config.json: rope.factor = \"x\" is not a number above 0"
+        );
         let error = fields.size("n").unwrap_err().to_string();
         assert_eq!(error, "config.json: n is missing");
         assert_eq!(fields.optional_token_ids("list").unwrap(), Some(vec![1, 2]));

@@ -156,7 +156,10 @@ mod tests {
         let files = ModelFiles::Directory("/tmp".into());
         for name in ["../etc/passwd", "/etc/passwd", "", "a/../../b"] {
             let error = files.read(name).unwrap_err().to_string();
-            assert!(error.contains("not a name of a file inside"), "{name}: {error}");
+            assert!(
+                error.contains("not a name of a file inside"),
+                "{name}: {error}"
+            );
         }
     }
 }

@@ -75,13 +75,18 @@ impl RopeConfig {
             Some(parameters) => Some(parameters),
             None => config.object("rope_scaling")?,
         };
-        let theta = match parameters.as_ref().map(|p| p.optional_positive("rope_theta")) {
+        let theta = match parameters
+            .as_ref()
+            .map(|p| p.optional_positive("rope_theta"))
+        {
             Some(inner) => inner?,
             None => None,
         };
         let theta = match theta {
             Some(theta) => theta,
-            None => config.optional_positive("rope_theta")?.unwrap_or(default_theta),
+            None => config
+                .optional_positive("rope_theta")?
+                .unwrap_or(default_theta),
         };
         reject_partial(config)?;
         let Some(parameters) = parameters else {
@@ -114,9 +119,9 @@ impl RopeConfig {
         match self.scaling {
             RopeScaling::None => pairs.map(base).collect(),
             RopeScaling::Linear { factor } => pairs.map(|p| base(p) / factor as f32).collect(),
-            RopeScaling::Llama3 { .. } => {
-                pairs.map(|p| self.llama3(f64::from(base(p))) as f32).collect()
-            }
+            RopeScaling::Llama3 { .. } => pairs
+                .map(|p| self.llama3(f64::from(base(p))) as f32)
+                .collect(),
             RopeScaling::Yarn(yarn) => {
                 let (low, high) = yarn.ramp_bounds(head_size as f64, self.theta);
                 pairs
@@ -130,23 +135,27 @@ impl RopeConfig {
         }
     }
 
-    /// Cosines then sines of positions `0..num_positions`, each [num_positions, D / 2].
-    pub(crate) fn table(&self, head_size: usize, num_positions: usize) -> (Vec<f32>, Vec<f32>) {
+    /// `function`, sine or cosine, of the angles of positions `0..num_positions`:
+    /// `[num_positions, D / 2]`.
+    pub(crate) fn table(
+        &self,
+        head_size: usize,
+        num_positions: usize,
+        function: fn(f64) -> f64,
+    ) -> Vec<f32> {
         let frequencies = self.frequencies(head_size);
         let factor = match self.scaling {
             RopeScaling::Yarn(yarn) => yarn.attention_factor as f32,
             _ => 1.0,
         };
-        let mut cosines = Vec::with_capacity(num_positions * frequencies.len());
-        let mut sines = Vec::with_capacity(num_positions * frequencies.len());
+        let mut table = Vec::with_capacity(num_positions * frequencies.len());
         for position in 0..num_positions {
-            for frequency in &frequencies {
-                let angle = f64::from(position as f32 * frequency);
-                cosines.push(angle.cos() as f32 * factor);
-                sines.push(angle.sin() as f32 * factor);
-            }
+            let angles = frequencies
+                .iter()
+                .map(|frequency| position as f32 * frequency);
+            table.extend(angles.map(|angle| function(f64::from(angle)) as f32 * factor));
         }
-        (cosines, sines)
+        table
     }
 
     fn llama3(&self, frequency: f64) -> f64 {
@@ -166,7 +175,8 @@ impl RopeConfig {
         if wave_len < original_len / high_freq_factor {
             return frequency;
         }
-        let kept = (original_len / wave_len - low_freq_factor) / (high_freq_factor - low_freq_factor);
+        let kept =
+            (original_len / wave_len - low_freq_factor) / (high_freq_factor - low_freq_factor);
         (1.0 - kept) * frequency / factor + kept * frequency
     }
 }
@@ -174,29 +184,32 @@ impl RopeConfig {
 impl Yarn {
     /// First and last dimension pair of the ramp.
     fn ramp_bounds(&self, head_size: f64, theta: f64) -> (f64, f64) {
-        let pair_turning = |turns: f64| {
-            head_size * (self.original_len / (turns * TAU)).ln() / (2.0 * theta.ln())
-        };
+        let pair_turning =
+            |turns: f64| head_size * (self.original_len / (turns * TAU)).ln() / (2.0 * theta.ln());
         let (mut low, mut high) = (pair_turning(self.beta_fast), pair_turning(self.beta_slow));
         if self.ramp == YarnRamp::Whole {
             (low, high) = (low.floor(), high.ceil());
         }
         let (low, high) = (low.max(0.0), high.min(head_size - 1.0));
         // A ramp of no width would divide by zero.
-        if low == high { (low, high + 0.001) } else { (low, high) }
+        let is_empty = (high - low).abs() < f64::EPSILON;
+        (low, if is_empty { low + 0.001 } else { high })
     }
 }
 
 fn reject_partial(fields: &Fields) -> Result<()> {
     match fields.optional_number("partial_rotary_factor")? {
-        None => Ok(()),
-        Some(1.0) => Ok(()),
+        None | Some(1.0) => Ok(()),
         Some(_) => Err(fields.unsupported("partial_rotary_factor", "only 1.0 is implemented")),
     }
 }
 
 fn read_scaling(parameters: &Fields, config: &Fields) -> Result<RopeScaling> {
-    let field = if parameters.get("rope_type").is_some() { "rope_type" } else { "type" };
+    let field = if parameters.get("rope_type").is_some() {
+        "rope_type"
+    } else {
+        "type"
+    };
     let factor = || {
         let factor = parameters.optional_positive("factor")?;
         factor.ok_or_else(|| parameters.missing("factor"))
@@ -213,7 +226,11 @@ fn read_scaling(parameters: &Fields, config: &Fields) -> Result<RopeScaling> {
 
 /// Whether no parameter is itself an object: those would be parameters for kinds of layers.
 fn is_flat(parameters: &Fields) -> bool {
-    let is_object = |name: &str| parameters.get(name).is_some_and(serde_json::Value::is_object);
+    let is_object = |name: &str| {
+        parameters
+            .get(name)
+            .is_some_and(serde_json::Value::is_object)
+    };
     !parameters.names().any(is_object)
 }
 
@@ -222,7 +239,8 @@ fn read_llama3(parameters: &Fields, factor: f64) -> Result<RopeScaling> {
         let value = parameters.optional_positive(field)?;
         value.ok_or_else(|| parameters.missing(field))
     };
-    let (low_freq_factor, high_freq_factor) = (needed("low_freq_factor")?, needed("high_freq_factor")?);
+    let (low_freq_factor, high_freq_factor) =
+        (needed("low_freq_factor")?, needed("high_freq_factor")?);
     if high_freq_factor <= low_freq_factor {
         return Err(parameters.error(format!(
             "high_freq_factor = {high_freq_factor} is not above low_freq_factor = {low_freq_factor}"
@@ -243,7 +261,11 @@ fn read_yarn(parameters: &Fields, config: &Fields, factor: f64) -> Result<Yarn> 
         None => f64::from(config.size("max_position_embeddings")?),
     };
     let scale_of = |scale: f64| {
-        if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
+        if factor <= 1.0 {
+            1.0
+        } else {
+            0.1 * scale * factor.ln() + 1.0
+        }
     };
     let derived = match (number("mscale")?, number("mscale_all_dim")?) {
         (Some(scale), Some(scale_all)) => scale_of(scale) / scale_of(scale_all),
@@ -284,7 +306,7 @@ mod tests {
         let old = read(r#"{"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2}}"#);
         let new = r#"{"rope_parameters": {"rope_type": "linear", "factor": 2, "rope_theta": 5e5}}"#;
         assert_eq!(old.unwrap(), read(new).unwrap());
-        assert_eq!(read("{}").unwrap().theta, 10_000.0);
+        assert_eq!(read("{}").unwrap(), read(r#"{"rope_theta": 1e4}"#).unwrap());
         let plain = read(r#"{"rope_parameters": {"rope_theta": 7, "rope_type": "default"}}"#);
         assert_eq!(plain.unwrap().scaling, RopeScaling::None);
     }
@@ -292,9 +314,18 @@ mod tests {
     #[test]
     fn unknown_kinds_are_refused_by_name() {
         let cases = [
-            (r#"{"rope_scaling": {"type": "dynamic", "factor": 2}}"#, "rope_scaling.type"),
-            (r#"{"rope_scaling": {"rope_type": "longrope"}}"#, "rope_scaling.rope_type"),
-            (r#"{"rope_parameters": {"full_attention": {"rope_theta": 1}}}"#, "rope_parameters.type"),
+            (
+                r#"{"rope_scaling": {"type": "dynamic", "factor": 2}}"#,
+                "rope_scaling.type",
+            ),
+            (
+                r#"{"rope_scaling": {"rope_type": "longrope"}}"#,
+                "rope_scaling.rope_type",
+            ),
+            (
+                r#"{"rope_parameters": {"full_attention": {"rope_theta": 1}}}"#,
+                "rope_parameters.type",
+            ),
             (r#"{"partial_rotary_factor": 0.5}"#, "partial_rotary_factor"),
         ];
         for (text, field) in cases {
@@ -319,8 +350,8 @@ mod tests {
             scaling: RopeScaling::None,
         };
         let (scaled, plain) = (rope.frequencies(128), plain.frequencies(128));
-        assert_eq!(scaled[0], plain[0]);
-        assert_eq!(scaled[63], plain[63] / 8.0);
+        assert_eq!(scaled[0].to_bits(), plain[0].to_bits());
+        assert_eq!(scaled[63].to_bits(), (plain[63] / 8.0).to_bits());
         assert!(scaled.is_sorted_by(|a, b| a > b), "{scaled:?}");
     }
 }

@@ -131,7 +131,9 @@ fn read_pooling(files: &ModelFiles, path: &str) -> Result<Pooling> {
         };
     }
     let mut chosen = None;
-    let flags = fields.names().filter(|name| name.starts_with("pooling_mode_"));
+    let flags = fields
+        .names()
+        .filter(|name| name.starts_with("pooling_mode_"));
     for flag in flags {
         if !fields.is_set(flag)? {
             continue;

@@ -31,7 +31,7 @@ const QUANTISED: [&str; 8] = [
 
 /// Where a model takes its weights from.
 pub trait WeightSource {
-    /// The matrix `name`, which must be [rows, cols].
+    /// The matrix `name`, which must be `[rows, cols]`.
     fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight>;
 
     /// The vector `name` of `len` numbers.
@@ -43,8 +43,8 @@ pub trait WeightSource {
     /// A matrix computed at load time.
     fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight>;
 
-    /// A vector computed at load time.
-    fn computed_vector(&mut self, numbers: Vec<f32>) -> Result<Weight>;
+    /// A vector of `len` numbers computed at load time, by a call of `compute` if at all.
+    fn computed_vector(&mut self, len: usize, compute: &dyn Fn() -> Vec<f32>) -> Result<Weight>;
 
     /// Whether there is a tensor `name`.
     fn contains(&self, name: &str) -> bool;
@@ -81,9 +81,13 @@ fn indexed_files(index: &Fields) -> Result<BTreeSet<String>> {
 }
 
 fn no_weights(files: &ModelFiles, name: &str) -> Error {
-    let other = ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.gguf"]
-        .into_iter()
-        .find(|other| matches!(files.num_bytes(other), Ok(Some(_))));
+    let other = [
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+        "model.gguf",
+    ]
+    .into_iter()
+    .find(|other| matches!(files.num_bytes(other), Ok(Some(_))));
     let hint = match other {
         Some(other) => format!("there is no such file; {other} is not read, convert it first"),
         None => "there is no such file".to_owned(),
@@ -131,14 +135,17 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// The tensor `name`, which must have `shape`; a vector comes back as [1, len].
+    /// The tensor `name`, which must have `shape`; a vector comes back as `[1, len]`.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
         let Some(stored) = self.tensors.get(name) else {
             return Err(weight_error(name, self.missing(name)));
         };
         if stored.shape != shape {
             let found = &stored.shape;
-            return Err(weight_error(name, format!("expected shape {shape:?}, found {found:?}")));
+            return Err(weight_error(
+                name,
+                format!("expected shape {shape:?}, found {found:?}"),
+            ));
         }
         let dtype = match stored.dtype {
             safetensors::Dtype::F32 => Dtype::F32,
@@ -152,18 +159,33 @@ impl Checkpoint {
         let matrix = match *shape {
             [len] => [1, len],
             [rows, cols] => [rows, cols],
-            _ => return Err(weight_error(name, format!("shape {shape:?} is not implemented"))),
+            _ => {
+                return Err(weight_error(
+                    name,
+                    format!("shape {shape:?} is not implemented"),
+                ));
+            }
         };
-        Ok(HostTensor::new(dtype, matrix, stored.bytes.clone(), stored.range.clone()))
+        Ok(HostTensor::new(
+            dtype,
+            matrix,
+            stored.bytes.clone(),
+            stored.range.clone(),
+        ))
     }
 
-    /// What to say about a tensor that is not there: close names help with foreign prefixes.
+    /// What to say about a tensor that is not there: a name with another prefix helps.
     fn missing(&self, name: &str) -> String {
-        let last_parts = |name: &str| -> Vec<String> {
-            name.rsplit('.').take(3).map(str::to_owned).collect()
+        let is_similar = |other: &&String| {
+            let (short, long) = if other.len() < name.len() {
+                (other.as_str(), name)
+            } else {
+                (name, other.as_str())
+            };
+            long.strip_suffix(short)
+                .is_some_and(|prefix| prefix.ends_with('.'))
         };
-        let wanted = last_parts(name);
-        match self.tensors.keys().find(|other| last_parts(other) == wanted) {
+        match self.tensors.keys().find(is_similar) {
             Some(similar) => format!("missing from the checkpoint, which has {similar}"),
             None => "missing from the checkpoint".to_owned(),
         }
@@ -188,7 +210,9 @@ fn read_header(
         let is_sound = range.end <= bytes.as_slice().len()
             && num_numbers.checked_mul(info.dtype.bitsize()) == Some(range.len() * 8);
         if !is_sound {
-            return Err(malformed(format!("tensor {tensor} exceeds the file or its shape")));
+            return Err(malformed(format!(
+                "tensor {tensor} exceeds the file or its shape"
+            )));
         }
         let stored = Stored {
             dtype: info.dtype,
@@ -197,7 +221,9 @@ fn read_header(
             range,
         };
         if tensors.insert(tensor.clone(), stored).is_some() {
-            return Err(malformed(format!("tensor {tensor} is in another file as well")));
+            return Err(malformed(format!(
+                "tensor {tensor} is in another file as well"
+            )));
         }
     }
     Ok(())
@@ -262,7 +288,9 @@ impl WeightSource for CheckpointSource<'_> {
         self.device.load_matrix(HostTensor::of_f32(&numbers, shape))
     }
 
-    fn computed_vector(&mut self, numbers: Vec<f32>) -> Result<Weight> {
+    fn computed_vector(&mut self, len: usize, compute: &dyn Fn() -> Vec<f32>) -> Result<Weight> {
+        let numbers = compute();
+        assert_eq!(numbers.len(), len, "a vector computed at load time");
         self.device.load_vector(numbers)
     }
 
@@ -301,8 +329,8 @@ impl WeightSource for DryWeights {
         self.matrix("", shape)
     }
 
-    fn computed_vector(&mut self, numbers: Vec<f32>) -> Result<Weight> {
-        self.vector("", numbers.len())
+    fn computed_vector(&mut self, len: usize, _compute: &dyn Fn() -> Vec<f32>) -> Result<Weight> {
+        self.vector("", len)
     }
 
     fn contains(&self, _name: &str) -> bool {
@@ -311,5 +339,126 @@ impl WeightSource for DryWeights {
 
     fn are_equal(&self, _name: &str, _other: &str) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::{TensorView, serialize};
+
+    use super::*;
+    use crate::model::Embedded;
+
+    /// A safetensors file of tensors of zeros.
+    fn file(tensors: &[(&str, safetensors::Dtype, &[usize])]) -> &'static [u8] {
+        let zeros = [0u8; 256];
+        let views = tensors.iter().map(|(name, dtype, shape)| {
+            let num_bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            let view = TensorView::new(*dtype, shape.to_vec(), &zeros[..num_bytes]);
+            (*name, view.unwrap())
+        });
+        serialize(views, None).unwrap().leak()
+    }
+
+    fn model(files: Vec<(&'static str, &'static [u8])>) -> ModelFiles {
+        ModelFiles::Embedded(Box::leak(Box::new(Embedded {
+            name: "test",
+            files: files.leak(),
+        })))
+    }
+
+    #[test]
+    fn shapes_and_formats_are_checked_against_what_is_expected() {
+        use safetensors::Dtype::{BF16, F16, F32, I64};
+        let bytes = file(&[
+            ("a", F32, &[2, 3]),
+            ("b", BF16, &[4]),
+            ("c", I64, &[2]),
+            ("d", F16, &[1]),
+        ]);
+        let checkpoint = Checkpoint::open(&model(vec![(SINGLE, bytes)])).unwrap();
+        let a = checkpoint.tensor("a", &[2, 3]).unwrap();
+        assert_eq!((a.rows(), a.cols(), a.dtype()), (2, 3, Dtype::F32));
+        let b = checkpoint.tensor("b", &[4]).unwrap();
+        assert_eq!((b.rows(), b.cols(), b.dtype()), (1, 4, Dtype::Bf16));
+        assert_eq!(checkpoint.tensor("d", &[1]).unwrap().dtype(), Dtype::F16);
+        let message =
+            |name: &str, shape: &[usize]| checkpoint.tensor(name, shape).unwrap_err().to_string();
+        assert_eq!(
+            message("a", &[3, 2]),
+            "weight a: expected shape [3, 2], found [2, 3]"
+        );
+        assert_eq!(
+            message("c", &[2]),
+            "weight c: expected dtype F32, BF16 or F16, found I64"
+        );
+        assert_eq!(message("x", &[2]), "weight x: missing from the checkpoint");
+    }
+
+    #[test]
+    fn a_foreign_prefix_is_pointed_out() {
+        let name = "language_model.model.layers.0.mlp.up_proj.weight";
+        let bytes = file(&[(name, safetensors::Dtype::F32, &[1])]);
+        let checkpoint = Checkpoint::open(&model(vec![(SINGLE, bytes)])).unwrap();
+        let error = checkpoint
+            .tensor("model.layers.0.mlp.up_proj.weight", &[1])
+            .unwrap_err();
+        assert!(
+            error.to_string().ends_with(&format!("which has {name}")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn quantised_checkpoints_are_refused() {
+        let name = "model.layers.0.mlp.up_proj.qweight";
+        let bytes = file(&[(name, safetensors::Dtype::I32, &[4])]);
+        let error = Checkpoint::open(&model(vec![(SINGLE, bytes)])).unwrap_err();
+        assert!(matches!(error, Error::UnsupportedModel { .. }), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+
+    #[test]
+    fn shards_are_found_by_the_index_and_must_all_be_there() {
+        let index = br#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#;
+        let (a, b) = (
+            file(&[("a", safetensors::Dtype::F32, &[2])]),
+            file(&[("b", safetensors::Dtype::F32, &[3])]),
+        );
+        let mut files: Vec<(_, &'static [u8])> = vec![(INDEX, index), ("1.safetensors", a)];
+        let error = Checkpoint::open(&model(files.clone()))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(error, "test/2.safetensors: there is no such file");
+        files.push(("2.safetensors", b));
+        let checkpoint = Checkpoint::open(&model(files)).unwrap();
+        assert!(checkpoint.contains("a") && checkpoint.contains("b"));
+    }
+
+    #[test]
+    fn damaged_files_are_errors_and_not_panics() {
+        let whole = file(&[("a", safetensors::Dtype::F32, &[8, 4])]);
+        for len in 0..whole.len() {
+            let error = Checkpoint::open(&model(vec![(SINGLE, &whole[..len])])).unwrap_err();
+            assert!(
+                error.to_string().starts_with("test/model.safetensors: "),
+                "{error}"
+            );
+        }
+        let mut damaged = whole.to_vec();
+        for index in 0..damaged.len().min(80) {
+            damaged[index] ^= 0x5a;
+            // Some damage is harmless, such as another name; none may panic.
+            let bytes = damaged.clone().leak();
+            if let Ok(checkpoint) = Checkpoint::open(&model(vec![(SINGLE, bytes)])) {
+                checkpoint.tensor("a", &[8, 4]).ok();
+            }
+            damaged[index] ^= 0x5a;
+        }
+        let error = Checkpoint::open(&model(vec![("pytorch_model.bin", b"")])).unwrap_err();
+        assert!(
+            error.to_string().contains("pytorch_model.bin is not read"),
+            "{error}"
+        );
     }
 }

@@ -82,7 +82,8 @@ impl Ops for CpuDevice {
                 LookupIndex::Token => self.entries.extend(&self.batch.token_ids),
                 LookupIndex::Position { offset } => {
                     let positions = self.batch.positions.iter();
-                    self.entries.extend(positions.map(|position| position + offset));
+                    self.entries
+                        .extend(positions.map(|position| position + offset));
                 }
             }
             let table = self.weights.matrix(lookup.table);

@@ -3,9 +3,7 @@
 //! A model's forward pass over it tells how many floats the largest step needs, so that the plan of
 //! memory and its use cannot diverge.
 
-use super::{
-    Activation, Arena, Heads, Linear, Lookup, Norm, Ops, PagedAttention, Rope, Tensor,
-};
+use super::{Activation, Arena, Heads, Linear, Lookup, Norm, Ops, PagedAttention, Rope, Tensor};
 
 /// Operations that allocate their results and compute nothing.
 #[derive(Debug)]

@@ -58,7 +58,7 @@ impl HostBytes {
     }
 }
 
-/// A matrix [rows, cols] in host memory, row-major; a vector is [1, cols].
+/// A matrix `[rows, cols]` in host memory, row-major; a vector is `[1, cols]`.
 #[derive(Clone, Debug)]
 pub struct HostTensor {
     dtype: Dtype,
@@ -73,8 +73,15 @@ impl HostTensor {
     #[must_use]
     pub fn new(dtype: Dtype, shape: [usize; 2], bytes: HostBytes, range: Range<usize>) -> Self {
         let [rows, cols] = shape;
-        assert_eq!(range.len(), rows * cols * dtype.num_bytes(), "{dtype:?} {shape:?}");
-        assert!(range.end <= bytes.as_slice().len(), "{range:?} of {bytes:?}");
+        assert_eq!(
+            range.len(),
+            rows * cols * dtype.num_bytes(),
+            "{dtype:?} {shape:?}"
+        );
+        assert!(
+            range.end <= bytes.as_slice().len(),
+            "{range:?} of {bytes:?}"
+        );
         Self {
             dtype,
             rows,
@@ -141,7 +148,8 @@ mod tests {
 
     #[test]
     fn every_format_reads_as_single_precision() {
-        let tensor = |dtype, range| HostTensor::new(dtype, [1, 1], HostBytes::Static(&BYTES), range);
+        let tensor =
+            |dtype, range| HostTensor::new(dtype, [1, 1], HostBytes::Static(&BYTES), range);
         assert_eq!(tensor(Dtype::F32, 0..4).to_f32(), [1.0]);
         assert_eq!(tensor(Dtype::Bf16, 2..4).to_f32(), [1.0]);
         assert_eq!(tensor(Dtype::F16, 7..9).to_f32(), [1.5]);
@@ -150,7 +158,10 @@ mod tests {
     #[test]
     fn computed_tensors_keep_their_numbers() {
         let tensor = HostTensor::of_f32(&[1.0, -2.5, 3.0, f32::MIN_POSITIVE], [2, 2]);
-        assert_eq!((tensor.rows(), tensor.cols(), tensor.dtype()), (2, 2, Dtype::F32));
+        assert_eq!(
+            (tensor.rows(), tensor.cols(), tensor.dtype()),
+            (2, 2, Dtype::F32)
+        );
         assert_eq!(tensor.to_f32(), [1.0, -2.5, 3.0, f32::MIN_POSITIVE]);
     }
 }

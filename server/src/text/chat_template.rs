@@ -90,12 +90,12 @@ impl ChatTemplate {
         })
     }
 
-    /// Whether any of the templates mentions `word`, such as a role that it may not know.
-    pub fn mentions(&self, word: &str) -> bool {
-        self.source
-            .templates()
-            .iter()
-            .any(|(_, text)| text.contains(word))
+    /// Whether any of the templates makes a difference for `role`: it has it as a literal. Those
+    /// that do not either print every role as it is, or refuse those they do not know.
+    pub fn knows_role(&self, role: &str) -> bool {
+        let literals = [format!("'{role}'"), format!("\"{role}\"")];
+        let has = |text: &String| literals.iter().any(|literal| text.contains(literal));
+        self.source.templates().iter().any(|(_, text)| has(text))
     }
 
     /// Renders `input` with the template for it: `tool_use` where there are tools and the model

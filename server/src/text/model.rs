@@ -85,7 +85,7 @@ impl TextModel {
             .ok_or_else(|| Error::NoChatTemplate {
                 model: self.label.clone(),
             })?;
-        let developer = if template.mentions("developer") {
+        let developer = if template.knows_role("developer") {
             DeveloperRole::Keep
         } else {
             DeveloperRole::AsSystem

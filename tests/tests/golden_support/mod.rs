@@ -1,13 +1,23 @@
 //! Reading the fixtures, and driving a runner over them.
+#![expect(
+    clippy::expect_used,
+    reason = "a fixture that cannot be read fails its test"
+)]
 
 use std::path::{Path, PathBuf};
 
+use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::{
     BatchRow, DeviceOptions, Emits, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner,
     RunnerOptions, pooling,
 };
 use folio_engine::model::{ModelConfig, ModelFiles, PoolingConfig};
-use folio_engine::types::{BlockId, ModelId, TokenId};
+use folio_engine::sched::policies::Fcfs;
+use folio_engine::types::{
+    BlockId, Choice, EngineConfig, Event, EventReceiver, EventSender, ManualClock, ModelId,
+    PrefixCaching, Request, RequestId, Sampling, SamplingParams, StopConditions, Task, TenantId,
+    TokenId,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -21,38 +31,38 @@ const MAX_TOKENS: u32 = 2048;
 const MODEL: ModelId = ModelId(0);
 
 /// A checkpoint of a decoder with what the reference makes of it.
-pub struct DecoderCase {
-    pub name: String,
-    pub directory: PathBuf,
-    pub vocab_size: usize,
-    pub prompts: Vec<Prompt>,
+pub(crate) struct DecoderCase {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+    pub(crate) vocab_size: usize,
+    pub(crate) prompts: Vec<Prompt>,
 }
 
 /// One prompt of a decoder case.
-pub struct Prompt {
-    pub ids: Vec<TokenId>,
-    /// Logits of every position, [T, V].
-    pub logits: Vec<f32>,
+pub(crate) struct Prompt {
+    pub(crate) ids: Vec<TokenId>,
+    /// Logits of every position, `[T, V]`.
+    pub(crate) logits: Vec<f32>,
     /// Greedy continuation, with how far the best logit was ahead at each step.
-    pub greedy: Vec<TokenId>,
-    pub margins: Vec<f64>,
+    pub(crate) greedy: Vec<TokenId>,
+    pub(crate) margins: Vec<f64>,
 }
 
 /// A checkpoint of an encoder with what the reference makes of it.
-pub struct EncoderCase {
-    pub name: String,
-    pub directory: PathBuf,
-    pub texts: Vec<Text>,
+pub(crate) struct EncoderCase {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+    pub(crate) texts: Vec<Text>,
 }
 
 /// One text of an encoder case.
-pub struct Text {
-    pub ids: Vec<TokenId>,
-    pub embedding: Vec<f32>,
+pub(crate) struct Text {
+    pub(crate) ids: Vec<TokenId>,
+    pub(crate) embedding: Vec<f32>,
 }
 
 /// Every decoder fixture, by name.
-pub fn decoder_cases() -> Vec<DecoderCase> {
+pub(crate) fn decoder_cases() -> Vec<DecoderCase> {
     let cases = expected_files()
         .into_iter()
         .filter(|(_, expected)| expected.get("prompts").is_some())
@@ -63,7 +73,7 @@ pub fn decoder_cases() -> Vec<DecoderCase> {
 }
 
 /// Every encoder fixture, by name.
-pub fn encoder_cases() -> Vec<EncoderCase> {
+pub(crate) fn encoder_cases() -> Vec<EncoderCase> {
     let cases = expected_files()
         .into_iter()
         .filter(|(_, expected)| expected.get("inputs").is_some())
@@ -95,7 +105,7 @@ fn encoder_case(directory: PathBuf, expected: &Value) -> EncoderCase {
 }
 
 /// The real MiniLM, where `scripts/fetch_minilm.sh` has fetched it.
-pub fn minilm() -> Option<EncoderCase> {
+pub(crate) fn minilm() -> Option<EncoderCase> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = root.join("../.cache/minilm");
     if !directory.join(".complete").exists() {
@@ -183,7 +193,7 @@ fn numbers(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
 }
 
 /// A case in a runner, with blocks to give out.
-pub struct Loaded {
+pub(crate) struct Loaded {
     runner: ModelRunner,
     pooling: Option<PoolingConfig>,
     hidden_size: usize,
@@ -191,7 +201,7 @@ pub struct Loaded {
 }
 
 /// One prompt on its way through several steps.
-pub struct Lane<'a> {
+pub(crate) struct Lane<'a> {
     ids: &'a [TokenId],
     chunk: usize,
     num_computed: usize,
@@ -199,7 +209,7 @@ pub struct Lane<'a> {
 
 impl<'a> Lane<'a> {
     /// `ids`, `chunk` tokens at a time.
-    pub fn new(ids: &'a [TokenId], chunk: usize) -> Self {
+    pub(crate) fn new(ids: &'a [TokenId], chunk: usize) -> Self {
         Self {
             ids,
             chunk,
@@ -212,54 +222,132 @@ impl<'a> Lane<'a> {
     }
 }
 
+/// A runner for the model in `directory`, and an engine configuration that fits it.
+fn load(directory: &Path, num_threads: usize) -> (ModelRunner, EngineConfig) {
+    let files = ModelFiles::Directory(directory.to_owned());
+    let config = ModelConfig::read(&files, None).expect("a supported configuration");
+    let models = vec![config.limits()];
+    let options = MemoryOptions {
+        block_size: BLOCK_SIZE,
+        max_num_seqs: MAX_TOKENS,
+        max_num_batched_tokens: MAX_TOKENS,
+        kv_cache: KvCacheSize::Blocks(NUM_BLOCKS),
+        available_bytes: None,
+    };
+    let plan = MemoryPlan::new(std::slice::from_ref(&config), &options).expect("a plan");
+    let options = RunnerOptions {
+        device: DeviceOptions::Cpu { num_threads },
+        plan,
+    };
+    let runner = ModelRunner::load(vec![(files, config)], &options, &mut |_| {});
+    let config = EngineConfig {
+        models,
+        block_size: BLOCK_SIZE,
+        num_blocks: NUM_BLOCKS,
+        max_num_seqs: 8,
+        max_num_batched_tokens: 50,
+        max_num_partial_prefills: 2,
+        long_prefill_token_threshold: None,
+        max_queued_requests: 8,
+        prefix_caching: PrefixCaching::On,
+    };
+    (runner.expect("loadable weights"), config)
+}
+
+/// Greedy continuations of all prompts of `case`, by the whole engine at once: scheduler, runner
+/// and sampler.
+pub(crate) fn generate(case: &DecoderCase) -> Vec<Vec<TokenId>> {
+    let (runner, config) = load(&case.directory, 2);
+    let config = config.validated().expect("a sound configuration");
+    let clock = Box::new(ManualClock::default());
+    let mut core = EngineCore::new(config, Box::new(Fcfs), Box::new(runner), clock);
+    let admit = |core: &mut EngineCore, prompt: &Prompt| {
+        let (request, receiver) = greedy_request(prompt);
+        core.admit(request);
+        receiver
+    };
+    let prompts = case.prompts.iter();
+    let receivers = prompts
+        .map(|prompt| admit(&mut core, prompt))
+        .collect::<Vec<_>>();
+    while !core.is_idle() {
+        let turn = core.step();
+        assert!(matches!(turn, Turn::Stepped(_)), "{turn:?}");
+    }
+    let tokens = |mut receiver: EventReceiver| {
+        let events = std::iter::from_fn(move || receiver.try_recv().ok());
+        let token = |event| match event {
+            Event::Token(token) => Some(token.id),
+            _ => None,
+        };
+        events.filter_map(token).collect()
+    };
+    receivers.into_iter().map(tokens).collect()
+}
+
+fn greedy_request(prompt: &Prompt) -> (Request, EventReceiver) {
+    let max_tokens = prompt.greedy.len() as u32;
+    let (events, receiver) = EventSender::channel(max_tokens);
+    let params = SamplingParams {
+        sampling: Sampling {
+            temperature: 0.0,
+            ..Sampling::default()
+        },
+        stop: StopConditions {
+            max_tokens,
+            ..StopConditions::default()
+        },
+        ..SamplingParams::default()
+    };
+    let choice = Choice {
+        events,
+        processors: Vec::new(),
+    };
+    let request = Request {
+        id: RequestId(0),
+        model: MODEL,
+        prompt: prompt.ids.clone(),
+        task: Task::Generate(params),
+        choices: vec![choice],
+        priority: 0,
+        tenant: TenantId(0),
+        deadline: None,
+        cache_salt: None,
+    };
+    (request, receiver)
+}
+
 impl Loaded {
     /// The decoder of `case` on `num_threads` threads.
-    pub fn decoder(case: &DecoderCase, num_threads: usize) -> Self {
+    pub(crate) fn decoder(case: &DecoderCase, num_threads: usize) -> Self {
         Self::load(&case.directory, num_threads)
     }
 
     /// The encoder of `case` on `num_threads` threads.
-    pub fn encoder(case: &EncoderCase, num_threads: usize) -> Self {
+    pub(crate) fn encoder(case: &EncoderCase, num_threads: usize) -> Self {
         Self::load(&case.directory, num_threads)
     }
 
     fn load(directory: &Path, num_threads: usize) -> Self {
-        let files = ModelFiles::Directory(directory.to_owned());
-        let config = ModelConfig::read(&files, None).expect("a supported configuration");
-        let (limits, pooling) = (config.limits(), config.pooling());
-        let hidden_size = config.hidden_size() as usize;
-        let options = MemoryOptions {
-            block_size: BLOCK_SIZE,
-            max_num_seqs: MAX_TOKENS,
-            max_num_batched_tokens: MAX_TOKENS,
-            kv_cache: KvCacheSize::Blocks(NUM_BLOCKS),
-            available_bytes: None,
-        };
-        let configs = [config];
-        let plan = MemoryPlan::new(&configs, &options).expect("a plan");
-        let options = RunnerOptions {
-            device: DeviceOptions::Cpu { num_threads },
-            plan,
-        };
-        let [config] = configs;
-        let runner = ModelRunner::load(vec![(files, config)], &options, &mut |_| {});
+        let (runner, config) = load(directory, num_threads);
+        let info = ModelConfig::read(&ModelFiles::Directory(directory.to_owned()), None);
+        let info = info.expect("a supported configuration");
         Self {
-            runner: runner.expect("loadable weights"),
-            pooling,
-            hidden_size,
-            vocab_size: limits.vocab_size as usize,
+            runner,
+            pooling: info.pooling(),
+            hidden_size: info.hidden_size() as usize,
+            vocab_size: config.models[0].vocab_size as usize,
         }
     }
 
-    /// Logits of every position of `ids`, computed `chunk` tokens at a time: [T, V].
-    pub fn logits(&mut self, ids: &[TokenId], chunk: usize) -> Vec<f32> {
-        self.run_lanes(&mut [Lane::new(ids, chunk)], Emits::All)
-            .remove(0)
+    /// Logits of every position of `ids`, computed `chunk` tokens at a time: `[T, V]`.
+    pub(crate) fn logits(&mut self, ids: &[TokenId], chunk: usize) -> Vec<f32> {
+        self.run_lanes(&mut [Lane::new(ids, chunk)]).remove(0)
     }
 
     /// Takes all lanes to their ends, each step a chunk of every unfinished one; returns their
-    /// emitted logits.
-    pub fn run_lanes(&mut self, lanes: &mut [Lane<'_>], emits: Emits) -> Vec<Vec<f32>> {
+    /// logits, `[T, V]` each.
+    pub(crate) fn run_lanes(&mut self, lanes: &mut [Lane<'_>]) -> Vec<Vec<f32>> {
         let mut outputs = vec![Vec::new(); lanes.len()];
         while lanes.iter().any(|lane| lane.num_next() > 0) {
             let tables = (0..lanes.len()).map(blocks_of_lane).collect::<Vec<_>>();
@@ -272,15 +360,14 @@ impl Loaded {
                     tokens: lane.ids,
                     positions: lane.num_computed as u32..end as u32,
                     blocks: &tables[index],
-                    emits,
+                    emits: Emits::All,
                 }
             });
             let rows = rows.collect::<Vec<_>>();
             let mut logits = &*self.runner.forward(MODEL, &rows);
             for index in active {
                 let num_next = lanes[index].num_next();
-                let num_rows = if emits == Emits::All { num_next } else { 1 };
-                let (own, rest) = logits.split_at(num_rows * self.vocab_size);
+                let (own, rest) = logits.split_at(num_next * self.vocab_size);
                 outputs[index].extend_from_slice(own);
                 logits = rest;
                 lanes[index].num_computed += num_next;
@@ -290,27 +377,8 @@ impl Loaded {
         outputs
     }
 
-    /// The first `num_tokens` tokens of the greedy continuation of `ids`.
-    pub fn greedy(&mut self, ids: &[TokenId], num_tokens: usize) -> Vec<TokenId> {
-        let mut known = ids.to_vec();
-        let blocks = blocks_of_lane(0);
-        let mut num_computed = 0;
-        for _ in 0..num_tokens {
-            let row = BatchRow {
-                tokens: &known,
-                positions: num_computed as u32..known.len() as u32,
-                blocks: &blocks,
-                emits: Emits::Last,
-            };
-            let logits = self.runner.forward(MODEL, &[row]);
-            num_computed = known.len();
-            known.push(best(logits));
-        }
-        known.split_off(ids.len())
-    }
-
     /// Embeddings of `texts`, computed in one step.
-    pub fn embed(&mut self, texts: &[&[TokenId]]) -> Vec<Vec<f32>> {
+    pub(crate) fn embed(&mut self, texts: &[&[TokenId]]) -> Vec<Vec<f32>> {
         let rows = texts.iter().map(|ids| BatchRow {
             tokens: ids,
             positions: 0..ids.len() as u32,
@@ -337,14 +405,4 @@ fn blocks_of_lane(index: usize) -> Vec<BlockId> {
     let slots = NUM_BLOCKS - 1;
     let own = (0..slots / 4).map(|n| n * 4 + index as u32);
     own.map(|n| BlockId(1 + n * PRIME % slots)).collect()
-}
-
-fn best(logits: &[f32]) -> TokenId {
-    let mut best = 0;
-    for (index, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = index;
-        }
-    }
-    best as TokenId
 }

@@ -4,5 +4,14 @@ use super::{Architecture, encoders};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     names: &["BertModel", "BertForMaskedLM", "BertForPreTraining"],
-    read: |config, files| encoders::read(config, files, encoders::Start { prefix: "bert", row: 0 }),
+    read: |config, files| {
+        encoders::read(
+            config,
+            files,
+            encoders::Start {
+                prefix: "bert",
+                row: 0,
+            },
+        )
+    },
 };

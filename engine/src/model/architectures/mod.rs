@@ -9,9 +9,9 @@ mod qwen2;
 mod qwen3;
 mod xlm_roberta;
 
+use super::Blueprint;
 use super::fields::Fields;
 use super::files::ModelFiles;
-use super::Blueprint;
 use crate::types::{Error, Result};
 
 /// Largest head size D of the attention kernels.
@@ -49,14 +49,12 @@ pub(super) fn describe(config: &Fields, files: &ModelFiles) -> Result<Descriptio
     let known = ARCHITECTURES
         .into_iter()
         .find(|row| named.iter().any(|name| row.names.contains(&name.as_str())));
-    match known {
-        Some(architecture) => (architecture.read)(config, files),
-        None => {
-            let names = ARCHITECTURES.iter().flat_map(|row| row.names).copied();
-            let hint = format!("one of {}", names.collect::<Vec<_>>().join(", "));
-            Err(config.unsupported("architectures", &hint))
-        }
-    }
+    let Some(architecture) = known else {
+        let names = ARCHITECTURES.iter().flat_map(|row| row.names).copied();
+        let hint = format!("one of {}", names.collect::<Vec<_>>().join(", "));
+        return Err(config.unsupported("architectures", &hint));
+    };
+    (architecture.read)(config, files)
 }
 
 /// Refuses what no architecture implements.

@@ -11,7 +11,17 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
         "RobertaForMaskedLM",
     ],
     read: |config, files| {
-        let row = config.optional_count("pad_token_id")?.unwrap_or(1).saturating_add(1);
-        encoders::read(config, files, encoders::Start { prefix: "roberta", row })
+        let row = config
+            .optional_count("pad_token_id")?
+            .unwrap_or(1)
+            .saturating_add(1);
+        encoders::read(
+            config,
+            files,
+            encoders::Start {
+                prefix: "roberta",
+                row,
+            },
+        )
     },
 };

@@ -24,8 +24,8 @@ const NUM_FLOATS: usize = 1 << 20;
 ///
 /// `tolerance` is how far a number may be from the f64 result, relative to the sum of magnitudes
 /// that went into it. Panics at the first difference above it.
-pub fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
-    let cases: [(&str, fn(&mut Case)); 10] = [
+pub(super) fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
+    let operations: [(&str, Check); 10] = [
         ("embed", embed),
         ("linear", linear),
         ("linear_add", linear_add),
@@ -37,7 +37,7 @@ pub fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
         ("paged_attention", paged_attention),
         ("copy_blocks", copy_blocks),
     ];
-    for (name, run) in cases {
+    for (name, run) in operations {
         for seed in 0..NUM_SEEDS {
             let mut case = Case {
                 device: make(),
@@ -50,6 +50,9 @@ pub fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
         }
     }
 }
+
+/// Checks one operation.
+type Check = fn(&mut Case);
 
 /// One operation on one device with one seed.
 struct Case {
@@ -109,20 +112,24 @@ impl Case {
     /// A step of up to four sequences with up to `max_len` tokens each.
     fn begin_random(&mut self, max_len: usize) {
         let num_seqs = self.random.between(1, 4);
-        let lens = (0..num_seqs).map(|_| self.random.between(1, max_len)).collect::<Vec<_>>();
+        let lens = (0..num_seqs)
+            .map(|_| self.random.between(1, max_len))
+            .collect::<Vec<_>>();
         self.reserve(None);
         self.begin(&lens);
     }
 
     fn reserve(&mut self, kv: Option<KvShape>) {
-        self.device.reserve(NUM_FLOATS, kv).expect("memory for a small case");
+        self.device
+            .reserve(NUM_FLOATS, kv)
+            .expect("memory for a small case");
     }
 
     fn num_tokens(&self) -> usize {
         self.batch.num_tokens()
     }
 
-    /// Random activations [T, cols], on the device and here. Tokens count up, so looking them up
+    /// Random activations `[T, cols]`, on the device and here. Tokens count up, so looking them up
     /// in a table of T rows gives the table.
     fn input(&mut self, cols: usize) -> (Tensor, Matrix) {
         let rows = self.num_tokens();
@@ -142,26 +149,42 @@ impl Case {
         let dtype = self.random.pick(&[Dtype::F32, Dtype::Bf16, Dtype::F16]);
         let bytes: Vec<u8> = match dtype {
             Dtype::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Dtype::Bf16 => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
-            Dtype::F16 => numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+            Dtype::Bf16 => numbers
+                .iter()
+                .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
+                .collect(),
+            Dtype::F16 => numbers
+                .iter()
+                .flat_map(|x| f16::from_f32(*x).to_le_bytes())
+                .collect(),
         };
         let range = 0..bytes.len();
         let bytes = HostBytes::Owned(bytes.into());
         let tensor = HostTensor::new(dtype, [rows, cols], bytes, range);
         let stored = Matrix::of(&tensor.to_f32(), cols);
-        (self.device.load_matrix(tensor).expect("a small weight"), stored)
+        (
+            self.device.load_matrix(tensor).expect("a small weight"),
+            stored,
+        )
     }
 
     fn vector(&mut self, len: usize) -> (Weight, Vec<f64>) {
         let numbers = self.random.numbers(len);
         let wide = numbers.iter().copied().map(f64::from).collect();
-        (self.device.load_vector(numbers).expect("a small vector"), wide)
+        (
+            self.device.load_vector(numbers).expect("a small vector"),
+            wide,
+        )
     }
 
     /// Compares a tensor on the device with its reference.
     fn expect(&mut self, found: Tensor, expected: &Reference) {
         let what = &self.what;
-        assert_eq!(found.rows() * found.cols(), expected.values.len(), "{what}: numbers");
+        assert_eq!(
+            found.rows() * found.cols(),
+            expected.values.len(),
+            "{what}: numbers"
+        );
         let found = self.device.read(found);
         for (index, (found, value)) in found.iter().zip(&expected.values).enumerate() {
             let allowed = self.tolerance * expected.magnitudes[index].max(1e-3);
@@ -194,7 +217,12 @@ fn embed(case: &mut Case) {
     ];
     let found = case.device.embed(&lookups);
     let row_of = |position: &u32| place_rows.row(*position as usize + offset).to_vec();
-    let places = case.batch.positions.iter().flat_map(row_of).collect::<Vec<_>>();
+    let places = case
+        .batch
+        .positions
+        .iter()
+        .flat_map(row_of)
+        .collect::<Vec<_>>();
     case.expect(found, &reference::sum(&word_rows.numbers, &places));
 }
 
@@ -259,8 +287,14 @@ fn rope(case: &mut Case) {
     let angles = case.random.numbers(30 * head_size / 2);
     let table = |f: fn(f32) -> f32| angles.iter().map(|x| f(*x)).collect::<Vec<_>>();
     let rope = Rope {
-        cosines: case.device.load_vector(table(f32::cos)).expect("a small table"),
-        sines: case.device.load_vector(table(f32::sin)).expect("a small table"),
+        cosines: case
+            .device
+            .load_vector(table(f32::cos))
+            .expect("a small table"),
+        sines: case
+            .device
+            .load_vector(table(f32::sin))
+            .expect("a small table"),
         head_size,
     };
     let (heads, rows) = case.input(num_heads * head_size);
@@ -283,7 +317,10 @@ fn activate(case: &mut Case) {
         let alone = case.device.activate(input, activation, None);
         case.expect(alone, &reference::activate(&rows, activation, None));
         let gated = case.device.activate(input, activation, Some(factor));
-        case.expect(gated, &reference::activate(&rows, activation, Some(&factors)));
+        case.expect(
+            gated,
+            &reference::activate(&rows, activation, Some(&factors)),
+        );
     }
 }
 
@@ -293,7 +330,9 @@ fn gather_outputs(case: &mut Case) {
     let (input, rows) = case.input(cols);
     let found = case.device.gather_outputs(input);
     let wanted = case.batch.output_rows.iter();
-    let rows = wanted.flat_map(|row| rows.row(*row as usize).to_vec()).collect::<Vec<_>>();
+    let rows = wanted
+        .flat_map(|row| rows.row(*row as usize).to_vec())
+        .collect::<Vec<_>>();
     case.expect(found, &reference::exact(rows));
 }
 
@@ -349,7 +388,10 @@ fn begin_paged(case: &mut Case, max_len: usize) -> (KvShape, PagedAttention) {
 
 /// Starts a step of `rows` of two sequences: which sequence, and its positions.
 fn begin_positions(case: &mut Case, kv: KvShape, rows: &[(usize, std::ops::Range<usize>)]) {
-    let lens = rows.iter().map(|(_, positions)| positions.len()).collect::<Vec<_>>();
+    let lens = rows
+        .iter()
+        .map(|(_, positions)| positions.len())
+        .collect::<Vec<_>>();
     case.begin(&lens);
     let batch = &mut case.batch;
     batch.max_blocks = kv.num_blocks / 2 - 1;
@@ -362,7 +404,9 @@ fn begin_positions(case: &mut Case, kv: KvShape, rows: &[(usize, std::ops::Range
             block(position / block_size) * block_size as u32 + within as u32
         };
         batch.num_computed[index] = positions.start as u32;
-        batch.positions.extend(positions.clone().map(|position| position as u32));
+        batch
+            .positions
+            .extend(positions.clone().map(|position| position as u32));
         batch.slot_mapping.extend(positions.clone().map(slot));
         batch.block_tables.extend((0..batch.max_blocks).map(block));
     }
@@ -373,13 +417,23 @@ fn paged_attention(case: &mut Case) {
     const MAX_LEN: usize = 120;
     let (kv, attention) = begin_paged(case, MAX_LEN);
     let heads = attention.heads;
-    let lens = [case.random.between(1, MAX_LEN), case.random.between(1, MAX_LEN)];
+    let lens = [
+        case.random.between(1, MAX_LEN),
+        case.random.between(1, MAX_LEN),
+    ];
     let starts = lens.map(|len| case.random.between(0, len - 1));
-    let mut known = [(Matrix::of(&[], 1), Matrix::of(&[], 1)), (Matrix::of(&[], 1), Matrix::of(&[], 1))];
+    let empty = || Matrix::of(&[], 1);
+    let mut known = [(empty(), empty()), (empty(), empty())];
     let mut last = None;
     // First what lies before the queries, then the queries with the rest.
-    for rows in [[0..starts[0], 0..starts[1]], [starts[0]..lens[0], starts[1]..lens[1]]] {
-        let rows = rows.into_iter().enumerate().filter(|(_, positions)| !positions.is_empty());
+    for rows in [
+        [0..starts[0], 0..starts[1]],
+        [starts[0]..lens[0], starts[1]..lens[1]],
+    ] {
+        let rows = rows
+            .into_iter()
+            .enumerate()
+            .filter(|(_, positions)| !positions.is_empty());
         let rows = rows.collect::<Vec<_>>();
         if rows.is_empty() {
             continue;
@@ -408,7 +462,9 @@ fn paged_attention(case: &mut Case) {
         let own = q.rows(row..row + positions.len());
         let sees = |query: usize, key: usize| {
             let position = positions.start + query;
-            let window = attention.window.map_or(usize::MAX, |window| window as usize);
+            let window = attention
+                .window
+                .map_or(usize::MAX, |window| window as usize);
             key <= position && position - key < window
         };
         expected.extend(reference::attention(&own, [keys, values], heads, &sees));
@@ -441,7 +497,10 @@ fn copy_blocks(case: &mut Case) {
             ..attention
         };
         let found = case.device.paged_attention(queries, attention);
-        case.expect(found, &reference::attention(&q, [&k, &v], heads, &|_, _| true));
+        case.expect(
+            found,
+            &reference::attention(&q, [&k, &v], heads, &|_, _| true),
+        );
     }
 }
 

@@ -136,13 +136,13 @@ fn a_templates_refusal_is_told_apart_from_its_defects() {
 
 #[test]
 fn developers_are_known_or_the_system() {
-    let roles = "{% for m in messages %}{{ m.role }} {% endfor %}";
+    let roles = "{# for a developer #}{% for m in messages %}{{ m.role }} {% endfor %}";
     let messages = [json!({"role": "developer", "content": "x"})];
     let old = model(&[("chat_template.jinja", roles)], None).unwrap();
     assert_eq!(old.render_chat(&input(&messages)).unwrap(), "system ");
-    let knowing = format!("{roles}{{# developer #}}");
+    let knowing = format!("{roles}{{% if messages[0].role == 'developer' %}}!{{% endif %}}");
     let new = model(&[("chat_template.jinja", &knowing)], None).unwrap();
-    assert_eq!(new.render_chat(&input(&messages)).unwrap(), "developer ");
+    assert_eq!(new.render_chat(&input(&messages)).unwrap(), "developer !");
 }
 
 #[test]
