@@ -84,21 +84,11 @@ pub struct HttpArgs {
 
     /// Origin whose web pages may use the server (CORS); repeatable [default: any origin,
     /// without credentials]
-    #[arg(
-        long,
-        env = "FOLIO_ALLOWED_ORIGINS",
-        value_name = "ORIGIN",
-        value_delimiter = ','
-    )]
+    #[arg(long, env = "FOLIO_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
 
     /// Longest request body, in bytes or with a unit such as MiB
-    #[arg(
-        long,
-        env = "FOLIO_MAX_BODY_SIZE",
-        value_name = "BYTES",
-        default_value = "32MiB"
-    )]
+    #[arg(long, env = "FOLIO_MAX_BODY_SIZE", value_name = "BYTES", default_value = "32MiB")]
     pub max_body_size: Bytes,
 }
 
@@ -116,12 +106,7 @@ pub struct ModelArgs {
     pub embedding_model: Option<String>,
 
     /// Name that clients use for the model; repeatable [default: the id, or the directory's name]
-    #[arg(
-        long,
-        env = "FOLIO_SERVED_MODEL_NAME",
-        value_name = "NAME",
-        value_delimiter = ','
-    )]
+    #[arg(long, env = "FOLIO_SERVED_MODEL_NAME", value_name = "NAME", value_delimiter = ',')]
     pub served_model_name: Vec<String>,
 
     /// Name that clients use for the embedding model; repeatable
@@ -177,11 +162,7 @@ pub struct EngineArgs {
     pub max_num_partial_prefills: u32,
 
     /// Most prompt tokens of one sequence in a step [default: no limit but the step's]
-    #[arg(
-        long,
-        env = "FOLIO_LONG_PREFILL_TOKEN_THRESHOLD",
-        value_name = "TOKENS"
-    )]
+    #[arg(long, env = "FOLIO_LONG_PREFILL_TOKEN_THRESHOLD", value_name = "TOKENS")]
     pub long_prefill_token_threshold: Option<u32>,
 
     /// Most sequences that may wait; beyond it requests get 429
@@ -200,12 +181,7 @@ pub struct EngineArgs {
     pub scheduling_policy: String,
 
     /// Tokens in a block of the KV cache
-    #[arg(
-        long,
-        env = "FOLIO_BLOCK_SIZE",
-        value_name = "TOKENS",
-        default_value_t = 16
-    )]
+    #[arg(long, env = "FOLIO_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16)]
     pub block_size: u32,
 
     /// Blocks in the KV cache [default: as many as memory allows, within reason]
@@ -226,12 +202,7 @@ pub struct EngineArgs {
     pub no_enable_prefix_caching: bool,
 
     /// Seed of the requests that bring none, in order of arrival [default: a new one each start]
-    #[arg(
-        long = "seed",
-        env = "FOLIO_SEED",
-        value_name = "SEED",
-        allow_negative_numbers = true
-    )]
+    #[arg(long = "seed", env = "FOLIO_SEED", value_name = "SEED", allow_negative_numbers = true)]
     pub default_seed: Option<i64>,
 }
 
@@ -332,9 +303,7 @@ pub fn hub_cache() -> HubCache {
 fn host(text: &str) -> Result<IpAddr, String> {
     match text {
         "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
-        _ => text
-            .parse()
-            .map_err(|_| "must be an IP address or localhost".to_owned()),
+        _ => text.parse().map_err(|_| "must be an IP address or localhost".to_owned()),
     }
 }
 
@@ -428,11 +397,7 @@ mod tests {
             ("syntax", "port =\n", "line 1"),
             ("value", "port = \"many\"\n", "many"),
             ("config", "config = \"other.toml\"\n", "config"),
-            (
-                "nested",
-                "served-model-name = [[\"x\"]]\n",
-                "served-model-name",
-            ),
+            ("nested", "served-model-name = [[\"x\"]]\n", "served-model-name"),
         ] {
             let file = ConfigFile::new(name, text);
             let error = read(&["serve", "--config", file.path()]).unwrap_err();
@@ -449,10 +414,7 @@ mod tests {
             (vec!["serve", "--host=example.com"], "IP address"),
             (vec!["serve", "--scheduling-policy=lottery"], "fcfs"),
             (vec!["serve", "--max-body-size=1TB"], "MiB"),
-            (
-                vec!["serve", "--num-blocks=5", "--kv-cache-memory=1GiB"],
-                "cannot be used",
-            ),
+            (vec!["serve", "--num-blocks=5", "--kv-cache-memory=1GiB"], "cannot be used"),
             (vec!["generate"], "PROMPT"),
             (vec!["bench"], "bench"),
         ] {

@@ -36,15 +36,11 @@ impl ApiKeys {
             ));
         };
         let Some(key) = bearer_token(value.as_bytes()) else {
-            return Err(ApiError::unauthorized(
-                "the header Authorization must read Bearer <key>",
-            ));
+            return Err(ApiError::unauthorized("the header Authorization must read Bearer <key>"));
         };
         let given = digest(key);
-        let is_known = self
-            .digests
-            .iter()
-            .fold(Choice::from(0), |known, one| known | one.ct_eq(&given));
+        let is_known =
+            self.digests.iter().fold(Choice::from(0), |known, one| known | one.ct_eq(&given));
         if bool::from(is_known) {
             Ok(())
         } else {
@@ -60,9 +56,7 @@ fn digest(key: impl AsRef<[u8]>) -> [u8; 32] {
 /// What follows the scheme, whose case does not matter.
 fn bearer_token(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(7)?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
-        .then(|| rest.trim_ascii())
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
 }
 
 #[cfg(test)]
@@ -80,14 +74,7 @@ mod tests {
         let keys = ApiKeys::new(["one", "two"]);
         assert!(check(&keys, "Bearer one"));
         assert!(check(&keys, "bearer  two "));
-        for wrong in [
-            "Bearer three",
-            "Bearer",
-            "Bearer ",
-            "Basic one",
-            "one",
-            "Bearer one two",
-        ] {
+        for wrong in ["Bearer three", "Bearer", "Bearer ", "Basic one", "one", "Bearer one two"] {
             assert!(!check(&keys, wrong), "{wrong}");
         }
         assert!(keys.check(&HeaderMap::new()).is_err());

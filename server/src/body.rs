@@ -52,18 +52,9 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
         essence == "application/json"
             || (essence.starts_with("application/") && essence.ends_with("+json"))
     });
-    if is_json {
-        Ok(())
-    } else {
-        Err(ApiError::unsupported_media_type(text))
-    }
+    if is_json { Ok(()) } else { Err(ApiError::unsupported_media_type(text)) }
 }
 
 fn announced_length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -28,9 +28,7 @@ impl EmbedJob {
     /// Tokenises all texts and checks that the model takes them.
     pub fn new(service: &Service, request: EmbeddingRequest) -> Result<Self, ApiError> {
         service.check_priority(request.queueing.priority)?;
-        let model = service
-            .models
-            .find_kind(&request.model, ModelKind::Encoder)?;
+        let model = service.models.find_kind(&request.model, ModelKind::Encoder)?;
         check_dimensions(model, &request)?;
         let limit = service.engine.config().max_queued_requests as usize;
         if request.inputs.len() > limit {
@@ -68,10 +66,7 @@ impl EmbedJob {
             return Err(ApiError::context_length(path, message));
         }
         let (events, receiver) = EventSender::channel(1);
-        let choice = Choice {
-            events,
-            processors: Vec::new(),
-        };
+        let choice = Choice { events, processors: Vec::new() };
         let request = Request {
             id: service.engine.next_request_id(),
             model: self.model.id,
@@ -157,9 +152,9 @@ fn check_end(reason: FinishReason, vector: &[f32]) -> Result<(), ApiError> {
         FinishReason::Embedded if vector.is_empty() => {
             Err(ApiError::internal("the engine delivered no vector"))
         }
-        FinishReason::Embedded if vector.iter().any(|value| !value.is_finite()) => Err(
-            ApiError::internal("the vector has values that are not finite"),
-        ),
+        FinishReason::Embedded if vector.iter().any(|value| !value.is_finite()) => {
+            Err(ApiError::internal("the vector has values that are not finite"))
+        }
         FinishReason::Embedded => Ok(()),
         FinishReason::DeadlineExceeded => Err(ApiError::deadline_exceeded()),
         FinishReason::Refused(message) | FinishReason::Failed(message) => {

@@ -45,17 +45,8 @@ impl ApiError {
             500.. => "server_error",
             _ => "invalid_request_error",
         };
-        let body = ErrorBody {
-            message: message.into(),
-            kind,
-            param: None,
-            code,
-        };
-        Self(Box::new(Answer {
-            status,
-            body,
-            header: None,
-        }))
+        let body = ErrorBody { message: message.into(), kind, param: None, code };
+        Self(Box::new(Answer { status, body, header: None }))
     }
 
     fn at(mut self, param: impl Into<String>) -> Self {
@@ -84,12 +75,7 @@ impl ApiError {
     pub fn missing(param: impl Into<String>) -> Self {
         let param = param.into();
         let message = format!("{param} is missing");
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "missing_required_parameter",
-            message,
-        )
-        .at(param)
+        Self::new(StatusCode::BAD_REQUEST, "missing_required_parameter", message).at(param)
     }
 
     /// 400: there is no field at `param`.
@@ -132,11 +118,7 @@ impl ApiError {
     /// 405: the address exists, but not for this method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let message = format!("{path} does not take {method}");
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            message,
-        )
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
     /// 401: no key, or a wrong one.
@@ -162,11 +144,7 @@ impl ApiError {
     pub fn unsupported_media_type(found: Option<&str>) -> Self {
         let found = found.unwrap_or("none");
         let message = format!("content-type must be application/json, not {found}");
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            message,
-        )
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
     /// 429 with `Retry-After`: too much is waiting already.
@@ -186,11 +164,7 @@ impl ApiError {
 
     /// 503: the engine thread is gone.
     pub fn engine_stopped() -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "engine_stopped",
-            "the engine has stopped",
-        )
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine_stopped", "the engine has stopped")
     }
 
     /// 503: the request's deadline passed while it waited.

@@ -19,10 +19,7 @@ pub struct ActiveWork(watch::Sender<usize>);
 impl Lifecycle {
     /// Takes work.
     pub fn new() -> Self {
-        Self {
-            is_draining: watch::Sender::new(false),
-            num_active: watch::Sender::new(0),
-        }
+        Self { is_draining: watch::Sender::new(false), num_active: watch::Sender::new(0) }
     }
 
     /// Begins a piece of work, unless the server is draining.

@@ -56,29 +56,16 @@ pub fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
     let plan = MemoryPlan::new(&configs, &memory_options(engine)?)?;
     let config = engine_config(engine, &configs, plan.num_blocks());
     let line = plan.to_string();
-    let options = RunnerOptions {
-        device: DeviceOptions::Cpu {
-            num_threads: num_threads(engine)?,
-        },
-        plan,
-    };
+    let options =
+        RunnerOptions { device: DeviceOptions::Cpu { num_threads: num_threads(engine)? }, plan };
     let models = Models::new(served, unix_seconds())?;
-    let handle = start(
-        sources,
-        configs,
-        (config, options),
-        &engine.scheduling_policy,
-    )?;
+    let handle = start(sources, configs, (config, options), &engine.scheduling_policy)?;
     let priorities = match engine.scheduling_policy.as_str() {
         "fcfs" => Priorities::Refused,
         _ => Priorities::Honoured,
     };
     let seed = engine.default_seed.map(|seed| seed as u64);
-    Ok(Loaded {
-        service: Service::new(handle, models, priorities, seed)?,
-        plan: line,
-        notes,
-    })
+    Ok(Loaded { service: Service::new(handle, models, priorities, seed)?, plan: line, notes })
 }
 
 /// The models that were asked for; the built-in ones when none was.
@@ -117,25 +104,15 @@ fn source(model: &str, names: &[String]) -> Result<Source> {
     } else {
         model.to_owned()
     };
-    Ok(Source {
-        files: ModelFiles::Directory(directory),
-        names: names_or(names, own_name),
-    })
+    Ok(Source { files: ModelFiles::Directory(directory), names: names_or(names, own_name) })
 }
 
 fn built_in(model: &'static folio_engine::model::Embedded, names: &[String]) -> Source {
-    Source {
-        files: ModelFiles::Embedded(model),
-        names: names_or(names, model.name.to_owned()),
-    }
+    Source { files: ModelFiles::Embedded(model), names: names_or(names, model.name.to_owned()) }
 }
 
 fn names_or(names: &[String], own_name: String) -> Vec<String> {
-    if names.is_empty() {
-        vec![own_name]
-    } else {
-        names.to_vec()
-    }
+    if names.is_empty() { vec![own_name] } else { names.to_vec() }
 }
 
 fn read_template(path: &Path) -> Result<String> {
@@ -185,11 +162,7 @@ fn fingerprint(files: &ModelFiles, config: &ModelConfig) -> Result<String> {
     }
     hash.update(config.weights_bytes().to_le_bytes());
     let digest = hash.finalize();
-    let hex: String = digest
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("fp_{hex}"))
 }
 
@@ -213,9 +186,7 @@ fn memory_options(engine: &EngineArgs) -> Result<MemoryOptions> {
 /// Memory that can be taken without swapping, where the system says.
 fn available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }

@@ -71,11 +71,7 @@ impl Models {
                 }
             }
         }
-        Ok(Self {
-            served: models.into_iter().map(Arc::new).collect(),
-            by_name,
-            created,
-        })
+        Ok(Self { served: models.into_iter().map(Arc::new).collect(), by_name, created })
     }
 
     /// All models, in the order of their ids.
@@ -139,10 +135,6 @@ impl Models {
 
     fn list_names(&self) -> String {
         let names: Vec<_> = self.served.iter().flat_map(|model| &model.names).collect();
-        names
-            .iter()
-            .map(|name| name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
+        names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
     }
 }

@@ -64,12 +64,7 @@ pub fn respond(
 ) -> Response {
     let mut chunks = Chunks::default();
     writer.begin(&mut chunks);
-    let state = State {
-        writer,
-        usage,
-        chunks,
-        job: Some((running, work)),
-    };
+    let state = State { writer, usage, chunks, job: Some((running, work)) };
     let events = stream::unfold(state, |mut state| async {
         let chunk = state.next().await?;
         Some((Ok::<_, Infallible>(Event::default().data(chunk)), state))

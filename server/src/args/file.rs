@@ -48,10 +48,8 @@ pub(super) fn with_defaults(mut command: Command, path: &Path) -> Result<Command
 }
 
 fn is_flag(command: &Command, key: &str) -> bool {
-    let mut flags = command
-        .get_subcommands()
-        .flat_map(Command::get_arguments)
-        .filter_map(clap::Arg::get_long);
+    let mut flags =
+        command.get_subcommands().flat_map(Command::get_arguments).filter_map(clap::Arg::get_long);
     key != "config" && flags.any(|flag| flag == key)
 }
 
@@ -74,13 +72,11 @@ fn text(value: &toml::Value) -> Option<String> {
 }
 
 fn with_values(subcommand: Command, defaults: &HashMap<String, Vec<String>>) -> Command {
-    subcommand.mut_args(
-        |arg| match arg.get_long().and_then(|long| defaults.get(long)) {
-            Some(values) => {
-                let values: Vec<OsString> = values.iter().map(OsString::from).collect();
-                arg.default_values(values)
-            }
-            None => arg,
-        },
-    )
+    subcommand.mut_args(|arg| match arg.get_long().and_then(|long| defaults.get(long)) {
+        Some(values) => {
+            let values: Vec<OsString> = values.iter().map(OsString::from).collect();
+            arg.default_values(values)
+        }
+        None => arg,
+    })
 }

@@ -49,11 +49,7 @@ fn readable(error: ApiError) -> anyhow::Error {
 
 fn print_lines(mut output: impl Write, texts: &[String], vectors: &[Vec<f32>]) -> Result<()> {
     for (text, embedding) in texts.iter().zip(vectors) {
-        writeln!(
-            output,
-            "{}",
-            json!({ "text": text, "embedding": embedding })
-        )?;
+        writeln!(output, "{}", json!({ "text": text, "embedding": embedding }))?;
     }
     Ok(())
 }
@@ -74,10 +70,7 @@ fn print_similarities(
 
 fn cosine(left: &[f32], right: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter()
-            .zip(b)
-            .map(|(&x, &y)| f64::from(x) * f64::from(y))
-            .sum()
+        a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
     };
     dot(left, right) / (dot(left, left) * dot(right, right)).sqrt()
 }
@@ -85,9 +78,5 @@ fn cosine(left: &[f32], right: &[f32]) -> f64 {
 fn beginning(text: &str) -> String {
     let mut chars = text.chars();
     let label: String = chars.by_ref().take(MAX_LABEL_CHARS).collect();
-    if chars.next().is_some() {
-        format!("{label}…")
-    } else {
-        label
-    }
+    if chars.next().is_some() { format!("{label}…") } else { label }
 }

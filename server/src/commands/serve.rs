@@ -22,9 +22,8 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     check_exposure(&args.http, &keys)?;
     // Bound before anything is loaded: a port in use should not cost a minute to find out.
     let address = SocketAddr::new(args.http.host, args.http.port);
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))?;
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
     let loaded = tokio::task::spawn_blocking(move || load(&args.models, &args.engine)).await??;
     announce(address, &loaded, &keys)?;
@@ -38,9 +37,7 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     }
     app.lifecycle.drain();
     let num_active = app.lifecycle.num_active();
-    say(&format!(
-        "Stopping: {num_active} requests are finishing; a second signal stops at once"
-    ))?;
+    say(&format!("Stopping: {num_active} requests are finishing; a second signal stops at once"))?;
     tokio::select! {
         ended = &mut server => ended??,
         () = signals.next() => say("Stopped with requests unfinished")?,
@@ -62,10 +59,7 @@ fn settings(args: &HttpArgs) -> Result<HttpSettings> {
 
 /// Without a key, other machines are kept out unless the operator says otherwise.
 fn check_exposure(args: &HttpArgs, keys: &ApiKeys) -> Result<()> {
-    ensure!(
-        args.api_key.iter().all(|key| !key.is_empty()),
-        "--api-key is empty"
-    );
+    ensure!(args.api_key.iter().all(|key| !key.is_empty()), "--api-key is empty");
     ensure!(
         !keys.is_open() || args.host.is_loopback() || args.allow_unauthenticated,
         "--host {} lets other machines in, but there is no --api-key: give one, or \
@@ -86,10 +80,7 @@ fn announce(address: SocketAddr, loaded: &Loaded, keys: &ApiKeys) -> Result<()> 
         };
         format!("{} ({kind})", model.names.join(" = "))
     });
-    say(&format!(
-        "Models: {}",
-        models.collect::<Vec<_>>().join(", ")
-    ))?;
+    say(&format!("Models: {}", models.collect::<Vec<_>>().join(", ")))?;
     say(&format!("Memory: {}", loaded.plan))?;
     say(&format!("Listening on http://{address}"))?;
     say(&format!("Try: {}", example(address, &loaded.service, keys)))
@@ -97,11 +88,7 @@ fn announce(address: SocketAddr, loaded: &Loaded, keys: &ApiKeys) -> Result<()> 
 
 /// A command that shows the server at work.
 fn example(address: SocketAddr, service: &Service, keys: &ApiKeys) -> String {
-    let key = if keys.is_open() {
-        ""
-    } else {
-        " -H 'authorization: Bearer KEY'"
-    };
+    let key = if keys.is_open() { "" } else { " -H 'authorization: Bearer KEY'" };
     let (path, model, field) = match service.models.first_of(ModelKind::Decoder) {
         Some(model) => ("chat/completions", model.name(), "messages"),
         None => match service.models.first_of(ModelKind::Encoder) {

@@ -36,30 +36,19 @@ fn error(reply: &Reply) -> Value {
 }
 
 fn locked() -> Server {
-    Server::with(Options {
-        keys: vec!["sesame", "open"],
-        ..Options::default()
-    })
+    Server::with(Options { keys: vec!["sesame", "open"], ..Options::default() })
 }
 
 #[tokio::test]
 async fn every_address_but_health_needs_a_key() {
     let server = locked();
     for (method, path) in ADDRESSES {
-        for headers in [
-            &[][..],
-            &[("authorization", "Bearer wrong")],
-            &[("authorization", "open")],
-        ] {
+        for headers in [&[][..], &[("authorization", "Bearer wrong")], &[("authorization", "open")]]
+        {
             let reply = server.send(request(method, path, headers)).await;
             assert_eq!(reply.status, 401, "{method} {path}");
             assert_eq!(error(&reply)["code"], "invalid_api_key");
-            assert!(
-                reply.headers["www-authenticate"]
-                    .to_str()
-                    .unwrap()
-                    .starts_with("Bearer")
-            );
+            assert!(reply.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
         }
         let key = [("authorization", "Bearer open")];
         let reply = server.send(request(method, path, &key)).await;
@@ -82,24 +71,14 @@ async fn a_preflight_needs_no_key() {
     let headers = [
         ("origin", "https://app.example"),
         ("access-control-request-method", "POST"),
-        (
-            "access-control-request-headers",
-            "authorization,content-type,x-stainless-os",
-        ),
+        ("access-control-request-headers", "authorization,content-type,x-stainless-os"),
     ];
     let reply = server.send(request("OPTIONS", CHAT, &headers)).await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.headers["access-control-allow-origin"], "*");
-    let allowed = reply.headers["access-control-allow-headers"]
-        .to_str()
-        .unwrap();
+    let allowed = reply.headers["access-control-allow-headers"].to_str().unwrap();
     assert!(allowed.contains("authorization") && allowed.contains("x-stainless-os"));
-    assert!(
-        reply.headers["access-control-allow-methods"]
-            .to_str()
-            .unwrap()
-            .contains("POST")
-    );
+    assert!(reply.headers["access-control-allow-methods"].to_str().unwrap().contains("POST"));
 }
 
 #[tokio::test]
@@ -121,16 +100,11 @@ async fn errors_carry_the_headers_of_cors() {
 
 #[tokio::test]
 async fn origins_can_be_limited() {
-    let server = Server::with(Options {
-        origins: vec!["https://app.example"],
-        ..Options::default()
-    });
+    let server =
+        Server::with(Options { origins: vec!["https://app.example"], ..Options::default() });
     let from = |origin| request("GET", "/version", &[("origin", origin)]);
     let reply = server.send(from("https://app.example")).await;
-    assert_eq!(
-        reply.headers["access-control-allow-origin"],
-        "https://app.example"
-    );
+    assert_eq!(reply.headers["access-control-allow-origin"], "https://app.example");
     let reply = server.send(from("https://other.example")).await;
     assert!(!reply.headers.contains_key("access-control-allow-origin"));
 }
@@ -171,10 +145,7 @@ async fn addresses_and_methods_that_do_not_exist() {
 
 #[tokio::test]
 async fn bodies_must_be_json_of_bounded_length() {
-    let server = Server::with(Options {
-        max_body_bytes: 100,
-        ..Options::default()
-    });
+    let server = Server::with(Options { max_body_bytes: 100, ..Options::default() });
     let body = json!({ "model": "echo", "prompt": "x" }).to_string();
     for (kind, status) in [
         (Some("text/plain"), 415),
@@ -188,9 +159,7 @@ async fn bodies_must_be_json_of_bounded_length() {
         if let Some(kind) = kind {
             request = request.header("content-type", kind);
         }
-        let reply = server
-            .send(request.body(Body::from(body.clone())).unwrap())
-            .await;
+        let reply = server.send(request.body(Body::from(body.clone())).unwrap()).await;
         assert_eq!(reply.status, status, "{kind:?}");
     }
     let long = json!({ "model": "echo", "prompt": "x".repeat(100) });
@@ -214,10 +183,7 @@ async fn bodies_of_several_megabytes_are_fine() {
     assert_eq!(reply.status, 400);
     let error = error(&reply);
     assert_eq!(error["code"], "context_length_exceeded");
-    assert!(
-        error["message"].as_str().unwrap().contains("8388611"),
-        "{error}"
-    );
+    assert!(error["message"].as_str().unwrap().contains("8388611"), "{error}");
 }
 
 #[tokio::test]
@@ -225,16 +191,8 @@ async fn models_are_listed_under_all_their_names() {
     let server = Server::start();
     let list = server.get("/v1/models").await.ok();
     assert_eq!(list["object"], "list");
-    let ids: Vec<_> = list["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|card| &card["id"])
-        .collect();
-    assert_eq!(
-        ids,
-        ["echo", "org/echo-1", "sines", "multilingual-e5-large"]
-    );
+    let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|card| &card["id"]).collect();
+    assert_eq!(ids, ["echo", "org/echo-1", "sines", "multilingual-e5-large"]);
     let card = server.get("/v1/models/org/echo-1").await.ok();
     let expected = json!({ "id": "org/echo-1", "object": "model", "created": 1_700_000_000,
                            "owned_by": "folio", "root": "echo", "parent": null,
@@ -250,10 +208,7 @@ async fn models_are_listed_under_all_their_names() {
 
 #[tokio::test]
 async fn a_full_queue_says_when_to_come_back() {
-    let server = Server::with(Options {
-        max_queued_requests: 2,
-        ..Options::default()
-    });
+    let server = Server::with(Options { max_queued_requests: 2, ..Options::default() });
     server.pace.hold();
     let body = json!({ "model": "echo", "messages": "forever", "n": 2 });
     let mut first = Box::pin(server.post(CHAT, &body));
@@ -272,11 +227,7 @@ async fn a_full_queue_says_when_to_come_back() {
     let reply = server.post(CHAT, &body).await;
     assert_eq!(reply.status, 429, "{}", reply.text());
     assert_eq!(error(&reply)["type"], "rate_limit_error");
-    let seconds: u32 = reply.headers["retry-after"]
-        .to_str()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let seconds: u32 = reply.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!(seconds >= 1);
     server.pace.release();
     first.await.ok();
@@ -321,12 +272,7 @@ async fn metrics_have_the_names_that_dashboards_know() {
     server.wait_for_idle().await;
     let reply = server.get("/metrics").await;
     let headers: &HeaderMap = &reply.headers;
-    assert!(
-        headers["content-type"]
-            .to_str()
-            .unwrap()
-            .starts_with("text/plain; version=0.0.4")
-    );
+    assert!(headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
     let text = reply.text();
     let echo = r#"{model_name="echo"}"#;
     for (name, value) in [

@@ -24,15 +24,10 @@ fn with(mut body: Value, more: Value) -> Value {
 
 /// Text of a stream's choice, which must come in order: role, content, finish.
 fn streamed(chunks: &[Value], index: u64) -> (String, String) {
-    let choices = chunks
-        .iter()
-        .flat_map(|chunk| chunk["choices"].as_array().unwrap());
+    let choices = chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap());
     let mut choices = choices.filter(|choice| choice["index"] == index);
     let first = choices.next().expect("a role chunk");
-    assert_eq!(
-        first["delta"],
-        json!({ "role": "assistant", "content": "" })
-    );
+    assert_eq!(first["delta"], json!({ "role": "assistant", "content": "" }));
     let mut text = String::new();
     let mut finish = None;
     for choice in choices {
@@ -51,10 +46,7 @@ fn streamed(chunks: &[Value], index: u64) -> (String, String) {
 
 fn content(reply: &Reply) -> String {
     let answer = reply.ok();
-    answer["choices"][0]["message"]["content"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -85,10 +77,7 @@ async fn messages_may_be_a_string() {
     for (messages, expected) in [
         ("Hello there", "Hello there"),
         ("[1] is a footnote", "[1] is a footnote"),
-        (
-            r#"[{"role":"system","content":"x"},{"role":"user","content":"y"}]"#,
-            "y",
-        ),
+        (r#"[{"role":"system","content":"x"},{"role":"user","content":"y"}]"#, "y"),
     ] {
         let body = json!({ "model": "echo", "messages": messages });
         assert_eq!(content(&server.post(CHAT, &body).await), expected);
@@ -114,12 +103,8 @@ async fn roles_and_parts_reach_the_template() {
 #[tokio::test]
 async fn a_stream_says_what_a_plain_answer_says() {
     let server = Server::start();
-    for text in [
-        "Hi!",
-        "日本語とemoji 👩‍👩‍👧 → ok",
-        "a\u{0}b\n\n",
-        "data: x\n\ndata: y",
-    ] {
+    for text in ["Hi!", "日本語とemoji 👩‍👩‍👧 → ok", "a\u{0}b\n\n", "data: x\n\ndata: y"]
+    {
         let plain = server.post(CHAT, &say(text)).await;
         assert_eq!(content(&plain), text);
         let body = with(say(text), json!({ "stream": true }));
@@ -130,10 +115,7 @@ async fn a_stream_says_what_a_plain_answer_says() {
             assert_eq!(chunk["id"], chunks[0]["id"]);
             assert_eq!(chunk["system_fingerprint"], "fp_test");
             assert!(chunk.get("usage").is_none());
-            assert!(
-                !chunk.to_string().contains('\u{fffd}'),
-                "a split character: {chunk}"
-            );
+            assert!(!chunk.to_string().contains('\u{fffd}'), "a split character: {chunk}");
         }
     }
 }
@@ -145,32 +127,15 @@ async fn random_bytes_stream_as_they_decode_whole() {
         let body = with(say("bytes:300"), json!({ "seed": seed, "n": 3 }));
         let plain = server.post(CHAT, &body).await.ok();
         let again = server.post(CHAT, &body).await.ok();
-        assert_eq!(
-            plain["choices"], again["choices"],
-            "seed {seed} is not reproducible"
-        );
-        let chunks = server
-            .post(CHAT, &with(body, json!({ "stream": true })))
-            .await
-            .chunks();
+        assert_eq!(plain["choices"], again["choices"], "seed {seed} is not reproducible");
+        let chunks = server.post(CHAT, &with(body, json!({ "stream": true }))).await.chunks();
         let mut texts = Vec::new();
         for index in 0..3 {
-            let text = plain["choices"][index as usize]["message"]["content"]
-                .as_str()
-                .unwrap();
-            assert_eq!(
-                streamed(&chunks, index).0,
-                text,
-                "seed {seed} choice {index}"
-            );
-            let bytes: Vec<u8> = (0..300)
-                .map(|at| fake::random_byte(seed as u64, index as u32, at) as u8)
-                .collect();
-            assert_eq!(
-                text,
-                String::from_utf8_lossy(&bytes),
-                "seed {seed} choice {index}"
-            );
+            let text = plain["choices"][index as usize]["message"]["content"].as_str().unwrap();
+            assert_eq!(streamed(&chunks, index).0, text, "seed {seed} choice {index}");
+            let bytes: Vec<u8> =
+                (0..300).map(|at| fake::random_byte(seed as u64, index as u32, at) as u8).collect();
+            assert_eq!(text, String::from_utf8_lossy(&bytes), "seed {seed} choice {index}");
             texts.push(text.to_owned());
         }
         assert!(texts[0] != texts[1] && texts[1] != texts[2]);
@@ -193,12 +158,8 @@ async fn prompts_are_counted_once_whatever_n() {
     let answer = server.post(CHAT, &body).await.ok();
     assert_eq!(answer["usage"]["prompt_tokens"], 6);
     assert_eq!(answer["usage"]["completion_tokens"], 16);
-    let indices: Vec<_> = answer["choices"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| &c["index"])
-        .collect();
+    let indices: Vec<_> =
+        answer["choices"].as_array().unwrap().iter().map(|c| &c["index"]).collect();
     assert_eq!(indices, [0, 1, 2, 3]);
 }
 
@@ -226,10 +187,7 @@ async fn a_repeated_prompt_reports_cached_tokens() {
     let first = server.post(CHAT, &say(&text)).await.ok();
     assert_eq!(first["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
     let second = server.post(CHAT, &say(&text)).await.ok();
-    assert_eq!(
-        second["usage"]["prompt_tokens_details"]["cached_tokens"],
-        96
-    );
+    assert_eq!(second["usage"]["prompt_tokens_details"]["cached_tokens"], 96);
     let salted = with(say(&text), json!({ "cache_salt": "mine" }));
     let third = server.post(CHAT, &salted).await.ok();
     assert_eq!(third["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
@@ -255,10 +213,7 @@ async fn stop_strings_end_a_choice_and_are_never_sent() {
         assert_eq!(choice["message"]["content"], text, "{body}");
         assert_eq!(choice["finish_reason"], "stop", "{body}");
         assert_eq!(answer["usage"]["completion_tokens"], num_tokens, "{body}");
-        let chunks = server
-            .post(CHAT, &with(body, json!({ "stream": true })))
-            .await
-            .chunks();
+        let chunks = server.post(CHAT, &with(body, json!({ "stream": true }))).await.chunks();
         assert_eq!(streamed(&chunks, 0), (text.to_owned(), "stop".to_owned()));
     }
     server.wait_for_idle().await;
@@ -336,17 +291,11 @@ async fn logprobs_come_for_every_token_also_for_those_held_back() {
         assert_eq!(entry["logprob"].as_f64().unwrap() as f32, expected.logprob);
         let top = entry["top_logprobs"].as_array().unwrap();
         assert_eq!(top.len(), 2);
-        assert_eq!(
-            top[1]["logprob"].as_f64().unwrap() as f32,
-            expected.top[1].1
-        );
+        assert_eq!(top[1]["logprob"].as_f64().unwrap() as f32, expected.top[1].1);
     }
     assert_eq!(entries[0]["token"], "\u{fffd}");
     assert_eq!(entries[bytes.len() - 1]["token"], "!");
-    let chunks = server
-        .post(CHAT, &with(body, json!({ "stream": true })))
-        .await
-        .chunks();
+    let chunks = server.post(CHAT, &with(body, json!({ "stream": true }))).await.chunks();
     let streamed: Vec<&Value> = chunks
         .iter()
         .filter_map(|chunk| chunk["choices"][0]["logprobs"]["content"].as_array())
@@ -366,10 +315,7 @@ async fn a_failure_in_the_engine_is_an_error_not_an_answer() {
     let error: Value = serde_json::from_str(&events[1]).unwrap();
     assert_eq!(error["error"]["message"], "the numbers are not finite");
     assert_eq!(events[2..], ["[DONE]"]);
-    assert_eq!(
-        content(&server.post(CHAT, &say("still here")).await),
-        "still here"
-    );
+    assert_eq!(content(&server.post(CHAT, &say("still here")).await), "still here");
 }
 
 #[tokio::test]
@@ -377,8 +323,5 @@ async fn without_max_tokens_the_context_is_the_limit() {
     let server = Server::start();
     let answer = server.post(CHAT, &say("forever")).await.ok();
     assert_eq!(answer["choices"][0]["finish_reason"], "length");
-    assert_eq!(
-        answer["usage"]["total_tokens"],
-        crate::support::MAX_CHAT_LEN
-    );
+    assert_eq!(answer["usage"]["total_tokens"], crate::support::MAX_CHAT_LEN);
 }

@@ -41,17 +41,9 @@ async fn all_four_shapes_keep_their_order() {
     let of_tokens = |ids: &[u32]| bits(&fake::embedding(ids));
     for (shape, expected, num_tokens) in [
         (json!("one"), vec![of_text("one")], 5),
-        (
-            json!(["b", "aa", "b"]),
-            vec![of_text("b"), of_text("aa"), of_text("b")],
-            10,
-        ),
+        (json!(["b", "aa", "b"]), vec![of_text("b"), of_text("aa"), of_text("b")], 10),
         (json!([5, 6, 7]), vec![of_tokens(&[5, 6, 7])], 3),
-        (
-            json!([[5], [6, 7]]),
-            vec![of_tokens(&[5]), of_tokens(&[6, 7])],
-            3,
-        ),
+        (json!([[5], [6, 7]]), vec![of_tokens(&[5]), of_tokens(&[6, 7])], 3),
     ] {
         let answer = server.post(EMBEDDINGS, &input(shape)).await.ok();
         assert_eq!(vectors(&answer), expected);
@@ -65,14 +57,10 @@ async fn all_four_shapes_keep_their_order() {
 #[tokio::test]
 async fn a_full_batch_of_mixed_lengths_comes_back_in_order() {
     let server = Server::start();
-    let texts: Vec<String> = (0..2048)
-        .map(|at| format!("{at} {}", "x".repeat(at * 37 % 500)))
-        .collect();
+    let texts: Vec<String> =
+        (0..2048).map(|at| format!("{at} {}", "x".repeat(at * 37 % 500))).collect();
     let answer = server.post(EMBEDDINGS, &input(json!(texts))).await.ok();
-    let expected: Vec<_> = texts
-        .iter()
-        .map(|t| bits(&fake::embedding(&tokens(t))))
-        .collect();
+    let expected: Vec<_> = texts.iter().map(|t| bits(&fake::embedding(&tokens(t)))).collect();
     assert_eq!(vectors(&answer), expected);
 }
 
@@ -82,19 +70,10 @@ async fn base64_is_exact() {
     let mut body = input(json!(["one", "two"]));
     body["encoding_format"] = "base64".into();
     let answer = server.post(EMBEDDINGS, &body).await.ok();
-    for (item, text) in answer["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .zip(["one", "two"])
-    {
-        let bytes = STANDARD
-            .decode(item["embedding"].as_str().unwrap())
-            .unwrap();
-        let expected: Vec<u8> = fake::embedding(&tokens(text))
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
+    for (item, text) in answer["data"].as_array().unwrap().iter().zip(["one", "two"]) {
+        let bytes = STANDARD.decode(item["embedding"].as_str().unwrap()).unwrap();
+        let expected: Vec<u8> =
+            fake::embedding(&tokens(text)).iter().flat_map(|value| value.to_le_bytes()).collect();
         assert_eq!(bytes, expected);
     }
 }
@@ -105,15 +84,10 @@ async fn the_longest_text_fits_and_one_more_token_does_not() {
     let longest = "x".repeat(510);
     let answer = server.post(EMBEDDINGS, &input(json!(longest))).await.ok();
     assert_eq!(answer["usage"]["prompt_tokens"], 512);
-    let reply = server
-        .post(EMBEDDINGS, &input(json!(format!("{longest}x"))))
-        .await;
+    let reply = server.post(EMBEDDINGS, &input(json!(format!("{longest}x")))).await;
     assert_eq!(reply.status, 400);
     let message = reply.json()["error"]["message"].to_string();
-    assert!(
-        message.contains("513") && message.contains("512"),
-        "{message}"
-    );
+    assert!(message.contains("513") && message.contains("512"), "{message}");
 }
 
 #[tokio::test]
@@ -128,15 +102,9 @@ async fn the_models_own_dimensions_may_be_asked_for() {
 
 #[tokio::test]
 async fn more_texts_than_the_queue_holds_are_refused_for_good() {
-    let server = Server::with(Options {
-        max_queued_requests: 3,
-        ..Options::default()
-    });
+    let server = Server::with(Options { max_queued_requests: 3, ..Options::default() });
     let reply = server.post(EMBEDDINGS, &input(json!(vec!["x"; 4]))).await;
     assert_eq!(reply.status, 400);
     assert_eq!(reply.json()["error"]["param"], "input");
-    server
-        .post(EMBEDDINGS, &input(json!(vec!["x"; 3])))
-        .await
-        .ok();
+    server.post(EMBEDDINGS, &input(json!(vec!["x"; 3]))).await.ok();
 }

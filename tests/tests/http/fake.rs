@@ -19,14 +19,8 @@ use serde_json::{Value, json};
 /// The decoder.
 pub const CHAT: ModelId = ModelId(0);
 /// Tokens of the decoder: 256 bytes, then these.
-pub const SPECIAL: [&str; 6] = [
-    "<|end|>",
-    "<|system|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|tool|>",
-    "<|developer|>",
-];
+pub const SPECIAL: [&str; 6] =
+    ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|developer|>"];
 /// Ends a message.
 pub const END: TokenId = 256;
 const USER: TokenId = 258;
@@ -76,11 +70,7 @@ impl Pace {
     fn wait(&self) {
         let mut steps = self.0.0.lock().unwrap();
         steps.is_waiting = true;
-        let mut steps = self
-            .0
-            .1
-            .wait_while(steps, |steps| steps.num_allowed == Some(0))
-            .unwrap();
+        let mut steps = self.0.1.wait_while(steps, |steps| steps.num_allowed == Some(0)).unwrap();
         steps.is_waiting = false;
         if let Some(left) = &mut steps.num_allowed {
             *left -= 1;
@@ -111,10 +101,7 @@ impl Executor for FakeExecutor {
                 (true, _) => SeqResult::Embedding(embedding(sequences.get(seq.id).tokens())),
             })
             .collect();
-        self.output = Some(StepOutput {
-            results,
-            device_time: Nanos(1),
-        });
+        self.output = Some(StepOutput { results, device_time: Nanos(1) });
         Ok(())
     }
 
@@ -174,10 +161,7 @@ pub fn logprobs_of(id: TokenId, num: u32) -> TokenLogprobs {
     let logprob = |id: TokenId| -0.5 - id as f32 / 64.0;
     TokenLogprobs {
         logprob: logprob(id),
-        top: (0..num)
-            .map(|rank| (id + rank) % VOCAB_SIZE)
-            .map(|id| (id, logprob(id)))
-            .collect(),
+        top: (0..num).map(|rank| (id + rank) % VOCAB_SIZE).map(|id| (id, logprob(id))).collect(),
     }
 }
 
@@ -185,9 +169,7 @@ pub fn logprobs_of(id: TokenId, num: u32) -> TokenLogprobs {
 pub fn embedding(tokens: &[TokenId]) -> Vec<f32> {
     let value = |at: u32| -> f32 {
         let terms = tokens.iter().zip(1u32..);
-        terms
-            .map(|(&id, place)| ((id * (at + 1) + place) as f32).sin())
-            .sum()
+        terms.map(|(&id, place)| ((id * (at + 1) + place) as f32).sin()).sum()
     };
     let values: Vec<f32> = (0..HIDDEN_SIZE).map(value).collect();
     let norm = values.iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -222,9 +204,8 @@ pub fn embedding_file(name: &str) -> Option<Vec<u8>> {
 }
 
 fn tokenizer(special: &[&str], post_processor: Value) -> Vec<u8> {
-    let vocab: serde_json::Map<String, Value> = (0..=255u8)
-        .map(|byte| (byte_char(byte).to_string(), u32::from(byte).into()))
-        .collect();
+    let vocab: serde_json::Map<String, Value> =
+        (0..=255u8).map(|byte| (byte_char(byte).to_string(), u32::from(byte).into())).collect();
     let added: Vec<Value> = special
         .iter()
         .zip(256..)

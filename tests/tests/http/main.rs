@@ -9,5 +9,6 @@ mod completions;
 mod embeddings;
 mod errors;
 mod fake;
+mod fields;
 mod support;
 mod tcp;

@@ -94,10 +94,7 @@ impl Reply {
 }
 
 pub fn events_in(text: &str) -> Vec<String> {
-    text.split("\n\n")
-        .filter_map(|event| event.strip_prefix("data: "))
-        .map(str::to_owned)
-        .collect()
+    text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
 }
 
 impl Server {
@@ -140,11 +137,7 @@ impl Server {
             num_readers: 2,
         };
         let app = Arc::new(App::new(service, ApiKeys::new(options.keys), settings));
-        Self {
-            router: router(Arc::clone(&app)),
-            app,
-            pace,
-        }
+        Self { router: router(Arc::clone(&app)), app, pace }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Reply {
@@ -158,8 +151,7 @@ impl Server {
     }
 
     pub async fn get(&self, path: &str) -> Reply {
-        self.send(Request::get(path).body(Body::empty()).unwrap())
-            .await
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
@@ -168,8 +160,7 @@ impl Server {
 
     pub async fn post_text(&self, path: &str, body: &str) -> Reply {
         let request = Request::post(path).header("content-type", "application/json");
-        self.send(request.body(Body::from(body.to_owned())).unwrap())
-            .await
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
     }
 
     pub fn gauges(&self) -> Gauges {
@@ -213,11 +204,7 @@ pub async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 fn limits(kind: ModelKind, max_model_len: u32) -> ModelLimits {
-    ModelLimits {
-        kind,
-        max_model_len,
-        vocab_size: VOCAB_SIZE,
-    }
+    ModelLimits { kind, max_model_len, vocab_size: VOCAB_SIZE }
 }
 
 fn models() -> Models {

@@ -43,11 +43,8 @@ async fn read(stream: &mut TcpStream) -> (u16, String) {
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let body = &bytes[end + 4..];
-    let body = if head.contains("transfer-encoding: chunked") {
-        unchunked(body)
-    } else {
-        body.to_vec()
-    };
+    let body =
+        if head.contains("transfer-encoding: chunked") { unchunked(body) } else { body.to_vec() };
     (status, String::from_utf8(body).unwrap())
 }
 
@@ -187,10 +184,7 @@ async fn a_client_that_leaves_a_plain_request_stops_it_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_slowly_slows_nobody_and_loses_nothing() {
-    let server = Server::with(Options {
-        num_blocks: 2 * 1024 + 1,
-        ..Options::default()
-    });
+    let server = Server::with(Options { num_blocks: 2 * 1024 + 1, ..Options::default() });
     let address = listen(&server).await;
     // More than sockets buffer: some hundred bytes for each token.
     let body = json!({ "model": "echo", "messages": "forever", "n": 8, "stream": true,
