@@ -121,11 +121,7 @@ impl ChoiceReader {
         self.num_tokens += 1;
         self.piece.num_tokens += 1;
         if let Some(logprobs) = token.logprobs {
-            self.piece.tokens.push(TextToken {
-                id: token.id,
-                logprobs,
-                offset: self.num_chars,
-            });
+            self.piece.tokens.push(TextToken { id: token.id, logprobs, offset: self.num_chars });
         }
         let ends_sequence = self.end_of_sequence == EndOfSequence::Stops
             && self.model.end_tokens.contains(&token.id);
@@ -180,10 +176,7 @@ impl ChoiceReader {
 
     fn take_piece(&mut self) -> Piece {
         let piece = std::mem::take(&mut self.piece);
-        Piece {
-            index: self.index,
-            ..piece
-        }
+        Piece { index: self.index, ..piece }
     }
 }
 

@@ -112,19 +112,10 @@ impl Job {
             .engine
             .submit(self.requests)
             .map_err(|refusal| ApiError::from_refusal(&refusal, first(&self.paths)))?;
-        let readers = self
-            .receivers
-            .into_iter()
-            .enumerate()
-            .map(|(index, receiver)| {
-                ChoiceReader::new(&self.model, &self.generation, index as u32, receiver)
-            });
-        Ok(Running::new(
-            service,
-            Arc::clone(&self.model),
-            readers.collect(),
-            &prompt_lens,
-        ))
+        let readers = self.receivers.into_iter().enumerate().map(|(index, receiver)| {
+            ChoiceReader::new(&self.model, &self.generation, index as u32, receiver)
+        });
+        Ok(Running::new(service, Arc::clone(&self.model), readers.collect(), &prompt_lens))
     }
 }
 
@@ -141,11 +132,8 @@ fn room_after(service: &Service, model: &ServedModel, prompt: &Prompt) -> Result
     match u64::from(total).checked_sub(len) {
         Some(room) if room > 0 => Ok(room as u32),
         _ => {
-            let what = if cache < context {
-                "the KV cache holds"
-            } else {
-                "the model's context is"
-            };
+            let what =
+                if cache < context { "the KV cache holds" } else { "the model's context is" };
             let path = &prompt.path;
             let message = format!(
                 "{path} has {len} tokens and {what} {total}: nothing is left for the answer"

@@ -56,10 +56,7 @@ impl Running {
         for &len in prompt_lens {
             meters.count_prompt(len);
         }
-        let prompt = |&num_tokens| PromptUse {
-            num_tokens,
-            num_cached: None,
-        };
+        let prompt = |&num_tokens| PromptUse { num_tokens, num_cached: None };
         Self {
             service: Arc::clone(service),
             model,
@@ -109,11 +106,7 @@ impl Running {
             .into_iter()
             .map(|(text, tokens, finish)| {
                 let end = finish.ok_or_else(ApiError::engine_stopped)?;
-                Ok(Finished {
-                    text,
-                    tokens,
-                    reason: end.reason,
-                })
+                Ok(Finished { text, tokens, reason: end.reason })
             })
             .collect()
     }
@@ -124,9 +117,7 @@ impl Running {
         let num_tokens = self.num_tokens.iter();
         let completion_tokens = num_tokens.map(|&num| u64::from(num)).sum();
         let cached = self.prompts.iter();
-        let cached_tokens = cached
-            .map(|prompt| u64::from(prompt.num_cached.unwrap_or(0)))
-            .sum();
+        let cached_tokens = cached.map(|prompt| u64::from(prompt.num_cached.unwrap_or(0))).sum();
         Usage {
             prompt_tokens,
             completion_tokens,

@@ -85,12 +85,7 @@ struct ChoiceMeter {
 impl ChoiceMeter {
     /// A choice that was submitted at `submitted`.
     fn start(submitted: Nanos) -> Self {
-        Self {
-            submitted,
-            first_token: None,
-            last_token: submitted,
-            num_tokens: 0,
-        }
+        Self { submitted, first_token: None, last_token: submitted, num_tokens: 0 }
     }
 
     /// Tokens were read at `now`, all at once.
@@ -125,11 +120,7 @@ impl ChoiceMeter {
             Outcome::Error => "error",
         };
         if !matches!(outcome, Outcome::Embedded(..)) {
-            observe(
-                &metrics.generation_tokens,
-                model,
-                f64::from(self.num_tokens),
-            );
+            observe(&metrics.generation_tokens, model, f64::from(self.num_tokens));
         }
         metrics.success.with_label_values(&[model, reason]).inc();
     }

@@ -23,16 +23,8 @@ pub(super) fn families(
             "Sequences that take part in steps.",
             f64::from(gauges.num_running),
         ),
-        gauge(
-            "vllm:num_requests_waiting",
-            "Sequences that wait.",
-            f64::from(gauges.num_waiting),
-        ),
-        gauge(
-            "vllm:kv_cache_usage_perc",
-            "Share of the KV blocks in use; 1 is all.",
-            usage,
-        ),
+        gauge("vllm:num_requests_waiting", "Sequences that wait.", f64::from(gauges.num_waiting)),
+        gauge("vllm:kv_cache_usage_perc", "Share of the KV blocks in use; 1 is all.", usage),
         counter(
             "vllm:num_preemptions_total",
             "Sequences that lost their blocks.",
@@ -104,11 +96,7 @@ fn cache_config(config: &EngineConfig, model: &str) -> MetricFamily {
         pair("num_gpu_blocks", &blocks.to_string()),
     ];
     let help = "Settings of the KV cache.";
-    family(
-        "vllm:cache_config_info",
-        help,
-        vec![gauge_metric(labels, 1.0)],
-    )
+    family("vllm:cache_config_info", help, vec![gauge_metric(labels, 1.0)])
 }
 
 fn family(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {

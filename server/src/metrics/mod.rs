@@ -63,10 +63,7 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             register(&registry, HistogramVec::new(options, MODEL)?)
         };
-        let success = Opts::new(
-            "vllm:request_success_total",
-            "Choices that ended, by reason.",
-        );
+        let success = Opts::new("vllm:request_success_total", "Choices that ended, by reason.");
         Ok(Self {
             time_to_first_token: histogram(
                 "vllm:time_to_first_token_seconds",
@@ -117,11 +114,7 @@ impl Metrics {
         let mut text = Vec::new();
         let mut families = self.registry.gather();
         let snapshot = engine.metrics();
-        families.extend(engine::families(
-            &snapshot,
-            engine.config(),
-            &self.engine_label,
-        ));
+        families.extend(engine::families(&snapshot, engine.config(), &self.engine_label));
         TextEncoder::new().encode(&families, &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }

@@ -23,10 +23,7 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("prediction", &[]),
     ("prompt_cache_key", &[]),
     ("prompt_cache_options", &["{}"]),
-    (
-        "prompt_cache_retention",
-        &["\"in_memory\"", "\"in-memory\""],
-    ),
+    ("prompt_cache_retention", &["\"in_memory\"", "\"in-memory\""]),
     ("reasoning_effort", &["\"none\""]),
     ("response_format", &["{\"type\":\"text\"}"]),
     ("service_tier", &["\"auto\"", "\"default\""]),
@@ -58,22 +55,14 @@ impl ChatRequest {
         let mut fields = Fields::new("", body)?;
         let model = super::model(&mut fields)?;
         let messages = messages::read(fields.require("messages")?)?;
-        let template_arguments = fields
-            .object("chat_template_kwargs")?
-            .map(Fields::into_rest);
+        let template_arguments = fields.object("chat_template_kwargs")?.map(Fields::into_rest);
         let mut generation = generation::read(&mut fields)?;
         read_max_completion_tokens(&mut fields, &mut generation)?;
         generation.params.logprobs = read_logprobs(&mut fields)?;
         let reply = generation::read_reply(&mut fields)?;
         fields.refuse_unsupported(UNSUPPORTED)?;
         fields.finish()?;
-        Ok(Self {
-            model,
-            messages,
-            template_arguments,
-            generation,
-            reply,
-        })
+        Ok(Self { model, messages, template_arguments, generation, reply })
     }
 }
 
@@ -101,9 +90,8 @@ fn read_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     match (wanted, top) {
         (true, top) => Ok(Some(top.unwrap_or(0) as u32)),
         (false, None | Some(0)) => Ok(None),
-        (false, Some(_)) => Err(ApiError::invalid_value(
-            "top_logprobs",
-            "top_logprobs needs logprobs = true",
-        )),
+        (false, Some(_)) => {
+            Err(ApiError::invalid_value("top_logprobs", "top_logprobs needs logprobs = true"))
+        }
     }
 }

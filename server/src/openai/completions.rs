@@ -65,13 +65,7 @@ impl CompletionRequest {
         let reply = generation::read_reply(&mut fields)?;
         fields.refuse_unsupported(UNSUPPORTED)?;
         fields.finish()?;
-        Ok(Self {
-            model,
-            prompts,
-            echo,
-            generation,
-            reply,
-        })
+        Ok(Self { model, prompts, echo, generation, reply })
     }
 }
 

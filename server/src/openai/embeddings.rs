@@ -51,12 +51,6 @@ impl EmbeddingRequest {
         let dimensions = generation::count(&mut fields, "dimensions", 1)?;
         let queueing = generation::read_queueing(&mut fields)?;
         fields.finish()?;
-        Ok(Self {
-            model,
-            inputs,
-            encoding,
-            dimensions,
-            queueing,
-        })
+        Ok(Self { model, inputs, encoding, dimensions, queueing })
     }
 }

@@ -42,11 +42,7 @@ impl Fields {
 
     /// Path of the field `name` in the body.
     pub(super) fn path(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        }
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
     /// Takes a field; `None` when it is absent or null.
@@ -56,8 +52,7 @@ impl Fields {
 
     /// Takes a field that must be there.
     pub(super) fn require(&mut self, name: &str) -> Result<Value, ApiError> {
-        self.take(name)
-            .ok_or_else(|| ApiError::missing(self.path(name)))
+        self.take(name).ok_or_else(|| ApiError::missing(self.path(name)))
     }
 
     /// Takes a string.
@@ -101,9 +96,7 @@ impl Fields {
     /// Takes an object and its fields.
     pub(super) fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
         let path = self.path(name);
-        self.take(name)
-            .map(|value| Self::new(path, value))
-            .transpose()
+        self.take(name).map(|value| Self::new(path, value)).transpose()
     }
 
     /// The fields that are left, whatever they are.
@@ -155,10 +148,7 @@ pub(super) fn number_in(path: &str, value: &Value, range: Range) -> Result<f32, 
         return Err(ApiError::invalid_type(path, "a number", type_name(value)));
     };
     let out_of = |low: &str, max: f64| {
-        ApiError::invalid_value(
-            path,
-            format!("{path} = {number} must be {low} and at most {max}"),
-        )
+        ApiError::invalid_value(path, format!("{path} = {number} must be {low} and at most {max}"))
     };
     match range {
         Range::Closed(min, max) if !(min..=max).contains(&number) => {

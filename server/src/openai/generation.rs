@@ -116,11 +116,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
 pub(super) fn read_reply(fields: &mut Fields) -> Result<Reply, ApiError> {
     let streams = fields.boolean("stream")?.unwrap_or(false);
     let Some(mut options) = fields.object("stream_options")? else {
-        return Ok(if streams {
-            Reply::Stream(UsageChunk::Omitted)
-        } else {
-            Reply::Whole
-        });
+        return Ok(if streams { Reply::Stream(UsageChunk::Omitted) } else { Reply::Whole });
     };
     if !streams {
         let message = "stream_options needs stream = true";
@@ -132,11 +128,7 @@ pub(super) fn read_reply(fields: &mut Fields) -> Result<Reply, ApiError> {
         ("continuous_usage_stats", &["false"]),
     ])?;
     options.finish()?;
-    Ok(Reply::Stream(if usage {
-        UsageChunk::Sent
-    } else {
-        UsageChunk::Omitted
-    }))
+    Ok(Reply::Stream(if usage { UsageChunk::Sent } else { UsageChunk::Omitted }))
 }
 
 /// Takes `priority`, `user` (or its successor `safety_identifier`) and `cache_salt`.
@@ -181,9 +173,7 @@ fn read_penalties(fields: &mut Fields) -> Result<Penalties, ApiError> {
     let symmetric = Range::Closed(-2.0, 2.0);
     let repetition = fields.number("repetition_penalty", Range::Above(0.0, MAX_REPETITION))?;
     Ok(Penalties {
-        frequency: fields
-            .number("frequency_penalty", symmetric)?
-            .unwrap_or(0.0),
+        frequency: fields.number("frequency_penalty", symmetric)?.unwrap_or(0.0),
         presence: fields.number("presence_penalty", symmetric)?.unwrap_or(0.0),
         repetition: repetition.unwrap_or(1.0),
         logit_bias: read_logit_bias(fields)?,
@@ -268,7 +258,5 @@ fn limit(path: &str, len: usize, max: usize, what: &str) -> Result<(), ApiError>
 /// The first 128 bits of the SHA-256 of `text`.
 fn digest(text: &str) -> u128 {
     let hash = Sha256::digest(text.as_bytes());
-    hash.iter()
-        .take(16)
-        .fold(0, |value, &byte| (value << 8) | u128::from(byte))
+    hash.iter().take(16).fold(0, |value, &byte| (value << 8) | u128::from(byte))
 }

@@ -43,10 +43,7 @@ pub(super) fn read(name: &str, value: Value, max_items: usize) -> Result<Vec<Inp
         Some(_) => tokens,
     };
     if items.len() > max_items {
-        let message = format!(
-            "{name} has {} items, at most {max_items} are allowed",
-            items.len()
-        );
+        let message = format!("{name} has {} items, at most {max_items} are allowed", items.len());
         return Err(ApiError::invalid_value(name, message));
     }
     items
@@ -59,10 +56,7 @@ pub(super) fn read(name: &str, value: Value, max_items: usize) -> Result<Vec<Inp
 fn text(path: String, value: Value) -> Result<Input, ApiError> {
     match value {
         Value::String(text) if text.is_empty() => Err(empty(&path)),
-        Value::String(text) => Ok(Input {
-            path,
-            content: Content::Text(text),
-        }),
+        Value::String(text) => Ok(Input { path, content: Content::Text(text) }),
         other => {
             let expected = "a string like the items before it";
             Err(ApiError::invalid_type(path, expected, type_name(&other)))
@@ -83,10 +77,7 @@ fn tokens(path: String, value: Value) -> Result<Input, ApiError> {
         .enumerate()
         .map(|(index, id)| token_id(&format!("{path}[{index}]"), id))
         .collect::<Result<_, _>>()?;
-    Ok(Input {
-        path,
-        content: Content::Tokens(ids),
-    })
+    Ok(Input { path, content: Content::Tokens(ids) })
 }
 
 fn empty(path: &str) -> ApiError {
@@ -107,18 +98,12 @@ mod tests {
     fn all_four_shapes_are_read() {
         let contents = |value| {
             let inputs = read("input", value, 4).unwrap();
-            inputs
-                .into_iter()
-                .map(|input| input.content)
-                .collect::<Vec<_>>()
+            inputs.into_iter().map(|input| input.content).collect::<Vec<_>>()
         };
         let text = |text: &str| Content::Text(text.into());
         assert_eq!(contents(json!("a")), [text("a")]);
         assert_eq!(contents(json!(["a", "b"])), [text("a"), text("b")]);
-        assert_eq!(
-            contents(json!([1, 2, 3, 4, 5])),
-            [Content::Tokens(vec![1, 2, 3, 4, 5])]
-        );
+        assert_eq!(contents(json!([1, 2, 3, 4, 5])), [Content::Tokens(vec![1, 2, 3, 4, 5])]);
         let nested = [Content::Tokens(vec![1]), Content::Tokens(vec![2, 3])];
         assert_eq!(contents(json!([[1], [2, 3]])), nested);
     }

@@ -19,9 +19,7 @@ pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
         let param = (!path.is_empty()).then(|| path.to_owned());
         ApiError::malformed_json(param, &error.inner().to_string())
     })?;
-    reader
-        .end()
-        .map_err(|error| ApiError::malformed_json(None, &error.to_string()))?;
+    reader.end().map_err(|error| ApiError::malformed_json(None, &error.to_string()))?;
     Ok(value)
 }
 
@@ -73,9 +71,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("number out of range"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -120,10 +116,7 @@ mod tests {
             (r#"{"temperature": NaN}"#, "temperature"),
             (r#"{"temperature": 1e999}"#, "temperature"),
             (r#"{"temperature": -Infinity}"#, "temperature"),
-            (
-                r#"{"messages": [{}, {}, {"content": tru}]}"#,
-                "messages[2].content",
-            ),
+            (r#"{"messages": [{}, {}, {"content": tru}]}"#, "messages[2].content"),
         ];
         for (body, param) in cases {
             assert_eq!(error_of(body)["param"], param, "{body}");
@@ -134,34 +127,19 @@ mod tests {
     fn the_whole_body_must_be_one_value() {
         assert!(error_of("{} {}")["param"].is_null());
         assert!(error_of("")["param"].is_null());
-        assert!(
-            error_of("{\"a\": 1")["message"]
-                .as_str()
-                .unwrap()
-                .contains("EOF")
-        );
+        assert!(error_of("{\"a\": 1")["message"].as_str().unwrap().contains("EOF"));
     }
 
     #[test]
     fn a_key_given_twice_is_refused() {
         let error = error_of(r#"{"n": 1, "n": 2}"#);
-        assert!(
-            error["message"]
-                .as_str()
-                .unwrap()
-                .contains("\"n\" is given twice")
-        );
+        assert!(error["message"].as_str().unwrap().contains("\"n\" is given twice"));
     }
 
     #[test]
     fn nesting_is_bounded() {
         let deep = "[".repeat(100_000);
-        assert!(
-            error_of(&deep)["message"]
-                .as_str()
-                .unwrap()
-                .contains("recursion")
-        );
+        assert!(error_of(&deep)["message"].as_str().unwrap().contains("recursion"));
     }
 
     #[test]

@@ -10,12 +10,8 @@ use crate::error::ApiError;
 const ROLES: [&str; 5] = ["developer", "system", "user", "assistant", "tool"];
 
 /// Fields of a message that only other servers act on, with the values that ask for nothing.
-const UNSUPPORTED: &[(&str, &[&str])] = &[
-    ("annotations", &["[]"]),
-    ("audio", &[]),
-    ("function_call", &[]),
-    ("refusal", &[]),
-];
+const UNSUPPORTED: &[(&str, &[&str])] =
+    &[("annotations", &["[]"]), ("audio", &[]), ("function_call", &[]), ("refusal", &[])];
 
 /// Checks `messages` and returns the role objects, with no fields but those a template may read.
 pub(super) fn read(value: Value) -> Result<Vec<Value>, ApiError> {
@@ -24,11 +20,7 @@ pub(super) fn read(value: Value) -> Result<Vec<Value>, ApiError> {
         Value::Array(messages) => messages,
         other => {
             let expected = "an array of messages or a string";
-            return Err(ApiError::invalid_type(
-                "messages",
-                expected,
-                type_name(&other),
-            ));
+            return Err(ApiError::invalid_type("messages", expected, type_name(&other)));
         }
     };
     if messages.is_empty() {
@@ -103,9 +95,7 @@ fn read_message(mut fields: Fields) -> Result<Value, ApiError> {
 
 fn read_role(fields: &mut Fields) -> Result<String, ApiError> {
     let path = fields.path("role");
-    let role = fields
-        .string("role")?
-        .ok_or_else(|| ApiError::missing(path.clone()))?;
+    let role = fields.string("role")?.ok_or_else(|| ApiError::missing(path.clone()))?;
     if !ROLES.contains(&role.as_str()) {
         let message = format!("{path} = {role:?} must be one of {}", ROLES.join(", "));
         return Err(ApiError::invalid_value(path, message));
@@ -136,16 +126,12 @@ fn read_content(path: &str, content: Value) -> Result<Value, ApiError> {
 
 fn read_part(mut fields: Fields) -> Result<Value, ApiError> {
     let path = fields.path("type");
-    let kind = fields
-        .string("type")?
-        .ok_or_else(|| ApiError::missing(path.clone()))?;
+    let kind = fields.string("type")?.ok_or_else(|| ApiError::missing(path.clone()))?;
     if kind != "text" {
         let message = format!("{path} = {kind:?} is not supported by this server: send \"text\"");
         return Err(ApiError::unsupported(path, message));
     }
-    let text = fields
-        .string("text")?
-        .ok_or_else(|| ApiError::missing(fields.path("text")))?;
+    let text = fields.string("text")?.ok_or_else(|| ApiError::missing(fields.path("text")))?;
     fields.finish()?;
     Ok(json!({ "type": "text", "text": text }))
 }
@@ -167,21 +153,16 @@ fn read_tool_calls(path: &str, calls: Value) -> Result<Value, ApiError> {
 }
 
 fn read_tool_call(mut fields: Fields) -> Result<Value, ApiError> {
-    let id = fields
-        .string("id")?
-        .ok_or_else(|| ApiError::missing(fields.path("id")))?;
+    let id = fields.string("id")?.ok_or_else(|| ApiError::missing(fields.path("id")))?;
     if let Some(kind) = fields.string("type")?.filter(|kind| kind != "function") {
         let path = fields.path("type");
         let message =
             format!("{path} = {kind:?} is not supported by this server: send \"function\"");
         return Err(ApiError::unsupported(path, message));
     }
-    let mut function = fields
-        .object("function")?
-        .ok_or_else(|| ApiError::missing(fields.path("function")))?;
-    let name = function
-        .string("name")?
-        .ok_or_else(|| ApiError::missing(function.path("name")))?;
+    let mut function =
+        fields.object("function")?.ok_or_else(|| ApiError::missing(fields.path("function")))?;
+    let name = function.string("name")?.ok_or_else(|| ApiError::missing(function.path("name")))?;
     let arguments = function
         .string("arguments")?
         .ok_or_else(|| ApiError::missing(function.path("arguments")))?;

@@ -33,7 +33,5 @@ use fields::Fields;
 
 /// Takes the name of the model, which must be there.
 fn model(fields: &mut Fields) -> Result<String, ApiError> {
-    fields
-        .string("model")?
-        .ok_or_else(|| ApiError::missing("model"))
+    fields.string("model")?.ok_or_else(|| ApiError::missing("model"))
 }

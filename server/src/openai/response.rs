@@ -296,10 +296,8 @@ mod tests {
             panic!("asked for base64");
         };
         let bytes = STANDARD.decode(text).unwrap();
-        let decoded: Vec<u32> = bytes
-            .chunks(4)
-            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect();
+        let decoded: Vec<u32> =
+            bytes.chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let bits: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
         assert_eq!(decoded, bits);
         let json = serde_json::to_string(&Vector::encode(values, Encoding::Float)).unwrap();

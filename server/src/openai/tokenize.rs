@@ -90,11 +90,7 @@ impl TokenizeRequest {
             }
         };
         fields.finish()?;
-        Ok(Self {
-            model,
-            input,
-            return_token_strs,
-        })
+        Ok(Self { model, input, return_token_strs })
     }
 }
 
@@ -107,11 +103,7 @@ impl DetokenizeRequest {
             Value::Array(tokens) => tokens,
             other => {
                 let expected = "an array of token ids";
-                return Err(ApiError::invalid_type(
-                    "tokens",
-                    expected,
-                    type_name(&other),
-                ));
+                return Err(ApiError::invalid_type("tokens", expected, type_name(&other)));
             }
         };
         let tokens = tokens

@@ -58,9 +58,7 @@ pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Respo
 
 fn prepare(service: &Service, body: &[u8]) -> Result<Prepared, ApiError> {
     let request = ChatRequest::read(parse(body)?)?;
-    let model = service
-        .models
-        .find_kind(&request.model, ModelKind::Decoder)?;
+    let model = service.models.find_kind(&request.model, ModelKind::Decoder)?;
     let prompt = Prompt::chat(model, &request)?;
     let kind = match request.reply {
         Reply::Whole => HeaderKind::Chat,
@@ -92,11 +90,7 @@ async fn whole(
         .map(|(choice, index)| chat_choice(running.model(), logprobs, (index, choice)))
         .collect();
     let usage = running.usage();
-    let response = ChatResponse {
-        header,
-        choices,
-        usage,
-    };
+    let response = ChatResponse { header, choices, usage };
     drop(work);
     Ok(Json(response).into_response())
 }
@@ -108,11 +102,7 @@ fn chat_choice(
 ) -> ChatChoice {
     ChatChoice {
         index,
-        message: ChatMessage {
-            role: "assistant",
-            content: choice.text,
-            refusal: None,
-        },
+        message: ChatMessage { role: "assistant", content: choice.text, refusal: None },
         logprobs: chat_logprobs(model, logprobs, &choice.tokens),
         finish_reason: choice.reason,
     }
@@ -137,10 +127,8 @@ fn chat_logprobs(
             .map(|&(id, logprob)| describe(id, logprob))
             .collect(),
     };
-    (logprobs == Logprobs::Wanted).then(|| ChatLogprobs {
-        content: tokens.iter().map(entry).collect(),
-        refusal: None,
-    })
+    (logprobs == Logprobs::Wanted)
+        .then(|| ChatLogprobs { content: tokens.iter().map(entry).collect(), refusal: None })
 }
 
 /// Writes `chat.completion.chunk`s.
@@ -168,10 +156,7 @@ impl ChunkWriter for ChatWriter {
         for index in 0..self.num_choices {
             let choice = ChatChunkChoice {
                 index,
-                delta: Delta {
-                    role: Some("assistant"),
-                    content: Some(String::new()),
-                },
+                delta: Delta { role: Some("assistant"), content: Some(String::new()) },
                 logprobs: None,
                 finish_reason: None,
             };
@@ -184,10 +169,7 @@ impl ChunkWriter for ChatWriter {
         if !piece.text.is_empty() || !piece.tokens.is_empty() {
             let choice = ChatChunkChoice {
                 index,
-                delta: Delta {
-                    role: None,
-                    content: Some(piece.text),
-                },
+                delta: Delta { role: None, content: Some(piece.text) },
                 logprobs: chat_logprobs(&self.model, self.logprobs, &piece.tokens),
                 finish_reason: None,
             };

@@ -69,9 +69,7 @@ pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Respo
 
 fn prepare(service: &Service, body: &[u8]) -> Result<Prepared, ApiError> {
     let request = CompletionRequest::read(parse(body)?)?;
-    let model = service
-        .models
-        .find_kind(&request.model, ModelKind::Decoder)?;
+    let model = service.models.find_kind(&request.model, ModelKind::Decoder)?;
     let mut leads = Vec::new();
     let mut prompts = Vec::new();
     for input in request.prompts {
@@ -130,9 +128,7 @@ async fn whole(
 
 impl Shape {
     fn lead(&self, index: u32) -> &str {
-        self.leads
-            .get(index as usize / self.num_choices_per_prompt)
-            .map_or("", String::as_str)
+        self.leads.get(index as usize / self.num_choices_per_prompt).map_or("", String::as_str)
     }
 
     fn logprobs(&self, model: &ServedModel, tokens: &[TextToken]) -> Option<CompletionLogprobs> {
@@ -161,14 +157,11 @@ impl Shape {
 fn legacy_spelling(model: &ServedModel, id: TokenId) -> String {
     match String::from_utf8(model.text.tokenizer().token_bytes(id)) {
         Ok(text) => text,
-        Err(error) => error
-            .as_bytes()
-            .iter()
-            .fold("bytes:".to_owned(), |mut text, byte| {
-                // Writing to a string cannot fail.
-                let _ = write!(text, "\\x{byte:02x}");
-                text
-            }),
+        Err(error) => error.as_bytes().iter().fold("bytes:".to_owned(), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
+            text
+        }),
     }
 }
 

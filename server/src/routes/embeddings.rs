@@ -33,10 +33,7 @@ pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Respo
             object: "list",
             data: items(vectors, encoding),
             model: name,
-            usage: EmbeddingUsage {
-                prompt_tokens: num_tokens,
-                total_tokens: num_tokens,
-            },
+            usage: EmbeddingUsage { prompt_tokens: num_tokens, total_tokens: num_tokens },
         };
         Json(response).into_response()
     });

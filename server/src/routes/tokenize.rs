@@ -44,9 +44,7 @@ fn tokens_of(service: &Service, body: &[u8]) -> Result<TokenizeResponse, ApiErro
     Ok(TokenizeResponse {
         count: tokens.len(),
         max_model_len: model.limits.max_model_len,
-        token_strs: request
-            .return_token_strs
-            .then(|| tokens.iter().map(spelling).collect()),
+        token_strs: request.return_token_strs.then(|| tokens.iter().map(spelling).collect()),
         tokens,
     })
 }
@@ -57,10 +55,7 @@ fn encode(model: &ServedModel, input: &TokenizeInput) -> Result<Vec<TokenId>, Ap
             let tokens = model.text.tokenizer().encode(text, *special);
             tokens.map_err(|error| ApiError::from_text(&error, "prompt"))
         }
-        TokenizeInput::Messages {
-            messages,
-            generation_prompt,
-        } => {
+        TokenizeInput::Messages { messages, generation_prompt } => {
             let input = ChatInput {
                 messages,
                 tools: None,
@@ -81,8 +76,5 @@ fn text_of(service: &Service, body: &[u8]) -> Result<String, ApiError> {
     for (index, &id) in request.tokens.iter().enumerate() {
         model.check_token(|| format!("tokens[{index}]"), id)?;
     }
-    Ok(model
-        .text
-        .tokenizer()
-        .decode(&request.tokens, Skip::Nothing))
+    Ok(model.text.tokenizer().decode(&request.tokens, Skip::Nothing))
 }
