@@ -14,12 +14,12 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use folio::locate::HubCache;
 
-pub use size::Bytes;
+pub(crate) use size::Bytes;
 
 /// Serves chat and embeddings with continuous batching over one paged KV cache.
 #[derive(Debug, Parser)]
 #[command(name = "folio", version, about, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -31,7 +31,7 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve an OpenAI-compatible API over HTTP
     Serve(Box<ServeArgs>),
     /// Answer a prompt in the terminal
@@ -42,7 +42,7 @@ pub enum Command {
 
 /// `folio serve`.
 #[derive(Args, Debug)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// Address of the server.
     #[command(flatten)]
     pub http: HttpArgs,
@@ -57,7 +57,7 @@ pub struct ServeArgs {
 /// Address, keys and limits of the server.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Server")]
-pub struct HttpArgs {
+pub(crate) struct HttpArgs {
     /// Address to listen on: an IP address, or `localhost`. Without an API key only loopback
     /// addresses are allowed (but see --allow-unauthenticated)
     #[arg(long, env = "FOLIO_HOST", default_value = "127.0.0.1", value_parser = host)]
@@ -95,7 +95,7 @@ pub struct HttpArgs {
 /// Which models to load, and their names.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Models")]
-pub struct ModelArgs {
+pub(crate) struct ModelArgs {
     /// Model to load: a directory in Hugging Face layout, or the id of one in the local cache
     /// [default: the built-in folio-tiny and folio-tiny-e5]
     #[arg(long, env = "FOLIO_MODEL", value_name = "DIR|ID")]
@@ -135,7 +135,7 @@ pub struct ModelArgs {
 /// How models are computed and requests are scheduled.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Engine")]
-pub struct EngineArgs {
+pub(crate) struct EngineArgs {
     /// Where to compute
     #[arg(long, env = "FOLIO_DEVICE", value_enum, default_value_t = Device::Auto)]
     pub device: Device,
@@ -208,7 +208,7 @@ pub struct EngineArgs {
 
 /// `folio generate`.
 #[derive(Args, Debug)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     /// What to say to the model
     pub prompt: String,
 
@@ -242,7 +242,7 @@ pub struct GenerateArgs {
 
 /// `folio embed`.
 #[derive(Args, Debug)]
-pub struct EmbedArgs {
+pub(crate) struct EmbedArgs {
     /// Texts to embed [default: the lines of the standard input]
     pub texts: Vec<String>,
 
@@ -260,14 +260,14 @@ pub struct EmbedArgs {
 
 /// Number format of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
+pub(crate) enum Dtype {
     /// As they are stored.
     Auto,
 }
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Device {
+pub(crate) enum Device {
     /// The best that there is.
     Auto,
     /// The processor.
@@ -277,7 +277,7 @@ pub enum Device {
 impl Cli {
     /// Reads the command line, the environment and the file. What is wrong with them, and the
     /// answers to `--help` and `--version`, come as an error to be shown.
-    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+    pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let args: Vec<OsString> = args.into_iter().collect();
         let mut command = Self::command();
         if let Some(path) = file::path(command.clone(), &args) {
@@ -289,7 +289,7 @@ impl Cli {
 }
 
 /// Where the tools of the Hugging Face hub keep what they download.
-pub fn hub_cache() -> HubCache {
+pub(crate) fn hub_cache() -> HubCache {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     HubCache {
         hub_cache: variable("HF_HUB_CACHE"),

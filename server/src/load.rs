@@ -22,7 +22,7 @@ use crate::args::{EngineArgs, ModelArgs, hub_cache};
 use crate::progress::LoadProgress;
 
 /// A service that is ready, and what there is to say about it.
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// Computes requests.
     pub service: Service,
     /// The memory plan, in one line.
@@ -38,7 +38,7 @@ struct Source {
 }
 
 /// Loads the models and starts the engine.
-pub fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
+pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
     let sources = sources(models)?;
     let template = models.chat_template.as_deref().map(read_template);
     let template = template.transpose()?;
@@ -162,8 +162,8 @@ fn fingerprint(files: &ModelFiles, config: &ModelConfig) -> Result<String> {
     }
     hash.update(config.weights_bytes().to_le_bytes());
     let digest = hash.finalize();
-    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("fp_{hex}"))
+    let number = digest.iter().take(6).fold(0u64, |number, &byte| number << 8 | u64::from(byte));
+    Ok(format!("fp_{number:012x}"))
 }
 
 fn memory_options(engine: &EngineArgs) -> Result<MemoryOptions> {

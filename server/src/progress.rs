@@ -4,11 +4,11 @@ use folio_engine::exec::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar on the terminal; nothing if the standard error is none.
-pub struct LoadProgress(ProgressBar);
+pub(crate) struct LoadProgress(ProgressBar);
 
 impl LoadProgress {
     /// A bar that appears with the first progress.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         let style =
             ProgressStyle::with_template("{msg} [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}");
@@ -19,14 +19,14 @@ impl LoadProgress {
     }
 
     /// Moves the bar.
-    pub fn show(&self, progress: Progress<'_>) {
+    pub(crate) fn show(&self, progress: Progress<'_>) {
         self.0.set_length(progress.total_bytes);
         self.0.set_position(progress.loaded_bytes);
         self.0.set_message(format!("Loading {}", progress.model));
     }
 
     /// Takes the bar away.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.0.finish_and_clear();
     }
 }

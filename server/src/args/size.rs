@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 /// A number of bytes, written plain or with a unit: `1048576`, `512MiB`, `2GB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bytes(pub u64);
+pub(crate) struct Bytes(pub u64);
 
 const UNITS: [(&str, u64); 7] = [
     ("KiB", 1 << 10),

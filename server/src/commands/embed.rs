@@ -2,11 +2,11 @@
 
 use std::io::{BufRead, Write};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use folio::embed::EmbedJob;
-use folio::error::ApiError;
 use folio::openai::EmbeddingRequest;
 use folio_engine::types::ModelKind;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::args::EmbedArgs;
@@ -16,7 +16,7 @@ use crate::load::load;
 const MAX_LABEL_CHARS: usize = 32;
 
 /// Prints a vector for each text, or how similar the texts are.
-pub async fn run(args: EmbedArgs) -> Result<()> {
+pub(crate) async fn run(args: EmbedArgs) -> Result<()> {
     let texts = if args.texts.is_empty() {
         std::io::stdin().lock().lines().collect::<Result<_, _>>()?
     } else {
@@ -31,9 +31,9 @@ pub async fn run(args: EmbedArgs) -> Result<()> {
     let mut vectors = Vec::new();
     for texts in texts.chunks(EmbeddingRequest::MAX_INPUTS) {
         let body = json!({ "model": model.name(), "input": texts });
-        let request = EmbeddingRequest::read(body).map_err(readable)?;
-        let job = EmbedJob::new(&service, request).map_err(readable)?;
-        vectors.extend(job.run(&service).await.map_err(readable)?);
+        let request = EmbeddingRequest::read(body)?;
+        let job = EmbedJob::new(&service, request)?;
+        vectors.extend(job.run(&service).await?);
     }
     let output = std::io::stdout().lock();
     if args.similarity {
@@ -43,13 +43,16 @@ pub async fn run(args: EmbedArgs) -> Result<()> {
     }
 }
 
-fn readable(error: ApiError) -> anyhow::Error {
-    anyhow!("{}", error.message())
+/// One line of the output.
+#[derive(Serialize)]
+struct Line<'a> {
+    text: &'a str,
+    embedding: &'a [f32],
 }
 
 fn print_lines(mut output: impl Write, texts: &[String], vectors: &[Vec<f32>]) -> Result<()> {
     for (text, embedding) in texts.iter().zip(vectors) {
-        writeln!(output, "{}", json!({ "text": text, "embedding": embedding }))?;
+        writeln!(output, "{}", serde_json::to_string(&Line { text, embedding })?)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use folio::error::ApiError;
 use folio::generate::{Job, Prompt};
 use folio::openai::{ChatRequest, CompletionRequest};
@@ -16,7 +16,7 @@ use crate::args::GenerateArgs;
 use crate::load::load;
 
 /// Answers in the terminal, as the text comes.
-pub async fn run(args: GenerateArgs) -> Result<()> {
+pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
     let prompt_args = args.models;
     let engine = args.engine;
     let loaded = tokio::task::spawn_blocking(move || load(&prompt_args, &engine)).await??;
@@ -29,12 +29,12 @@ pub async fn run(args: GenerateArgs) -> Result<()> {
         temperature: args.temperature,
         top_p: args.top_p,
     };
-    let job = job(&service, &body).map_err(readable)?;
+    let job = job(&service, &body)?;
     let begin = Instant::now();
-    let mut running = job.start(&service).map_err(readable)?;
+    let mut running = job.start(&service)?;
     let mut output = std::io::stdout();
     while let Some(piece) = running.next().await {
-        let piece = piece.map_err(readable)?;
+        let piece = piece?;
         output.write_all(piece.text.as_bytes())?;
         output.flush()?;
     }
@@ -91,8 +91,4 @@ fn job(service: &Service, wish: &Wish) -> Result<Job, ApiError> {
         (Prompt::chat(model, &request)?, request.generation)
     };
     Job::new(service, Arc::clone(model), vec![prompt], generation)
-}
-
-fn readable(error: ApiError) -> anyhow::Error {
-    anyhow!("{}", error.message())
 }

@@ -1,5 +1,5 @@
 //! What the program can be told to do.
 
-pub mod embed;
-pub mod generate;
-pub mod serve;
+pub(crate) mod embed;
+pub(crate) mod generate;
+pub(crate) mod serve;

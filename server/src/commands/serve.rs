@@ -16,7 +16,7 @@ use crate::args::{HttpArgs, ServeArgs};
 use crate::load::{Loaded, load};
 
 /// Serves until a signal says stop: the first lets what runs finish, the second does not.
-pub async fn run(args: ServeArgs) -> Result<()> {
+pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let settings = settings(&args.http)?;
     let keys = ApiKeys::new(args.http.api_key.iter().map(String::as_str));
     check_exposure(&args.http, &keys)?;
@@ -37,7 +37,9 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     }
     app.lifecycle.drain();
     let num_active = app.lifecycle.num_active();
-    say(&format!("Stopping: {num_active} requests are finishing; a second signal stops at once"))?;
+    say(&format!(
+        "Stopping when all work is done (requests: {num_active}); a second signal stops at once"
+    ))?;
     tokio::select! {
         ended = &mut server => ended??,
         () = signals.next() => say("Stopped with requests unfinished")?,

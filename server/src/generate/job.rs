@@ -32,6 +32,7 @@ impl Job {
     ) -> Result<Self, ApiError> {
         service.check_priority(generation.queueing.priority)?;
         check_token_ids(&model, &generation)?;
+        check_num_choices(service, prompts.len(), generation.num_choices)?;
         let mut job = Self {
             model,
             generation: Arc::new(generation),
@@ -141,6 +142,18 @@ fn room_after(service: &Service, model: &ServedModel, prompt: &Prompt) -> Result
             Err(ApiError::context_length(path, message))
         }
     }
+}
+
+/// A job whose choices could never wait together must not be told to come back.
+fn check_num_choices(service: &Service, num_prompts: usize, n: u32) -> Result<(), ApiError> {
+    let limit = service.engine.config().max_queued_requests;
+    if num_prompts as u64 * u64::from(n) <= u64::from(limit) {
+        return Ok(());
+    }
+    let message = format!(
+        "{num_prompts} prompts with n = {n} choices each: this server queues at most {limit}"
+    );
+    Err(ApiError::invalid_value("n", message))
 }
 
 fn check_token_ids(model: &ServedModel, generation: &Generation) -> Result<(), ApiError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use folio_engine::types::{Nanos, RequestStats};
+use prometheus::HistogramVec;
 
 use super::{Metrics, observe};
 use crate::generate::End;
@@ -80,12 +81,20 @@ struct ChoiceMeter {
     first_token: Option<Nanos>,
     last_token: Nanos,
     num_tokens: u32,
+    /// Gaps between tokens that were read together with the first one.
+    num_unseen_gaps: u32,
 }
 
 impl ChoiceMeter {
     /// A choice that was submitted at `submitted`.
     fn start(submitted: Nanos) -> Self {
-        Self { submitted, first_token: None, last_token: submitted, num_tokens: 0 }
+        Self {
+            submitted,
+            first_token: None,
+            last_token: submitted,
+            num_tokens: 0,
+            num_unseen_gaps: 0,
+        }
     }
 
     /// Tokens were read at `now`, all at once.
@@ -95,10 +104,9 @@ impl ChoiceMeter {
         }
         if self.first_token.is_some() {
             let gap = now.since(self.last_token).as_secs_f64() / f64::from(num_tokens);
-            let histogram = metrics.inter_token_latency.with_label_values(&[model]);
-            for _ in 0..num_tokens {
-                histogram.observe(gap);
-            }
+            observe_repeatedly(&metrics.inter_token_latency, model, (gap, num_tokens));
+        } else {
+            self.num_unseen_gaps = num_tokens - 1;
         }
         self.first_token.get_or_insert(now);
         self.last_token = now;
@@ -136,6 +144,8 @@ impl ChoiceMeter {
         if let Some(num_gaps) = self.num_tokens.checked_sub(1).filter(|&gaps| gaps > 0) {
             let mean = now.since(first_token).as_secs_f64() / f64::from(num_gaps);
             observe(&metrics.time_per_output_token, model, mean);
+            let unseen = (mean, self.num_unseen_gaps);
+            observe_repeatedly(&metrics.inter_token_latency, model, unseen);
         }
     }
 
@@ -150,5 +160,13 @@ impl ChoiceMeter {
             let queued = first_scheduled.since(stats.arrival);
             observe(&metrics.queue_time, model, queued.as_secs_f64());
         }
+    }
+}
+
+/// Observes the same value several times.
+fn observe_repeatedly(histogram: &HistogramVec, model: &str, (value, num_times): (f64, u32)) {
+    let histogram = histogram.with_label_values(&[model]);
+    for _ in 0..num_times {
+        histogram.observe(value);
     }
 }

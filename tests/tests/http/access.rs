@@ -282,7 +282,7 @@ async fn metrics_have_the_names_that_dashboards_know() {
         ("vllm:num_preemptions_total", "0"),
         ("vllm:generation_tokens_total", "6"),
         ("vllm:time_to_first_token_seconds_count", "1"),
-        ("vllm:inter_token_latency_seconds_count", ""),
+        ("vllm:inter_token_latency_seconds_count", "5"),
         ("vllm:request_time_per_output_token_seconds_count", "1"),
         ("vllm:e2e_request_latency_seconds_count", "1"),
         ("vllm:request_queue_time_seconds_count", "1"),

@@ -5,7 +5,7 @@ use std::task::Poll;
 use serde_json::{Value, json};
 
 use crate::fake;
-use crate::support::{Reply, Server};
+use crate::support::{Options, Reply, Server};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -149,6 +149,19 @@ async fn without_a_seed_answers_differ() {
     let first = content(&server.post(CHAT, &say("bytes:40")).await);
     let second = content(&server.post(CHAT, &say("bytes:40")).await);
     assert_ne!(first, second);
+}
+
+#[tokio::test]
+async fn the_servers_seed_makes_starts_alike_but_not_requests() {
+    let mut starts = Vec::new();
+    for _ in 0..2 {
+        let server = Server::with(Options { seed: Some(7), ..Options::default() });
+        let first = content(&server.post(CHAT, &say("bytes:40")).await);
+        let second = content(&server.post(CHAT, &say("bytes:40")).await);
+        assert_ne!(first, second);
+        starts.push((first, second));
+    }
+    assert_eq!(starts[0], starts[1]);
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use crate::support::Server;
 const COMPLETIONS: &str = "/v1/completions";
 
 fn prompt(prompt: Value, more: Value) -> Value {
-    let mut body = json!({ "model": "echo", "prompt": prompt });
+    let mut body = json!({ "model": "echo" });
+    body["prompt"] = prompt;
     let Value::Object(more) = more else {
         panic!("an object is needed");
     };
@@ -108,8 +109,8 @@ async fn streams_end_with_reason_usage_and_done() {
     assert_eq!(usage["usage"]["prompt_tokens"], 3);
     assert_eq!(usage["usage"]["completion_tokens"], 10);
     for index in 0..4 {
-        let own = rest.iter().map(|chunk| &chunk["choices"][0]);
-        let last = own.filter(|choice| choice["index"] == index).next_back().unwrap();
+        let mut own = rest.iter().map(|chunk| &chunk["choices"][0]);
+        let last = own.rfind(|choice| choice["index"] == index).unwrap();
         assert_eq!(last["finish_reason"], "stop");
     }
     assert!(rest.iter().all(|chunk| chunk["usage"].is_null()));

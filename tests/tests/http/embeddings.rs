@@ -10,7 +10,9 @@ use crate::support::{Options, Server};
 const EMBEDDINGS: &str = "/v1/embeddings";
 
 fn input(input: Value) -> Value {
-    json!({ "model": "multilingual-e5-large", "input": input })
+    let mut body = json!({ "model": "multilingual-e5-large" });
+    body["input"] = input;
+    body
 }
 
 fn bits(vector: &[f32]) -> Vec<u32> {

@@ -4,11 +4,11 @@ use serde_json::{Map, Value, json};
 
 use crate::support::{Options, Reply, Server};
 
-pub const CHAT: &str = "/v1/chat/completions";
-pub const COMPLETIONS: &str = "/v1/completions";
-pub const EMBEDDINGS: &str = "/v1/embeddings";
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+pub(crate) const COMPLETIONS: &str = "/v1/completions";
+pub(crate) const EMBEDDINGS: &str = "/v1/embeddings";
 
-pub fn base(path: &str) -> Map<String, Value> {
+pub(crate) fn base(path: &str) -> Map<String, Value> {
     let body = match path {
         CHAT => json!({ "model": "echo", "messages": [{ "role": "user", "content": "x" }] }),
         COMPLETIONS => json!({ "model": "echo", "prompt": "x" }),
@@ -20,7 +20,7 @@ pub fn base(path: &str) -> Map<String, Value> {
     body
 }
 
-pub fn check(reply: &Reply, (status, param, code): (u16, &Value, &str), what: &str) {
+pub(crate) fn check(reply: &Reply, (status, param, code): (u16, &Value, &str), what: &str) {
     let text = reply.text();
     assert_eq!(reply.status, status, "{what}: {text}");
     assert_eq!(reply.headers["content-type"], "application/json", "{what}");
@@ -191,4 +191,16 @@ async fn priority_is_taken_where_the_policy_looks_at_it() {
         body.insert("priority".into(), (-5).into());
         server.post(path, &body.into()).await.ok();
     }
+}
+
+#[tokio::test]
+async fn more_choices_than_the_queue_holds_are_refused_for_good() {
+    let server = Server::with(Options { max_queued_requests: 7, ..Options::default() });
+    let mut body = base(COMPLETIONS);
+    body.insert("prompt".into(), json!(["a", "b"]));
+    body.insert("n".into(), 4.into());
+    let reply = server.post(COMPLETIONS, &body.clone().into()).await;
+    check(&reply, (400, &"n".into(), "invalid_value"), "n");
+    body.insert("n".into(), 3.into());
+    server.post(COMPLETIONS, &body.into()).await.ok();
 }

@@ -17,21 +17,21 @@ use folio_engine::types::{
 use serde_json::{Value, json};
 
 /// The decoder.
-pub const CHAT: ModelId = ModelId(0);
+pub(crate) const CHAT: ModelId = ModelId(0);
 /// Tokens of the decoder: 256 bytes, then these.
-pub const SPECIAL: [&str; 6] =
+pub(crate) const SPECIAL: [&str; 6] =
     ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|developer|>"];
 /// Ends a message.
-pub const END: TokenId = 256;
+pub(crate) const END: TokenId = 256;
 const USER: TokenId = 258;
 /// Vocabulary of both models: a few rows more than there are tokens.
-pub const VOCAB_SIZE: u32 = 272;
+pub(crate) const VOCAB_SIZE: u32 = 272;
 /// Length of an embedding.
-pub const HIDDEN_SIZE: u32 = 8;
+pub(crate) const HIDDEN_SIZE: u32 = 8;
 
 /// Lets a test decide when steps happen.
 #[derive(Clone, Debug, Default)]
-pub struct Pace(Arc<(Mutex<Steps>, Condvar)>);
+pub(crate) struct Pace(Arc<(Mutex<Steps>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct Steps {
@@ -43,12 +43,12 @@ struct Steps {
 
 impl Pace {
     /// From now on steps wait for [`allow`](Self::allow).
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.0.0.lock().unwrap().num_allowed = Some(0);
     }
 
     /// Lets `num` more steps end.
-    pub fn allow(&self, num: u64) {
+    pub(crate) fn allow(&self, num: u64) {
         if let Some(left) = &mut self.0.0.lock().unwrap().num_allowed {
             *left += num;
         }
@@ -56,13 +56,13 @@ impl Pace {
     }
 
     /// Whether a step has begun and is not allowed to end.
-    pub fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         let steps = self.0.0.lock().unwrap();
         steps.is_waiting && steps.num_allowed == Some(0)
     }
 
     /// Steps end by themselves again.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.0.0.lock().unwrap().num_allowed = None;
         self.0.1.notify_all();
     }
@@ -79,13 +79,13 @@ impl Pace {
 }
 
 /// See the module.
-pub struct FakeExecutor {
+pub(crate) struct FakeExecutor {
     pace: Pace,
     output: Option<StepOutput>,
 }
 
 impl FakeExecutor {
-    pub fn new(pace: Pace) -> Self {
+    pub(crate) fn new(pace: Pace) -> Self {
         Self { pace, output: None }
     }
 }
@@ -146,7 +146,7 @@ fn said_in(prompt: &[TokenId]) -> &[TokenId] {
 }
 
 /// The token that the decoder samples for `bytes:N`.
-pub fn random_byte(seed: u64, choice: u32, position: u64) -> TokenId {
+pub(crate) fn random_byte(seed: u64, choice: u32, position: u64) -> TokenId {
     let mut state = seed ^ (u64::from(choice) << 32) ^ position.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for _ in 0..3 {
         state ^= state >> 30;
@@ -157,7 +157,7 @@ pub fn random_byte(seed: u64, choice: u32, position: u64) -> TokenId {
 }
 
 /// Log-probabilities that tell the tokens apart.
-pub fn logprobs_of(id: TokenId, num: u32) -> TokenLogprobs {
+pub(crate) fn logprobs_of(id: TokenId, num: u32) -> TokenLogprobs {
     let logprob = |id: TokenId| -0.5 - id as f32 / 64.0;
     TokenLogprobs {
         logprob: logprob(id),
@@ -166,7 +166,7 @@ pub fn logprobs_of(id: TokenId, num: u32) -> TokenLogprobs {
 }
 
 /// The vector that the encoder makes of tokens: of unit length.
-pub fn embedding(tokens: &[TokenId]) -> Vec<f32> {
+pub(crate) fn embedding(tokens: &[TokenId]) -> Vec<f32> {
     let value = |at: u32| -> f32 {
         let terms = tokens.iter().zip(1u32..);
         terms.map(|(&id, place)| ((id * (at + 1) + place) as f32).sin()).sum()
@@ -177,18 +177,18 @@ pub fn embedding(tokens: &[TokenId]) -> Vec<f32> {
 }
 
 /// Files of the decoder: one token a byte.
-pub fn chat_file(name: &str) -> Option<Vec<u8>> {
+pub(crate) fn chat_file(name: &str) -> Option<Vec<u8>> {
     let template = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}\
                     <|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
     match name {
-        "tokenizer.json" => Some(tokenizer(&SPECIAL, Value::Null)),
+        "tokenizer.json" => Some(tokenizer(&SPECIAL, &Value::Null)),
         "chat_template.jinja" => Some(template.as_bytes().to_vec()),
         _ => None,
     }
 }
 
 /// Files of the encoder: one token a byte, `<s>` before and `</s>` after a text.
-pub fn embedding_file(name: &str) -> Option<Vec<u8>> {
+pub(crate) fn embedding_file(name: &str) -> Option<Vec<u8>> {
     let special = |token: &str, id: u32| json!({ "id": token, "ids": [id], "tokens": [token] });
     let frame = json!({
         "type": "TemplateProcessing",
@@ -200,10 +200,10 @@ pub fn embedding_file(name: &str) -> Option<Vec<u8>> {
         "pair": [],
         "special_tokens": { "<s>": special("<s>", 256), "</s>": special("</s>", 257) },
     });
-    (name == "tokenizer.json").then(|| tokenizer(&["<s>", "</s>"], frame))
+    (name == "tokenizer.json").then(|| tokenizer(&["<s>", "</s>"], &frame))
 }
 
-fn tokenizer(special: &[&str], post_processor: Value) -> Vec<u8> {
+fn tokenizer(special: &[&str], post_processor: &Value) -> Vec<u8> {
     let vocab: serde_json::Map<String, Value> =
         (0..=255u8).map(|byte| (byte_char(byte).to_string(), u32::from(byte).into())).collect();
     let added: Vec<Value> = special

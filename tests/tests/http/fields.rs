@@ -100,8 +100,7 @@ async fn fields_of_a_generation() {
     check_table(COMPLETIONS, generation_rows()).await;
 }
 
-#[tokio::test]
-async fn fields_of_a_chat() {
+fn message_rows() -> Vec<Row> {
     let (value, kind) = ("invalid_value", "invalid_type");
     let missing = "missing_required_parameter";
     let unsupported = "unsupported_parameter";
@@ -109,88 +108,96 @@ async fn fields_of_a_chat() {
     let user = json!({ "role": "user", "content": "x" });
     let second = |message: Value| json!([user, message]);
     let part = |part: Value| json!([{ "role": "user", "content": [part] }]);
+    vec![
+        ("messages", json!(7), "messages", kind),
+        ("messages", json!({}), "messages", kind),
+        ("messages", json!([]), "messages", value),
+        ("messages", json!(""), "messages", value),
+        ("messages", json!(["x"]), "messages[0]", kind),
+        ("messages", second(json!({})), "messages[1].role", missing),
+        ("messages", second(json!({ "role": 1 })), "messages[1].role", kind),
+        (
+            "messages",
+            second(json!({ "role": "wizard", "content": "x" })),
+            "messages[1].role",
+            value,
+        ),
+        ("messages", json!(r#"[{"role":"wizard","content":"x"}]"#), "messages[0].role", value),
+        ("messages", second(json!({ "role": "user" })), "messages[1].content", missing),
+        (
+            "messages",
+            second(json!({ "role": "assistant", "content": null })),
+            "messages[1].content",
+            missing,
+        ),
+        ("messages", second(json!({ "role": "user", "content": 5 })), "messages[1].content", kind),
+        (
+            "messages",
+            second(json!({ "role": "user", "content": [] })),
+            "messages[1].content",
+            value,
+        ),
+        ("messages", part(json!("x")), "messages[0].content[0]", kind),
+        ("messages", part(json!({})), "messages[0].content[0].type", missing),
+        (
+            "messages",
+            part(json!({ "type": "image_url", "image_url": { "url": "x" } })),
+            "messages[0].content[0].type",
+            unsupported,
+        ),
+        ("messages", part(json!({ "type": "text" })), "messages[0].content[0].text", missing),
+        (
+            "messages",
+            part(json!({ "type": "text", "text": 1 })),
+            "messages[0].content[0].text",
+            kind,
+        ),
+        (
+            "messages",
+            part(json!({ "type": "text", "text": "x", "bold": true })),
+            "messages[0].content[0].bold",
+            unknown,
+        ),
+        (
+            "messages",
+            second(json!({ "role": "user", "content": "x", "colour": "red" })),
+            "messages[1].colour",
+            unknown,
+        ),
+        (
+            "messages",
+            second(json!({ "role": "tool", "content": "x" })),
+            "messages[1].tool_call_id",
+            missing,
+        ),
+        (
+            "messages",
+            second(json!({ "role": "assistant", "tool_calls": [{ "id": "1" }] })),
+            "messages[1].tool_calls[0].function",
+            missing,
+        ),
+        (
+            "messages",
+            second(json!({ "role": "assistant", "tool_calls": [{ "id": "1",
+                    "function": { "name": "f", "arguments": {} } }] })),
+            "messages[1].tool_calls[0].function.arguments",
+            kind,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn messages_of_a_chat() {
+    check_table(CHAT, message_rows()).await;
+}
+
+#[tokio::test]
+async fn fields_of_a_chat() {
+    let (value, kind) = ("invalid_value", "invalid_type");
+    let unknown = "unknown_parameter";
     check_table(
         CHAT,
         vec![
-            ("messages", json!(7), "messages", kind),
-            ("messages", json!({}), "messages", kind),
-            ("messages", json!([]), "messages", value),
-            ("messages", json!(""), "messages", value),
-            ("messages", json!(["x"]), "messages[0]", kind),
-            ("messages", second(json!({})), "messages[1].role", missing),
-            ("messages", second(json!({ "role": 1 })), "messages[1].role", kind),
-            (
-                "messages",
-                second(json!({ "role": "wizard", "content": "x" })),
-                "messages[1].role",
-                value,
-            ),
-            ("messages", json!(r#"[{"role":"wizard","content":"x"}]"#), "messages[0].role", value),
-            ("messages", second(json!({ "role": "user" })), "messages[1].content", missing),
-            (
-                "messages",
-                second(json!({ "role": "assistant", "content": null })),
-                "messages[1].content",
-                missing,
-            ),
-            (
-                "messages",
-                second(json!({ "role": "user", "content": 5 })),
-                "messages[1].content",
-                kind,
-            ),
-            (
-                "messages",
-                second(json!({ "role": "user", "content": [] })),
-                "messages[1].content",
-                value,
-            ),
-            ("messages", part(json!("x")), "messages[0].content[0]", kind),
-            ("messages", part(json!({})), "messages[0].content[0].type", missing),
-            (
-                "messages",
-                part(json!({ "type": "image_url", "image_url": { "url": "x" } })),
-                "messages[0].content[0].type",
-                unsupported,
-            ),
-            ("messages", part(json!({ "type": "text" })), "messages[0].content[0].text", missing),
-            (
-                "messages",
-                part(json!({ "type": "text", "text": 1 })),
-                "messages[0].content[0].text",
-                kind,
-            ),
-            (
-                "messages",
-                part(json!({ "type": "text", "text": "x", "bold": true })),
-                "messages[0].content[0].bold",
-                unknown,
-            ),
-            (
-                "messages",
-                second(json!({ "role": "user", "content": "x", "colour": "red" })),
-                "messages[1].colour",
-                unknown,
-            ),
-            (
-                "messages",
-                second(json!({ "role": "tool", "content": "x" })),
-                "messages[1].tool_call_id",
-                missing,
-            ),
-            (
-                "messages",
-                second(json!({ "role": "assistant", "tool_calls": [{ "id": "1" }] })),
-                "messages[1].tool_calls[0].function",
-                missing,
-            ),
-            (
-                "messages",
-                second(json!({ "role": "assistant", "tool_calls": [{ "id": "1",
-                    "function": { "name": "f", "arguments": {} } }] })),
-                "messages[1].tool_calls[0].function.arguments",
-                kind,
-            ),
             ("logprobs", json!(1), "logprobs", kind),
             ("top_logprobs", json!(21), "top_logprobs", value),
             ("top_logprobs", json!(-1), "top_logprobs", value),

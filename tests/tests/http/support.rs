@@ -21,18 +21,19 @@ use tower::ServiceExt;
 use crate::fake::{self, FakeExecutor, HIDDEN_SIZE, Pace, VOCAB_SIZE};
 
 /// Longest conversation.
-pub const MAX_CHAT_LEN: u32 = 4096;
+pub(crate) const MAX_CHAT_LEN: u32 = 4096;
 /// Longest text to embed.
-pub const MAX_EMBED_LEN: u32 = 512;
+pub(crate) const MAX_EMBED_LEN: u32 = 512;
 
 /// What tests vary.
-pub struct Options {
+pub(crate) struct Options {
     pub keys: Vec<&'static str>,
     pub origins: Vec<&'static str>,
     pub max_body_bytes: usize,
     pub max_queued_requests: u32,
     pub num_blocks: u32,
     pub policy: &'static str,
+    pub seed: Option<u64>,
 }
 
 impl Default for Options {
@@ -44,48 +45,49 @@ impl Default for Options {
             max_queued_requests: 4096,
             num_blocks: 1025,
             policy: "fcfs",
+            seed: None,
         }
     }
 }
 
 /// A server without a socket.
-pub struct Server {
+pub(crate) struct Server {
     pub app: Arc<App>,
     pub router: Router,
     pub pace: Pace,
 }
 
 /// An answer, read whole.
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
 impl Reply {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("UTF-8")
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
     }
 
     /// The answer, which must be a success.
-    pub fn ok(&self) -> Value {
+    pub(crate) fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text());
         self.json()
     }
 
     /// The data of each event, `[DONE]` included.
-    pub fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         assert_eq!(self.status, 200, "{}", self.text());
         assert_eq!(self.headers["content-type"], "text/event-stream");
         events_in(self.text())
     }
 
     /// The chunks of a stream that ends as it should.
-    pub fn chunks(&self) -> Vec<Value> {
+    pub(crate) fn chunks(&self) -> Vec<Value> {
         let mut events = self.events();
         assert_eq!(events.pop().as_deref(), Some("[DONE]"));
         let parse = |event: &String| serde_json::from_str(event).expect("JSON in an event");
@@ -93,16 +95,16 @@ impl Reply {
     }
 }
 
-pub fn events_in(text: &str) -> Vec<String> {
+pub(crate) fn events_in(text: &str) -> Vec<String> {
     text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(Options::default())
     }
 
-    pub fn with(options: Options) -> Self {
+    pub(crate) fn with(options: Options) -> Self {
         let pace = Pace::default();
         let config = EngineConfig {
             models: vec![
@@ -126,7 +128,7 @@ impl Server {
             "priority" => Priorities::Honoured,
             _ => Priorities::Refused,
         };
-        let service = Service::new(engine, models(), priorities, None).unwrap();
+        let service = Service::new(engine, models(), priorities, options.seed).unwrap();
         let settings = HttpSettings {
             max_body_bytes: options.max_body_bytes,
             allowed_origins: options
@@ -140,7 +142,7 @@ impl Server {
         Self { router: router(Arc::clone(&app)), app, pace }
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Reply {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         Reply {
@@ -150,30 +152,30 @@ impl Server {
         }
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
         self.send(post(path, body)).await
     }
 
-    pub async fn post_text(&self, path: &str, body: &str) -> Reply {
+    pub(crate) async fn post_text(&self, path: &str, body: &str) -> Reply {
         let request = Request::post(path).header("content-type", "application/json");
         self.send(request.body(Body::from(body.to_owned())).unwrap()).await
     }
 
-    pub fn gauges(&self) -> Gauges {
+    pub(crate) fn gauges(&self) -> Gauges {
         self.app.service.engine.metrics().gauges
     }
 
     /// Waits until the engine's numbers are as wanted.
-    pub async fn wait_for(&self, what: &str, is_so: impl Fn(&Gauges) -> bool) {
+    pub(crate) async fn wait_for(&self, what: &str, is_so: impl Fn(&Gauges) -> bool) {
         wait_until(what, || is_so(&self.gauges())).await;
     }
 
     /// Waits until nothing runs, waits or holds a block.
-    pub async fn wait_for_idle(&self) {
+    pub(crate) async fn wait_for_idle(&self) {
         let is_idle = |g: &Gauges| (g.num_running, g.num_waiting, g.num_used_blocks) == (0, 0, 0);
         self.wait_for("an idle engine", is_idle).await;
     }
@@ -185,7 +187,7 @@ impl Drop for Server {
     }
 }
 
-pub fn post(path: &str, body: &Value) -> Request<Body> {
+pub(crate) fn post(path: &str, body: &Value) -> Request<Body> {
     Request::builder()
         .method(Method::POST)
         .uri(path)
@@ -195,7 +197,7 @@ pub fn post(path: &str, body: &Value) -> Request<Body> {
 }
 
 /// Polls until `is_so`, and fails after far longer than it can take.
-pub async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");

@@ -137,7 +137,7 @@ async fn a_client_that_leaves_a_stream_frees_its_blocks_within_a_step() {
     let address = listen(&server).await;
     server.pace.hold();
     let body = json!({ "model": "echo", "messages": "forever", "n": 3, "stream": true });
-    let mut client = open(address, CHAT, &body).await;
+    let client = open(address, CHAT, &body).await;
     // Steps go on until the client has seen text of the stream.
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains("\"content\":\"a\"") {
