@@ -5,7 +5,7 @@ use crate::model::{Normalization, Pooling, PoolingConfig};
 /// Below this length a vector is divided by this instead, as the reference does.
 const MIN_LENGTH: f64 = 1e-12;
 
-/// The vector of one text from its hidden states `rows`, [tokens, H], or `None` when a number in
+/// The vector of one text from its hidden states `rows`, `[tokens, H]`, or `None` when a number in
 /// it is not finite. Sums are in double precision, in token order.
 #[must_use]
 pub fn pool(rows: &[f32], hidden_size: usize, config: PoolingConfig) -> Option<Vec<f32>> {

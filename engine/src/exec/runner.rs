@@ -104,7 +104,7 @@ impl ModelRunner {
     }
 
     /// Computes `rows` with one model and returns its raw outputs: logits of the emitting
-    /// positions, [E, V], from a decoder, hidden states of all tokens, [T, H], from an encoder.
+    /// positions, `[E, V]`, from a decoder, hidden states of all tokens, `[T, H]`, from an encoder.
     ///
     /// This is the arithmetic of a step without sampling or pooling, for scoring and for tests.
     pub fn forward(&mut self, model: ModelId, rows: &[BatchRow<'_>]) -> &mut [f32] {

@@ -60,7 +60,7 @@ pub(crate) enum HeadNorm {
     None,
 }
 
-/// Where the output matrix [V, H] comes from.
+/// Where the output matrix `[V, H]` comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputMatrix {
     /// It is the embedding table.
@@ -228,9 +228,9 @@ struct Layer {
 /// Which rows a layer hands on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rows {
-    /// All tokens, [T, H].
+    /// All tokens, `[T, H]`.
     All,
-    /// Those that emit, [E, H]: nothing reads the others after the last layer's attention.
+    /// Those that emit, `[E, H]`: nothing reads the others after the last layer's attention.
     Emitting,
 }
 
@@ -270,7 +270,7 @@ impl Layer {
         hidden
     }
 
-    /// What the heads read from the context: [T, N * D].
+    /// What the heads read from the context: `[T, N * D]`.
     fn attend(&self, ops: &mut dyn Ops, hidden: Tensor, rope: Rope) -> Tensor {
         let normed = ops.norm(hidden, self.attention_norm);
         let [queries, keys, values] = self.qkv.map(|linear| ops.linear(normed, linear));

@@ -199,7 +199,7 @@ impl Model for Encoder {
 }
 
 impl Layer {
-    /// Attention and MLP, each added to `hidden` [T, H] and normalised, in place.
+    /// Attention and MLP, each added to `hidden` `[T, H]` and normalised, in place.
     fn forward(&self, ops: &mut dyn Ops, hidden: Tensor) {
         let mark = ops.arena().mark();
         let qkv = self.qkv.map(|linear| ops.linear(hidden, linear));

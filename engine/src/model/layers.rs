@@ -23,7 +23,7 @@ impl From<bool> for Bias {
     }
 }
 
-/// The projection `name`: `name.weight` of `shape` [out, in], and `name.bias`.
+/// The projection `name`: `name.weight` of `shape` `[out, in]`, and `name.bias`.
 pub(crate) fn linear(
     weights: &mut dyn WeightSource,
     name: &str,

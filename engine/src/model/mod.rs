@@ -30,7 +30,7 @@ pub trait Model: std::fmt::Debug + Send {
     /// Computes the batch that the device knows.
     ///
     /// A decoder stores keys and values of all tokens and returns the logits of the output rows,
-    /// [E, V]; an encoder returns the hidden states of all tokens, [T, H].
+    /// `[E, V]`; an encoder returns the hidden states of all tokens, `[T, H]`.
     fn forward(&self, ops: &mut dyn Ops) -> Tensor;
 }
 

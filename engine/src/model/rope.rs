@@ -136,7 +136,7 @@ impl RopeConfig {
     }
 
     /// `function`, sine or cosine, of the angles of positions `0..num_positions`:
-    /// [num_positions, D / 2].
+    /// `[num_positions, D / 2]`.
     pub(crate) fn table(
         &self,
         head_size: usize,

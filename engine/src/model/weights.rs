@@ -31,7 +31,7 @@ const QUANTISED: [&str; 8] = [
 
 /// Where a model takes its weights from.
 pub trait WeightSource {
-    /// The matrix `name`, which must be [rows, cols].
+    /// The matrix `name`, which must be `[rows, cols]`.
     fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight>;
 
     /// The vector `name` of `len` numbers.
@@ -135,7 +135,7 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// The tensor `name`, which must have `shape`; a vector comes back as [1, len].
+    /// The tensor `name`, which must have `shape`; a vector comes back as `[1, len]`.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor> {
         let Some(stored) = self.tensors.get(name) else {
             return Err(weight_error(name, self.missing(name)));

@@ -7,23 +7,23 @@ use crate::types::TokenId;
 /// Buffers are reused from step to step. Built by `exec`, read by the device.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Tokens to compute, [T].
+    /// Tokens to compute, `[T]`.
     pub token_ids: Vec<TokenId>,
-    /// Position of each token in its sequence, [T].
+    /// Position of each token in its sequence, `[T]`.
     pub positions: Vec<u32>,
-    /// KV slot of each token, block * P + offset, [T]. Empty for an encoder.
+    /// KV slot of each token, block * P + offset, `[T]`. Empty for an encoder.
     pub slot_mapping: Vec<u32>,
-    /// Where each sequence's tokens start, and the end: [S + 1].
+    /// Where each sequence's tokens start, and the end: `[S + 1]`.
     pub cu_seqlens_q: Vec<u32>,
-    /// Position of each sequence's first token in the step, [S]: the tokens before it are in the
+    /// Position of each sequence's first token in the step, `[S]`: the tokens before it are in the
     /// KV cache already.
     pub num_computed: Vec<u32>,
-    /// KV blocks of each sequence in position order, [S, `max_blocks`], padded with the scratch
+    /// KV blocks of each sequence in position order, `[S, max_blocks]`, padded with the scratch
     /// block 0. Empty for an encoder.
     pub block_tables: Vec<u32>,
     /// Width of `block_tables`.
     pub max_blocks: usize,
-    /// Tokens whose outputs are wanted, as indices below T, ascending: [E].
+    /// Tokens whose outputs are wanted, as indices below T, ascending: `[E]`.
     pub output_rows: Vec<u32>,
 }
 

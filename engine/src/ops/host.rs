@@ -58,7 +58,7 @@ impl HostBytes {
     }
 }
 
-/// A matrix [rows, cols] in host memory, row-major; a vector is [1, cols].
+/// A matrix `[rows, cols]` in host memory, row-major; a vector is `[1, cols]`.
 #[derive(Clone, Debug)]
 pub struct HostTensor {
     dtype: Dtype,

@@ -28,13 +28,13 @@ pub trait Ops: std::fmt::Debug {
     /// Where results are allocated; models mark and rewind it.
     fn arena(&mut self) -> &mut Arena;
 
-    /// The sum over `lookups` of one row of each table for every token: [T, H].
+    /// The sum over `lookups` of one row of each table for every token: `[T, H]`.
     fn embed(&mut self, lookups: &[Lookup]) -> Tensor;
 
-    /// `input` [R, in] times the transpose of the weight [out, in], plus the bias: [R, out].
+    /// `input` `[R, in]` times the transpose of the weight `[out, in]`, plus the bias: `[R, out]`.
     fn linear(&mut self, input: Tensor, linear: Linear) -> Tensor;
 
-    /// Like [`linear`](Self::linear), added to `onto` [R, out] in place.
+    /// Like [`linear`](Self::linear), added to `onto` `[R, out]` in place.
     fn linear_add(&mut self, input: Tensor, linear: Linear, onto: Tensor);
 
     /// Each row of `input` normalised and scaled: same shape.
@@ -43,26 +43,26 @@ pub trait Ops: std::fmt::Debug {
     /// Like [`norm`](Self::norm), in place.
     fn norm_in_place(&mut self, tensor: Tensor, norm: Norm);
 
-    /// Rotates each head of `heads` [T, any * D] by its token's position, in place. The first half
-    /// of a head is paired with its second half.
+    /// Rotates each head of `heads` `[T, any * D]` by its token's position, in place. The first
+    /// half of a head is paired with its second half.
     fn rope(&mut self, heads: Tensor, rope: Rope);
 
     /// `activation(input)`, times `factor` of the same shape where there is one: same shape.
     fn activate(&mut self, input: Tensor, activation: Activation, factor: Option<Tensor>)
     -> Tensor;
 
-    /// Stores keys and values [T, K * D] into the slots of the batch.
+    /// Stores keys and values `[T, K * D]` into the slots of the batch.
     fn store_kv(&mut self, layer: usize, keys: Tensor, values: Tensor);
 
-    /// Causal attention of `queries` [T, N * D] over the stored context of their sequences, tokens
-    /// of this step included: [T, N * D].
+    /// Causal attention of `queries` `[T, N * D]` over the stored context of their sequences,
+    /// tokens of this step included: `[T, N * D]`.
     fn paged_attention(&mut self, queries: Tensor, attention: PagedAttention) -> Tensor;
 
     /// Attention of all tokens of a sequence on all of them. `queries`, `keys` and `values` are
-    /// [T, N * D], and so is the result.
+    /// `[T, N * D]`, and so is the result.
     fn attention(&mut self, qkv: [Tensor; 3], heads: Heads) -> Tensor;
 
-    /// The output rows of the batch: [E, cols].
+    /// The output rows of the batch: `[E, cols]`.
     fn gather_outputs(&mut self, input: Tensor) -> Tensor;
 }
 
@@ -90,7 +90,7 @@ pub trait Device: Ops {
 /// One table that takes part in an embedding.
 #[derive(Clone, Copy, Debug)]
 pub struct Lookup {
-    /// The table, [entries, H].
+    /// The table, `[entries, H]`.
     pub table: Weight,
     /// Which entry a token takes.
     pub index: LookupIndex,
@@ -111,9 +111,9 @@ pub enum LookupIndex {
 /// A projection.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
-    /// [out, in].
+    /// `[out, in]`.
     pub weight: Weight,
-    /// [out].
+    /// `[out]`.
     pub bias: Option<Weight>,
 }
 
@@ -122,23 +122,23 @@ pub struct Linear {
 pub enum Norm {
     /// Divided by the root of the mean square.
     Rms {
-        /// Scale, [cols].
+        /// Scale, `[cols]`.
         scale: Weight,
         /// Added to the mean square.
         epsilon: f32,
     },
     /// Shifted to mean zero and divided by the standard deviation.
     Layer {
-        /// Scale, [cols].
+        /// Scale, `[cols]`.
         scale: Weight,
-        /// Added last, [cols].
+        /// Added last, `[cols]`.
         bias: Weight,
         /// Added to the variance.
         epsilon: f32,
     },
 }
 
-/// Rotary embedding: tables of every position, vectors of [positions, D / 2].
+/// Rotary embedding: tables of every position, vectors of `[positions, D / 2]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
     /// Cosines.

@@ -4,7 +4,7 @@
 //! handles around while the device is borrowed, and so that the same step shape always has the
 //! same addresses.
 
-/// A matrix of f32 activations in the step arena, row-major and dense: [rows, cols].
+/// A matrix of f32 activations in the step arena, row-major and dense: `[rows, cols]`.
 ///
 /// Valid until the arena is rewound below it or the next step begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Arena {
         Self::new(usize::MAX)
     }
 
-    /// A tensor [rows, cols] of undefined content.
+    /// A tensor `[rows, cols]` of undefined content.
     ///
     /// Panics when the arena is full: its size is planned for the largest step, so that would be
     /// an error of the plan.
@@ -122,7 +122,7 @@ impl Arena {
     }
 }
 
-/// A weight on the device: a matrix [rows, cols], or a vector [1, cols].
+/// A weight on the device: a matrix `[rows, cols]`, or a vector `[1, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weight {
     /// Which of the device's weights; only the device gives it meaning.

@@ -41,7 +41,7 @@ pub(crate) struct DecoderCase {
 /// One prompt of a decoder case.
 pub(crate) struct Prompt {
     pub(crate) ids: Vec<TokenId>,
-    /// Logits of every position, [T, V].
+    /// Logits of every position, `[T, V]`.
     pub(crate) logits: Vec<f32>,
     /// Greedy continuation, with how far the best logit was ahead at each step.
     pub(crate) greedy: Vec<TokenId>,
@@ -340,13 +340,13 @@ impl Loaded {
         }
     }
 
-    /// Logits of every position of `ids`, computed `chunk` tokens at a time: [T, V].
+    /// Logits of every position of `ids`, computed `chunk` tokens at a time: `[T, V]`.
     pub(crate) fn logits(&mut self, ids: &[TokenId], chunk: usize) -> Vec<f32> {
         self.run_lanes(&mut [Lane::new(ids, chunk)]).remove(0)
     }
 
     /// Takes all lanes to their ends, each step a chunk of every unfinished one; returns their
-    /// logits, [T, V] each.
+    /// logits, `[T, V]` each.
     pub(crate) fn run_lanes(&mut self, lanes: &mut [Lane<'_>]) -> Vec<Vec<f32>> {
         let mut outputs = vec![Vec::new(); lanes.len()];
         while lanes.iter().any(|lane| lane.num_next() > 0) {

@@ -129,7 +129,7 @@ impl Case {
         self.batch.num_tokens()
     }
 
-    /// Random activations [T, cols], on the device and here. Tokens count up, so looking them up
+    /// Random activations `[T, cols]`, on the device and here. Tokens count up, so looking them up
     /// in a table of T rows gives the table.
     fn input(&mut self, cols: usize) -> (Tensor, Matrix) {
         let rows = self.num_tokens();
