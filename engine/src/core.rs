@@ -3,7 +3,7 @@
 
 use crate::exec::Executor;
 use crate::sched::{Gauges, Policy, Scheduler};
-use crate::types::{Clock, EngineConfig, Request, StepReport};
+use crate::types::{Clock, EngineConfig, Request, StepPlan, StepReport};
 
 /// The scheduler, the executor and the clock that belong together.
 pub struct EngineCore {
@@ -14,9 +14,7 @@ pub struct EngineCore {
 
 impl std::fmt::Debug for EngineCore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EngineCore")
-            .field("scheduler", &self.scheduler)
-            .finish_non_exhaustive()
+        f.debug_struct("EngineCore").field("scheduler", &self.scheduler).finish_non_exhaustive()
     }
 }
 
@@ -41,11 +39,7 @@ impl EngineCore {
         executor: Box<dyn Executor>,
         clock: Box<dyn Clock>,
     ) -> Self {
-        Self {
-            scheduler: Scheduler::new(config, policy),
-            executor,
-            clock,
-        }
+        Self { scheduler: Scheduler::new(config, policy), executor, clock }
     }
 
     /// Takes a request in.
@@ -55,19 +49,29 @@ impl EngineCore {
 
     /// Plans a step, carries it out and enters its results.
     pub fn step(&mut self) -> Turn {
-        let Some(plan) = self.scheduler.plan(self.clock.now()) else {
-            return Turn::Idle;
-        };
+        match self.plan() {
+            Some(plan) => self.execute(&plan),
+            None => Turn::Idle,
+        }
+    }
+
+    /// The first half of a step, after which the gauges tell who takes part in it.
+    pub fn plan(&mut self) -> Option<StepPlan> {
+        self.scheduler.plan(self.clock.now())
+    }
+
+    /// The second half: carries the plan out and enters its results.
+    pub fn execute(&mut self, plan: &StepPlan) -> Turn {
         let output = self
             .executor
-            .submit(&plan, self.scheduler.sequences_mut())
+            .submit(plan, self.scheduler.sequences_mut())
             .and_then(|()| self.executor.collect());
         let now = self.clock.now();
         match output {
-            Ok(output) => Turn::Stepped(self.scheduler.commit(&plan, output, now)),
+            Ok(output) => Turn::Stepped(self.scheduler.commit(plan, output, now)),
             Err(error) => {
                 let message = error.to_string();
-                self.scheduler.abort(&plan, &message, now);
+                self.scheduler.abort(plan, &message, now);
                 Turn::Failed(message)
             }
         }

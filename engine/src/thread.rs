@@ -1,11 +1,12 @@
 //! The engine thread and the handle through which the rest of the program reaches it.
 //!
-//! Requests go in through one bounded channel; events come out through one channel a choice.
+//! Requests go in through one channel, bounded by the queue limit; events come out through one
+//! channel a choice.
 //! The thread owns the scheduler and the executor; it waits for requests only when it has no work
 //! and never waits for a client. The metrics snapshot is the one thing under a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
@@ -31,8 +32,10 @@ struct Shared {
     config: EngineConfig,
     clock: SystemClock,
     next_request: AtomicU64,
-    /// Choices submitted and not yet taken out of the inbox by the engine.
+    /// Choices submitted and not yet taken out of the inbox by the engine. Changed only under the
+    /// lock of `snapshot`, so that a choice is always counted here or there.
     num_in_inbox: AtomicU32,
+    is_running: AtomicBool,
     snapshot: Mutex<MetricsSnapshot>,
 }
 
@@ -50,13 +53,12 @@ pub struct MetricsSnapshot {
 }
 
 /// Upper bounds, inclusive, of the histogram of tokens a step.
-pub const STEP_TOKEN_BUCKETS: [u32; 13] = [
-    1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384,
-];
+pub const STEP_TOKEN_BUCKETS: [u32; 13] =
+    [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
 
 impl EngineHandle {
     /// Starts the engine thread. `build` runs on it, so that what it makes never changes threads;
-    /// this returns when it has. The thread's own result is that of its run.
+    /// this returns when it has.
     pub fn spawn<B>(
         config: EngineConfig,
         policy: Box<dyn Policy>,
@@ -66,8 +68,8 @@ impl EngineHandle {
         B: FnOnce() -> Result<Box<dyn Executor>> + Send + 'static,
     {
         let config = config.validated()?;
-        let capacity = config.max_queued_requests as usize + config.max_num_seqs as usize;
-        let (inbox, requests) = crossbeam_channel::bounded(capacity);
+        // The queue limit bounds this channel: `submit` counts what is in it.
+        let (inbox, requests) = crossbeam_channel::unbounded();
         let (ready, built) = crossbeam_channel::bounded(1);
         let clock = SystemClock::start();
         let shared = Arc::new(Shared {
@@ -75,19 +77,15 @@ impl EngineHandle {
             clock,
             next_request: AtomicU64::new(0),
             num_in_inbox: AtomicU32::new(0),
+            is_running: AtomicBool::new(true),
             snapshot: Mutex::default(),
         });
         let of_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("folio-engine".into())
-            .spawn(move || match build() {
+        let thread =
+            std::thread::Builder::new().name("folio-engine".into()).spawn(move || match build() {
                 Ok(executor) => {
                     let core = EngineCore::new(config, policy, executor, Box::new(clock));
-                    let mut engine = Engine {
-                        core,
-                        requests,
-                        shared: of_thread,
-                    };
+                    let mut engine = Engine { core, requests, shared: of_thread };
                     engine.publish(None);
                     let _ = ready.send(Ok(()));
                     engine.run();
@@ -106,27 +104,13 @@ impl EngineHandle {
 
     /// Hands requests over: all of them, or none when the queue has no room for all.
     pub fn submit(&self, requests: Vec<Request>) -> std::result::Result<(), Refusal> {
-        let num_new = requests
-            .iter()
-            .map(|request| request.choices.len() as u32)
-            .sum::<u32>();
-        let waiting = self.shared.snapshot.lock().gauges.num_waiting;
-        let limit = self.shared.config.max_queued_requests;
-        self.shared
-            .num_in_inbox
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |in_inbox| {
-                (waiting + in_inbox + num_new <= limit).then_some(in_inbox + num_new)
-            })
-            .map_err(|in_inbox| Refusal::QueueFull {
-                queued: waiting + in_inbox,
-                limit,
-            })?;
+        if !self.shared.is_running.load(Ordering::Acquire) {
+            return Err(Refusal::Stopped);
+        }
+        let num_new = requests.iter().map(|request| request.choices.len() as u32).sum::<u32>();
+        self.shared.reserve(num_new)?;
         for request in requests {
-            let num_choices = request.choices.len() as u32;
-            if self.inbox.try_send(request).is_err() {
-                self.shared
-                    .num_in_inbox
-                    .fetch_sub(num_choices, Ordering::AcqRel);
+            if self.inbox.send(request).is_err() {
                 return Err(Refusal::Stopped);
             }
         }
@@ -154,9 +138,25 @@ impl EngineHandle {
     /// The state after the latest step, requests in the inbox counted as waiting.
     #[must_use]
     pub fn metrics(&self) -> MetricsSnapshot {
-        let mut snapshot = self.shared.snapshot.lock().clone();
-        snapshot.gauges.num_waiting += self.shared.num_in_inbox.load(Ordering::Acquire);
-        snapshot
+        let snapshot = self.shared.snapshot.lock();
+        let mut copy = snapshot.clone();
+        copy.gauges.num_waiting += self.shared.num_in_inbox.load(Ordering::Acquire);
+        copy
+    }
+}
+
+impl Shared {
+    /// Counts `num_new` choices into the inbox, if the queue has room for all.
+    fn reserve(&self, num_new: u32) -> std::result::Result<(), Refusal> {
+        let snapshot = self.snapshot.lock();
+        let in_inbox = self.num_in_inbox.load(Ordering::Acquire);
+        let queued = snapshot.gauges.num_waiting + in_inbox;
+        let limit = self.config.max_queued_requests;
+        if queued.saturating_add(num_new) > limit {
+            return Err(Refusal::QueueFull { queued, limit });
+        }
+        self.num_in_inbox.store(in_inbox + num_new, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -172,18 +172,18 @@ impl Engine {
     fn run(&mut self) {
         loop {
             let is_open = self.take_requests();
-            match self.core.step() {
-                Turn::Idle => {
-                    self.publish(None);
-                    if !self.wait_for_request(is_open) {
-                        return;
-                    }
+            let plan = self.core.plan();
+            self.publish(None);
+            let Some(plan) = plan else {
+                if !self.wait_for_request(is_open) {
+                    return;
                 }
+                continue;
+            };
+            match self.core.execute(&plan) {
                 Turn::Stepped(report) => self.publish(Some(&report)),
-                Turn::Failed(_) => {
-                    self.shared.snapshot.lock().num_failed_steps += 1;
-                    self.publish(None);
-                }
+                Turn::Failed(_) => self.shared.snapshot.lock().num_failed_steps += 1,
+                Turn::Idle => {}
             }
         }
     }
@@ -202,7 +202,7 @@ impl Engine {
     /// Sleeps until there is something to do; false when there never will be.
     fn wait_for_request(&mut self, is_open: bool) -> bool {
         if !self.core.is_idle() {
-            return true; // what could not be planned was cancelled meanwhile, or will be
+            return true; // a leader that ended within the plan left its siblings for the next
         }
         if !is_open {
             return false;
@@ -214,11 +214,10 @@ impl Engine {
     fn admit(&mut self, request: Request) {
         let num_choices = request.choices.len() as u32;
         self.core.admit(request);
-        // First visible as waiting, then gone from the inbox: the queue bound never undercounts.
-        self.shared.snapshot.lock().gauges = self.core.gauges();
-        self.shared
-            .num_in_inbox
-            .fetch_sub(num_choices, Ordering::AcqRel);
+        let gauges = self.core.gauges();
+        let mut snapshot = self.shared.snapshot.lock();
+        snapshot.gauges = gauges;
+        self.shared.num_in_inbox.fetch_sub(num_choices, Ordering::AcqRel);
     }
 
     fn publish(&self, report: Option<&StepReport>) {
@@ -231,5 +230,12 @@ impl Engine {
             snapshot.step_token_counts[bucket] += 1;
             snapshot.num_step_tokens += u64::from(num_tokens);
         }
+    }
+}
+
+impl Drop for Engine {
+    /// Also runs when the thread panics: what is submitted from now on is refused as stopped.
+    fn drop(&mut self) {
+        self.shared.is_running.store(false, Ordering::Release);
     }
 }

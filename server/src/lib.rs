@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Folio's front end.
+
+pub mod builtin;
+pub mod locate;
+pub mod text;

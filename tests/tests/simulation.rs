@@ -10,9 +10,9 @@ use folio_engine::sched::{
     Admit, Displacement, Limits, Policy, PolicyRequest, PreemptionMode, Rank, Refresh, Victim, View,
 };
 use folio_engine::types::{
-    CacheSalt, Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ManualClock,
-    ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Request, RequestId, SamplingParams,
-    SequenceId, StopConditions, Task, TenantId, TokenId,
+    CacheSalt, Choice, Clock as _, EngineConfig, Event, EventReceiver, EventSender, FinishReason,
+    ManualClock, ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Request, RequestId,
+    SamplingParams, SequenceId, StopConditions, Task, TenantId, TokenId,
 };
 use folio_tests::FingerprintExecutor;
 
@@ -22,10 +22,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: u32) -> u32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mixed = (self.0 ^ (self.0 >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         ((mixed >> 33) as u32) % limit
     }
@@ -52,19 +50,11 @@ impl Policy for Adversary {
     }
 
     fn refresh(&self) -> Refresh {
-        [
-            Refresh::OnArrival,
-            Refresh::OnTenantEvent,
-            Refresh::EveryStep,
-        ][self.0.0 as usize % 3]
+        [Refresh::OnArrival, Refresh::OnTenantEvent, Refresh::EveryStep][self.0.0 as usize % 3]
     }
 
     fn displacement(&self) -> Displacement {
-        if self.0.0 & 64 == 0 {
-            Displacement::ByRank
-        } else {
-            Displacement::Never
-        }
+        if self.0.0 & 64 == 0 { Displacement::ByRank } else { Displacement::Never }
     }
 
     fn limits(&mut self, view: &View<'_>) -> Limits {
@@ -82,12 +72,8 @@ impl Policy for Adversary {
         match self.0.below(6) {
             0 => Admit::Skip,
             1 => Admit::Stop,
-            2 => Admit::Now {
-                reserve_tokens: u32::MAX,
-            },
-            _ => Admit::Now {
-                reserve_tokens: self.0.below(30),
-            },
+            2 => Admit::Now { reserve_tokens: u32::MAX },
+            _ => Admit::Now { reserve_tokens: self.0.below(30) },
         }
     }
 
@@ -95,16 +81,10 @@ impl Policy for Adversary {
         let mode = PreemptionMode::Recompute;
         match self.0.below(3) {
             0 => None,
-            1 => Some(Victim {
-                id: SequenceId(u64::MAX),
-                mode,
-            }),
+            1 => Some(Victim { id: SequenceId(u64::MAX), mode }),
             _ => {
                 let pick = self.0.below(candidates.len() as u32) as usize;
-                Some(Victim {
-                    id: candidates[pick],
-                    mode,
-                })
+                Some(Victim { id: candidates[pick], mode })
             }
         }
     }
@@ -116,6 +96,8 @@ struct Expected {
     max_tokens: u32,
     stop: Vec<TokenId>,
     kind: ModelKind,
+    never_fits: bool,
+    has_deadline: bool,
     /// `None` once the client has gone away.
     receivers: Vec<Option<EventReceiver>>,
     received: Vec<Vec<Event>>,
@@ -132,22 +114,10 @@ struct Run {
 const VOCAB: u32 = 50;
 
 fn random_config(random: &mut Random) -> EngineConfig {
-    let decoder = ModelLimits {
-        kind: ModelKind::Decoder,
-        max_model_len: 64,
-        vocab_size: VOCAB,
-    };
-    let encoder = ModelLimits {
-        kind: ModelKind::Encoder,
-        max_model_len: 24,
-        vocab_size: VOCAB,
-    };
+    let decoder = ModelLimits { kind: ModelKind::Decoder, max_model_len: 64, vocab_size: VOCAB };
+    let encoder = ModelLimits { kind: ModelKind::Encoder, max_model_len: 24, vocab_size: VOCAB };
     let max_num_seqs = 1 + random.below(8);
-    let caching = if random.one_in(3) {
-        PrefixCaching::Off
-    } else {
-        PrefixCaching::On
-    };
+    let caching = if random.one_in(3) { PrefixCaching::Off } else { PrefixCaching::On };
     EngineConfig {
         models: vec![decoder, encoder],
         block_size: 1 + random.below(6),
@@ -168,21 +138,11 @@ impl Run {
         let clock = ManualClock::default();
         let executor = Box::new(FingerprintExecutor::new(&config));
         let core = EngineCore::new(config.clone(), policy, executor, Box::new(clock.clone()));
-        Self {
-            random,
-            config,
-            core,
-            clock,
-            requests: Vec::new(),
-        }
+        Self { random, config, core, clock, requests: Vec::new() }
     }
 
     fn arrive(&mut self) {
-        let kind = if self.random.one_in(3) {
-            ModelKind::Encoder
-        } else {
-            ModelKind::Decoder
-        };
+        let kind = if self.random.one_in(3) { ModelKind::Encoder } else { ModelKind::Decoder };
         let model = &self.config.models[usize::from(kind == ModelKind::Encoder)];
         let most = match kind {
             ModelKind::Encoder => model.max_model_len,
@@ -192,21 +152,10 @@ impl Run {
         let family = self.random.below(3);
         let len = 1 + self.random.below(most);
         let branch = self.random.below(most + 1);
-        let prompt: Vec<TokenId> = (0..len)
-            .map(|i| {
-                if i < branch {
-                    family
-                } else {
-                    family + 3 + i % 2
-                }
-            })
-            .collect();
+        let prompt: Vec<TokenId> =
+            (0..len).map(|i| if i < branch { family } else { family + 3 + i % 2 }).collect();
         let room = self.config.kv_capacity_tokens().saturating_sub(len).min(8);
-        let max_tokens = if kind == ModelKind::Decoder {
-            1 + self.random.below(8)
-        } else {
-            0
-        };
+        let max_tokens = if kind == ModelKind::Decoder { 1 + self.random.below(8) } else { 0 };
         let max_tokens = max_tokens.min(room.max(1));
         let num_choices = match kind {
             ModelKind::Decoder => 1 + self.random.below(3) * self.random.below(2),
@@ -216,21 +165,16 @@ impl Run {
         let task = match kind {
             ModelKind::Encoder => Task::Embed,
             ModelKind::Decoder => Task::Generate(SamplingParams {
-                stop: StopConditions {
-                    max_tokens,
-                    min_tokens: 0,
-                    token_ids: stop.clone(),
-                },
+                stop: StopConditions { max_tokens, min_tokens: 0, token_ids: stop.clone() },
                 ..SamplingParams::default()
             }),
         };
+        let wait = Nanos(1000 * u64::from(1 + self.random.below(60)));
+        let deadline = self.random.one_in(5).then(|| self.clock.now() + wait);
         let (mut choices, mut receivers) = (Vec::new(), Vec::new());
         for _ in 0..num_choices {
             let (events, receiver) = EventSender::channel(max_tokens);
-            choices.push(Choice {
-                events,
-                processors: Vec::new(),
-            });
+            choices.push(Choice { events, processors: Vec::new() });
             receivers.push(Some(receiver));
         }
         self.core.admit(Request {
@@ -241,17 +185,18 @@ impl Run {
             choices,
             priority: self.random.below(4) as i32,
             tenant: TenantId(self.random.below(3)),
-            deadline: None,
+            deadline,
             cache_salt: self.random.one_in(4).then_some(CacheSalt(9)),
         });
-        let received = vec![Vec::new(); num_choices as usize];
         self.requests.push(Expected {
+            never_fits: len + max_tokens > self.config.kv_capacity_tokens(),
+            has_deadline: deadline.is_some(),
             prompt,
             max_tokens,
             stop,
             kind,
             receivers,
-            received,
+            received: vec![Vec::new(); num_choices as usize],
         });
     }
 
@@ -300,14 +245,7 @@ impl Run {
         }
         self.drain();
         let gauges = self.core.gauges();
-        assert_eq!(
-            (
-                gauges.num_running,
-                gauges.num_waiting,
-                gauges.num_used_blocks
-            ),
-            (0, 0, 0)
-        );
+        assert_eq!((gauges.num_running, gauges.num_waiting, gauges.num_used_blocks), (0, 0, 0));
         for (index, request) in self.requests.iter().enumerate() {
             request.check(index);
         }
@@ -324,11 +262,12 @@ impl Expected {
                 panic!("request {request} choice {choice} has no end: {events:?}");
             };
             match self.kind {
+                ModelKind::Encoder if *reason == FinishReason::DeadlineExceeded => {
+                    assert!(self.has_deadline && before.is_empty(), "{before:?}");
+                }
                 ModelKind::Encoder => {
                     assert_eq!(*reason, FinishReason::Embedded);
-                    let [Event::Embedding(vector)] = before else {
-                        panic!("{before:?}")
-                    };
+                    let [Event::Embedding(vector)] = before else { panic!("{before:?}") };
                     assert_eq!(*vector, FingerprintExecutor::embedding(&self.prompt));
                 }
                 ModelKind::Decoder => self.check_tokens(choice as u32, before, reason),
@@ -338,24 +277,22 @@ impl Expected {
 
     /// Replays the generation of one choice alone.
     fn check_tokens(&self, choice: u32, events: &[Event], reason: &FinishReason) {
-        if let FinishReason::Refused(message) = reason {
-            assert!(message.contains("tokens"), "{message}");
+        if matches!(reason, FinishReason::Refused(_)) {
+            assert!(self.never_fits, "refused although it fits: {reason:?}");
+            return;
+        }
+        if *reason == FinishReason::DeadlineExceeded {
+            assert!(self.has_deadline && events.is_empty(), "{events:?}");
             return;
         }
         let mut text = self.prompt.clone();
         for (index, event) in events.iter().enumerate() {
-            let Event::Token(token) = event else {
-                panic!("{event:?}")
-            };
+            let Event::Token(token) = event else { panic!("{event:?}") };
             let expected = FingerprintExecutor::next_token(&text, choice, VOCAB);
             assert_eq!(token.id, expected, "token {index} of choice {choice}");
             text.push(token.id);
             let is_last = index + 1 == events.len();
-            assert_eq!(
-                self.stop.contains(&token.id) && !is_last,
-                false,
-                "ran past a stop token"
-            );
+            assert_eq!(self.stop.contains(&token.id) && !is_last, false, "ran past a stop token");
         }
         let last = text[text.len() - 1];
         match reason {
@@ -394,7 +331,5 @@ fn priority_gives_every_request_the_tokens_it_gets_alone() {
 
 #[test]
 fn an_adversarial_policy_loses_nothing_and_cannot_dead_lock() {
-    run_seeds("adversary", 600, |seed| {
-        Box::new(Adversary(Random(seed ^ 0xabcd)))
-    });
+    run_seeds("adversary", 600, |seed| Box::new(Adversary(Random(seed ^ 0xabcd))));
 }

@@ -6,22 +6,19 @@
 //! compared in full, so that two different prefixes can never be taken for each other.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::BlockTable;
 use crate::types::{BlockCopy, BlockId, CacheSalt, PrefixCaching, TokenId};
 
-/// Identity of the content of a full block together with everything before it. Never reused,
-/// so that an evicted parent cannot be confused with a later one.
+/// Identity of the content of a full block together with everything before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct NodeId(u128);
-
-impl NodeId {
-    /// Parent of the first block: one root for each cache salt, apart from all other nodes.
-    fn root(salt: Option<CacheSalt>) -> Self {
-        const SALTED: u128 = 1 << 127;
-        Self(salt.map_or(0, |salt| salt.0 | SALTED))
-    }
+pub(super) enum NodeId {
+    /// What comes before the first block: one root for each cache salt.
+    Root(Option<CacheSalt>),
+    /// A number never used twice, so that an evicted parent cannot be taken for a later one.
+    Content(u64),
 }
 
 /// The pool has too few blocks that nobody holds.
@@ -51,7 +48,7 @@ pub struct BlockAllocator {
     blocks: Vec<Block>,
     free: FreeList,
     index: HashMap<Arc<[u32]>, BlockId>,
-    next_node: u128,
+    next_node: u64,
     counters: PrefixCounters,
 }
 
@@ -89,7 +86,7 @@ impl BlockAllocator {
             blocks: (0..num_blocks).map(|_| Block::default()).collect(),
             free: FreeList::default(),
             index: HashMap::new(),
-            next_node: 1,
+            next_node: 0,
             counters: PrefixCounters::default(),
         };
         for id in (1..num_blocks).map(BlockId) {
@@ -142,10 +139,7 @@ impl BlockAllocator {
         salt: Option<CacheSalt>,
         table: &mut BlockTable,
     ) -> u32 {
-        assert!(
-            table.is_empty(),
-            "a prefix is matched before anything is allocated"
-        );
+        assert!(table.is_empty(), "a prefix is matched before anything is allocated");
         self.walk(tokens, salt, |id, node| {
             table.blocks.push(id);
             table.nodes.push(node);
@@ -170,26 +164,7 @@ impl BlockAllocator {
             num_blocks += 1;
             num_idle_blocks += u32::from(self.blocks[id.index()].ref_count == 0);
         });
-        PrefixPeek {
-            num_tokens: num_blocks * self.block_size,
-            num_idle_blocks,
-        }
-    }
-
-    /// Extends `table` until it covers `num_tokens` tokens. On failure nothing changes.
-    pub fn grow(&mut self, table: &mut BlockTable, num_tokens: u32) -> Result<(), OutOfBlocks> {
-        let missing = self
-            .blocks_for(num_tokens)
-            .saturating_sub(table.num_blocks());
-        if missing > self.free.len {
-            return Err(OutOfBlocks {
-                short: missing - self.free.len,
-            });
-        }
-        for _ in 0..missing {
-            table.blocks.push(self.take_free());
-        }
-        Ok(())
+        PrefixPeek { num_tokens: num_blocks * self.block_size, num_idle_blocks }
     }
 
     /// A second table over the same blocks, for another sample of the same prompt.
@@ -198,34 +173,37 @@ impl BlockAllocator {
         for &id in &table.blocks {
             self.hold(id);
         }
-        BlockTable {
-            blocks: table.blocks.clone(),
-            nodes: table.nodes.clone(),
-        }
+        BlockTable { blocks: table.blocks.clone(), nodes: table.nodes.clone() }
     }
 
-    /// Makes sure that `position` can be written: its block is held by `table` alone and out of
-    /// the prefix index. Returns the copy to make first, if the block had to be replaced.
-    pub fn make_writable(
+    /// Makes `positions` of a sequence writable: extends `table` to cover them, and sees to it that
+    /// the block of the first is held by `table` alone and out of the prefix index. Returns the
+    /// copy to make first, if that block had to be replaced. On failure nothing changes.
+    pub fn secure(
         &mut self,
         table: &mut BlockTable,
-        position: u32,
+        positions: Range<u32>,
     ) -> Result<Option<BlockCopy>, OutOfBlocks> {
-        let index = (position / self.block_size) as usize;
-        let source = table.blocks[index];
-        if self.blocks[source.index()].ref_count == 1 {
-            self.forget(source);
+        let index = (positions.start / self.block_size) as usize;
+        let is_shared = |&id: &BlockId| self.blocks[id.index()].ref_count > 1;
+        let shared = table.blocks.get(index).copied().filter(is_shared);
+        let missing = self.blocks_for(positions.end).saturating_sub(table.num_blocks());
+        let needed = missing + u32::from(shared.is_some());
+        if needed > self.free.len {
+            return Err(OutOfBlocks { short: needed - self.free.len });
+        }
+        let copy = shared.map(|source| {
+            let target = self.take_free();
+            table.blocks[index] = target;
+            self.drop_hold(source);
+            BlockCopy { source, target }
+        });
+        if let Some(&id) = table.blocks.get(index) {
+            self.forget(id);
             table.nodes.truncate(index);
-            return Ok(None);
         }
-        if self.free.len == 0 {
-            return Err(OutOfBlocks { short: 1 });
-        }
-        let target = self.take_free();
-        table.blocks[index] = target;
-        table.nodes.truncate(index);
-        self.drop_hold(source);
-        Ok(Some(BlockCopy { source, target }))
+        table.blocks.extend((0..missing).map(|_| self.take_free()));
+        Ok(copy)
     }
 
     /// Enters the full blocks of `computed` (all computed tokens of the sequence, from position
@@ -241,12 +219,9 @@ impl BlockAllocator {
         }
         let size = self.block_size as usize;
         let num_full = computed.len() / size;
-        assert!(
-            num_full <= table.blocks.len(),
-            "{num_full} full blocks, {table:?}"
-        );
+        assert!(num_full <= table.blocks.len(), "{num_full} full blocks, {table:?}");
         for index in table.nodes.len()..num_full {
-            let parent = table.nodes.last().copied().unwrap_or(NodeId::root(salt));
+            let parent = table.nodes.last().copied().unwrap_or(NodeId::Root(salt));
             let tokens = &computed[index * size..(index + 1) * size];
             let node = self.enter(parent, tokens, table.blocks[index]);
             table.nodes.push(node);
@@ -262,24 +237,12 @@ impl BlockAllocator {
         table.nodes.clear();
     }
 
-    /// Forgets all cached content that nobody holds.
-    pub fn clear_cache(&mut self) {
-        let mut cursor = self.free.first;
-        while let Some(id) = cursor {
-            cursor = self.blocks[id.index()].next;
-            self.forget(id);
-        }
-    }
-
     /// Checks the reference counts against `tables`, which must be all that exist, and the lists
     /// against each other. Costs O(pool): for tests and for the idle engine.
     pub fn assert_consistent<'a>(&self, tables: impl Iterator<Item = &'a BlockTable>) {
         let mut held = vec![0u32; self.blocks.len()];
         for table in tables {
-            assert!(
-                table.nodes.len() <= table.blocks.len(),
-                "more nodes than blocks: {table:?}"
-            );
+            assert!(table.nodes.len() <= table.blocks.len(), "more nodes than blocks: {table:?}");
             for id in &table.blocks {
                 held[id.index()] += 1;
             }
@@ -288,21 +251,25 @@ impl BlockAllocator {
             assert_eq!(block.ref_count, held[index], "references of block {index}");
         }
         let num_held = held.iter().filter(|&&count| count > 0).count() as u32;
-        assert_eq!(
-            num_held + self.free.len,
-            self.num_blocks(),
-            "held + free = all"
-        );
-        let num_cached = self
-            .blocks
-            .iter()
-            .filter(|block| block.cached.is_some())
-            .count();
-        assert_eq!(
-            num_cached,
-            self.index.len(),
-            "index entries and cached blocks"
-        );
+        assert_eq!(self.walk_free_list(), self.free.len, "links of the free list");
+        assert_eq!(num_held + self.free.len, self.num_blocks(), "held + free = all");
+        let num_cached = self.blocks.iter().filter(|block| block.cached.is_some()).count();
+        assert_eq!(num_cached, self.index.len(), "index entries and cached blocks");
+    }
+
+    /// Follows the free list from front to back and returns its length.
+    fn walk_free_list(&self) -> u32 {
+        let (mut previous, mut cursor, mut num_seen) = (None, self.free.first, 0);
+        while let Some(id) = cursor {
+            let block = &self.blocks[id.index()];
+            assert_eq!(block.previous, previous, "back link of block {id}");
+            assert_eq!(block.ref_count, 0, "block {id} is free and held");
+            (previous, cursor) = (cursor, block.next);
+            num_seen += 1;
+            assert!(num_seen <= self.num_blocks(), "the free list runs in a circle");
+        }
+        assert_eq!(self.free.last, previous, "end of the free list");
+        num_seen
     }
 
     /// Visits the cached blocks of the longest prefix of `tokens`, without the last token.
@@ -316,7 +283,7 @@ impl BlockAllocator {
             return;
         }
         let matchable = &tokens[..tokens.len().saturating_sub(1)];
-        let mut parent = NodeId::root(salt);
+        let mut parent = NodeId::Root(salt);
         let mut key = Vec::with_capacity(KEY_WORDS + self.block_size as usize);
         for chunk in matchable.chunks_exact(self.block_size as usize) {
             write_key(&mut key, parent, chunk);
@@ -339,18 +306,12 @@ impl BlockAllocator {
         {
             return cached.node;
         }
-        let node = NodeId(self.next_node);
+        let node = NodeId::Content(self.next_node);
         self.next_node += 1;
         let key: Arc<[u32]> = key.into();
         let block = &mut self.blocks[id.index()];
-        assert!(
-            block.cached.is_none() && block.ref_count > 0,
-            "publishing block {id}: {block:?}"
-        );
-        block.cached = Some(Cached {
-            node,
-            key: Arc::clone(&key),
-        });
+        assert!(block.cached.is_none() && block.ref_count > 0, "publishing block {id}: {block:?}");
+        block.cached = Some(Cached { node, key: Arc::clone(&key) });
         self.index.insert(key, id);
         node
     }
@@ -370,10 +331,7 @@ impl BlockAllocator {
 
     fn drop_hold(&mut self, id: BlockId) {
         let block = &mut self.blocks[id.index()];
-        assert!(
-            block.ref_count > 0,
-            "block {id} is given up but nobody holds it"
-        );
+        assert!(block.ref_count > 0, "block {id} is given up but nobody holds it");
         block.ref_count -= 1;
         if block.ref_count == 0 {
             self.push_free(id);
@@ -382,9 +340,7 @@ impl BlockAllocator {
 
     /// Takes the next victim, whose cached content is lost, and holds it once.
     fn take_free(&mut self) -> BlockId {
-        let Some(id) = self.free.first else {
-            panic!("taking a block from an empty free list")
-        };
+        let Some(id) = self.free.first else { panic!("taking a block from an empty free list") };
         if self.blocks[id.index()].cached.is_some() {
             self.counters.num_evictions += 1;
             self.forget(id);
@@ -396,11 +352,8 @@ impl BlockAllocator {
     /// Blocks with cached content go to the end, others to the front.
     fn push_free(&mut self, id: BlockId) {
         let keeps_content = self.blocks[id.index()].cached.is_some();
-        let (previous, next) = if keeps_content {
-            (self.free.last, None)
-        } else {
-            (None, self.free.first)
-        };
+        let (previous, next) =
+            if keeps_content { (self.free.last, None) } else { (None, self.free.first) };
         self.blocks[id.index()].previous = previous;
         self.blocks[id.index()].next = next;
         match previous {
@@ -430,12 +383,18 @@ impl BlockAllocator {
 }
 
 /// Words of an index key before the tokens.
-const KEY_WORDS: usize = 4;
+const KEY_WORDS: usize = 5;
 
 /// The index key of a block: its parent's identity, then its tokens.
 fn write_key(key: &mut Vec<u32>, parent: NodeId, tokens: &[TokenId]) {
+    let (kind, number) = match parent {
+        NodeId::Root(None) => (0, 0),
+        NodeId::Root(Some(salt)) => (1, salt.0),
+        NodeId::Content(number) => (2, u128::from(number)),
+    };
     key.clear();
-    key.extend((0..KEY_WORDS).map(|word| (parent.0 >> (32 * word)) as u32));
+    key.push(kind);
+    key.extend((0..KEY_WORDS - 1).map(|word| (number >> (32 * word)) as u32));
     key.extend_from_slice(tokens);
 }
 

@@ -12,11 +12,21 @@ fn tokens(len: u32) -> Vec<TokenId> {
     (0..len).collect()
 }
 
+/// Extends a table to cover `num_tokens` tokens without touching what it has.
+fn grow(
+    allocator: &mut BlockAllocator,
+    table: &mut BlockTable,
+    num_tokens: u32,
+) -> Result<(), OutOfBlocks> {
+    let covered = table.num_blocks() * P;
+    allocator.secure(table, covered..num_tokens.max(covered)).map(|copy| assert_eq!(copy, None))
+}
+
 /// A table that holds the computed and published blocks of `tokens`.
 fn computed(allocator: &mut BlockAllocator, tokens: &[TokenId]) -> BlockTable {
     let mut table = BlockTable::default();
     allocator.match_prefix(tokens, None, &mut table);
-    allocator.grow(&mut table, tokens.len() as u32).unwrap();
+    grow(&mut allocator, &mut table, tokens.len() as u32).unwrap();
     allocator.publish(&mut table, tokens, None);
     table
 }
@@ -60,7 +70,7 @@ fn salts_keep_prefixes_apart() {
     let mut allocator = allocator(8);
     let (alice, bob) = (Some(CacheSalt(1)), Some(CacheSalt(2)));
     let mut table = BlockTable::default();
-    allocator.grow(&mut table, 8).unwrap();
+    grow(&mut allocator, &mut table, 8).unwrap();
     allocator.publish(&mut table, &tokens(8), alice);
     assert_eq!(allocator.peek_prefix(&tokens(9), alice).num_tokens, 8);
     assert_eq!(allocator.peek_prefix(&tokens(9), bob).num_tokens, 0);
@@ -74,22 +84,11 @@ fn cached_content_survives_until_no_other_block_is_free() {
     let mut cached = computed(&mut allocator, &tokens(8));
     allocator.release(&mut cached);
     let mut plain = BlockTable::default();
-    allocator.grow(&mut plain, 2 * P).unwrap();
-    assert_eq!(
-        allocator.peek_prefix(&tokens(9), None).num_tokens,
-        8,
-        "two blocks were idle"
-    );
-    allocator.grow(&mut plain, 3 * P).unwrap();
-    assert_eq!(
-        allocator.peek_prefix(&tokens(9), None).num_tokens,
-        4,
-        "the tail goes first"
-    );
-    assert_eq!(
-        allocator.grow(&mut plain, 5 * P),
-        Err(OutOfBlocks { short: 1 })
-    );
+    grow(&mut allocator, &mut plain, 2 * P).unwrap();
+    assert_eq!(allocator.peek_prefix(&tokens(9), None).num_tokens, 8, "two blocks were idle");
+    grow(&mut allocator, &mut plain, 3 * P).unwrap();
+    assert_eq!(allocator.peek_prefix(&tokens(9), None).num_tokens, 4, "the tail goes first");
+    assert_eq!(grow(&mut allocator, &mut plain, 5 * P), Err(OutOfBlocks { short: 1 }));
     allocator.assert_consistent([&plain].into_iter());
     allocator.release(&mut plain);
 }
@@ -105,7 +104,7 @@ fn least_recently_used_content_goes_first() {
     allocator.match_prefix(&[1, 1, 1, 1, 0], None, &mut again);
     allocator.release(&mut again);
     let mut plain = BlockTable::default();
-    allocator.grow(&mut plain, 1).unwrap();
+    grow(&mut allocator, &mut plain, 1).unwrap();
     assert_eq!(allocator.peek_prefix(&[1, 1, 1, 1, 0], None).num_tokens, 4);
     assert_eq!(allocator.peek_prefix(&[2, 2, 2, 2, 0], None).num_tokens, 0);
     allocator.release(&mut plain);
@@ -117,24 +116,10 @@ fn a_forked_block_is_copied_before_it_is_written() {
     let mut parent = computed(&mut allocator, &tokens(6));
     let mut child = allocator.fork(&parent);
     assert_eq!(allocator.num_free(), 6);
-    let copy = allocator.make_writable(&mut child, 5).unwrap().unwrap();
-    assert_eq!(
-        copy,
-        BlockCopy {
-            source: parent.blocks()[1],
-            target: child.blocks()[1]
-        }
-    );
-    assert_eq!(
-        parent.blocks()[0],
-        child.blocks()[0],
-        "the full block stays shared"
-    );
-    assert_eq!(
-        allocator.make_writable(&mut parent, 5),
-        Ok(None),
-        "nobody shares it any more"
-    );
+    let copy = allocator.secure(&mut child, 5..6).unwrap().unwrap();
+    assert_eq!(copy, BlockCopy { source: parent.blocks()[1], target: child.blocks()[1] });
+    assert_eq!(parent.blocks()[0], child.blocks()[0], "the full block stays shared");
+    assert_eq!(allocator.make_writable(&mut parent, 5), Ok(None), "nobody shares it any more");
     allocator.assert_consistent([&parent, &child].into_iter());
     allocator.release(&mut parent);
     allocator.release(&mut child);
@@ -146,8 +131,8 @@ fn duplicate_content_keeps_its_first_block_and_children_find_their_parent() {
     let mut allocator = allocator(8);
     let mut first = BlockTable::default();
     let mut second = BlockTable::default();
-    allocator.grow(&mut first, 4).unwrap();
-    allocator.grow(&mut second, 8).unwrap();
+    grow(&mut allocator, &mut first, 4).unwrap();
+    grow(&mut allocator, &mut second, 8).unwrap();
     allocator.publish(&mut first, &tokens(4), None);
     allocator.publish(&mut second, &tokens(8), None);
     let mut third = BlockTable::default();
@@ -174,7 +159,6 @@ enum Operation {
     Fork { pick: usize },
     Write { pick: usize },
     Release { pick: usize },
-    ClearCache,
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -184,7 +168,6 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => any::<usize>().prop_map(|pick| Operation::Fork { pick }),
         2 => any::<usize>().prop_map(|pick| Operation::Write { pick }),
         3 => any::<usize>().prop_map(|pick| Operation::Release { pick }),
-        1 => Just(Operation::ClearCache),
     ]
 }
 
@@ -199,8 +182,7 @@ struct Pool {
 /// What position `tokens.len() - 1` must hold: it depends on everything before it.
 fn fingerprint(tokens: &[TokenId]) -> u64 {
     tokens.iter().fold(7, |hash: u64, &token| {
-        hash.wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(u64::from(token) + 1)
+        hash.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(u64::from(token) + 1)
     })
 }
 
@@ -215,17 +197,12 @@ impl Pool {
     }
 
     fn check(&self) {
-        self.allocator
-            .assert_consistent(self.live.iter().map(|(_, table)| table));
+        self.allocator.assert_consistent(self.live.iter().map(|(_, table)| table));
         for (tokens, table) in &self.live {
             for position in 0..tokens.len() {
                 let block = table.blocks()[position / P as usize].index();
                 let found = self.written[block][position % P as usize];
-                assert_eq!(
-                    found,
-                    Some(fingerprint(&tokens[..=position])),
-                    "position {position}"
-                );
+                assert_eq!(found, Some(fingerprint(&tokens[..=position])), "position {position}");
             }
         }
     }
@@ -236,13 +213,12 @@ impl Pool {
                 let tokens: Vec<_> = (0..len).map(|i| family.min(i / 7)).collect();
                 let mut table = BlockTable::default();
                 let matched = self.allocator.match_prefix(&tokens, None, &mut table);
-                if self.allocator.grow(&mut table, len).is_err() {
+                if self.grow(&mut allocator, &mut table, len).is_err() {
                     return self.allocator.release(&mut table);
                 }
                 self.live.push((tokens, table));
                 self.write(self.live.len() - 1, matched as usize);
             }
-            Operation::ClearCache => self.allocator.clear_cache(),
             _ if self.live.is_empty() => {}
             Operation::Grow { pick, by } => self.extend(pick % self.live.len(), by),
             Operation::Fork { pick } => {
@@ -253,7 +229,7 @@ impl Pool {
             Operation::Write { pick } => {
                 let index = pick % self.live.len();
                 let last = self.live[index].0.len() - 1;
-                if self.unshare(index, last) {
+                if self.secure(index, last..last + 1) {
                     self.live[index].0[last] ^= 64;
                     self.write(index, last);
                 }
@@ -265,28 +241,27 @@ impl Pool {
         }
     }
 
-    /// Makes the block of `position` writable, carrying its content along.
-    fn unshare(&mut self, index: usize, position: usize) -> bool {
+    /// Makes `positions` writable, carrying the content of a replaced block along.
+    fn secure(&mut self, index: usize, positions: std::ops::Range<usize>) -> bool {
         let table = &mut self.live[index].1;
-        match self.allocator.make_writable(table, position as u32) {
+        let before = table.blocks().to_vec();
+        match self.allocator.secure(table, positions.start as u32..positions.end as u32) {
             Ok(Some(copy)) => {
                 self.written[copy.target.index()] = self.written[copy.source.index()].clone();
                 true
             }
             Ok(None) => true,
-            Err(_) => false,
+            Err(_) => {
+                assert_eq!(table.blocks(), before, "a failure changes nothing");
+                false
+            }
         }
     }
 
     fn extend(&mut self, index: usize, by: u32) {
         let len = self.live[index].0.len();
-        let has_room_in_last = !len.is_multiple_of(P as usize);
-        if has_room_in_last && !self.unshare(index, len) {
-            return;
-        }
-        let (tokens, table) = &mut self.live[index];
-        if self.allocator.grow(table, len as u32 + by).is_ok() {
-            tokens.extend((0..by).map(|i| i % 2));
+        if self.secure(index, len..len + by as usize) {
+            self.live[index].0.extend((0..by).map(|i| i % 2));
             self.write(index, len);
         }
     }

@@ -1,19 +1,20 @@
 //! Planning a step: who computes which positions under the token budget and the pool.
 //!
 //! Order: encoder texts under their share; the oldest running sequence, which is never preempted;
-//! other running sequences that decode, then those amid their prompt; then waiting ones in policy
-//! order. When blocks run out, a sequence not yet in the plan gives way.
+//! the other running ones in policy order, with one token kept for each that decodes; then waiting
+//! ones in policy order; then encoder texts with what is left. When blocks run out, a sequence
+//! that is not yet in the plan gives way.
 
 use super::queue::Position;
 use super::scheduler::{End, Scheduler, State};
 use super::sequence::Status;
 use super::{Admit, Displacement, Limits, PolicyRequest, RERANK_WINDOW, Refresh, SchedEvent};
-use crate::types::{
-    FinishReason, ModelId, ModelKind, Nanos, ScheduledSeq, SequenceId, StepPlan, TenantId,
-};
+use crate::types::{FinishReason, ModelId, ModelKind, Nanos, ScheduledSeq, SequenceId, StepPlan};
 
-/// Cancelled requests that wait are looked for every so many plans; running ones in each.
-const PLANS_BETWEEN_QUEUE_SWEEPS: u64 = 16;
+/// Waiting sequences looked at in one plan for cancellation and expiry, at least; running ones are
+/// looked at in each. Longer queues are swept in a fixed number of plans.
+const MIN_SWEEP: usize = 1024;
+const PLANS_A_SWEEP: usize = 8;
 
 /// A plan in the making.
 struct Step {
@@ -26,6 +27,23 @@ struct Step {
     prefill_left: u32,
     num_partial: u32,
     preempted: bool,
+}
+
+/// How much of what decoding leaves encoder texts may take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// Half while the decoder has prompts, all otherwise.
+    Fair,
+    /// All that is left.
+    Rest,
+}
+
+/// Whether an encoder's texts fitted into the tokens left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Done,
+    /// The next in order needs more than is left.
+    TooLong,
 }
 
 /// Whether a waiting sequence was taken in.
@@ -49,68 +67,80 @@ impl Scheduler {
     /// The next step, or `None` when nothing can be computed now. A plan must be followed by its
     /// [`commit`](Self::commit) or [`abort`](Self::abort) before the next is made.
     pub fn plan(&mut self, now: Nanos) -> Option<StepPlan> {
-        self.state.num_plans += 1;
         self.drop_ended(now);
         self.rerank(now);
         let limits = self.step_limits(now);
+        self.state.max_running = limits.max_running;
         self.displace(limits, now);
         let mut step = self.state.start_step(limits, now);
-        self.plan_encoders(&mut step, Consent::Ask);
+        self.plan_encoders(&mut step, Share::Fair, Consent::Ask);
         self.plan_running(&mut step);
         if !step.preempted {
             self.plan_waiting(&mut step, Consent::Ask);
         }
+        self.plan_encoders(&mut step, Share::Rest, Consent::Ask);
         if step.plan.seqs.is_empty() {
-            self.plan_encoders(&mut step, Consent::Override);
-        }
-        if step.plan.seqs.is_empty() {
-            self.plan_waiting(&mut step, Consent::Override);
+            self.override_policy(&mut step);
         }
         self.state.check_plan(&step);
         (!step.plan.seqs.is_empty()).then_some(step.plan)
     }
 
+    /// Plans something, if anything can run, when the policy would plan nothing.
+    fn override_policy(&mut self, step: &mut Step) {
+        step.limits = self.state.view(step.now).defaults();
+        step.prefill_left = step.limits.token_budget;
+        self.plan_encoders(step, Share::Rest, Consent::Override);
+        if step.plan.seqs.is_empty() {
+            self.plan_waiting(step, Consent::Override);
+        }
+    }
+
     /// Ends what was cancelled or has waited past its deadline.
     fn drop_ended(&mut self, now: Nanos) {
-        let sweep = self.state.num_plans % PLANS_BETWEEN_QUEUE_SWEEPS == 1;
-        let state = &self.state;
-        let running = state.running.iter().map(|&(_, id)| id);
-        let cancelled: Vec<SequenceId> = if sweep {
-            let ids = state
-                .sequences
-                .iter()
-                .filter(|s| s.events().is_closed())
-                .map(|s| s.id);
-            let mut ids: Vec<_> = ids.collect();
-            ids.sort_unstable();
-            ids
-        } else {
-            running
-                .filter(|&id| state.sequences.get(id).events().is_closed())
-                .collect()
-        };
+        let is_cancelled = |id| self.state.sequences.get(id).events().is_closed();
+        let running = self.state.running.iter().map(|&(_, id)| id);
+        let cancelled: Vec<SequenceId> = running.filter(|&id| is_cancelled(id)).collect();
         for id in cancelled {
             self.end(id, End::Cancelled, now);
         }
-        if sweep {
-            let expired: Vec<_> = self
-                .state
-                .queue
-                .iter()
-                .filter(|&id| self.state.is_expired(id, now))
-                .collect();
-            for id in expired {
+        if self.state.sweep.is_empty() {
+            let waiting = self.state.sequences.iter().filter(|s| s.status != Status::Running);
+            self.state.sweep = waiting.map(|sequence| sequence.id).collect();
+            self.state.sweep.sort_unstable_by(|a, b| b.cmp(a)); // oldest last: popped first
+        }
+        let num_now = MIN_SWEEP.max(self.state.sequences.len() / PLANS_A_SWEEP);
+        for _ in 0..num_now {
+            let Some(id) = self.state.sweep.pop() else { return };
+            let Some(sequence) = self.state.sequences.find(id) else { continue };
+            if sequence.events().is_closed() {
+                self.end(id, End::Cancelled, now);
+            } else if self.state.is_expired(id, now) {
                 self.end(id, End::Reported(FinishReason::DeadlineExceeded), now);
             }
         }
     }
 
+    /// Lets the policy rank again what it says has become stale.
     fn rerank(&mut self, now: Nanos) {
-        if self.policy.refresh() != Refresh::EveryStep {
-            return;
+        match self.policy.refresh() {
+            Refresh::OnArrival => {}
+            Refresh::OnTenantEvent => {
+                let stale = std::mem::take(&mut self.state.stale_tenants);
+                let sequences = &self.state.sequences;
+                let is_stale = |id: &SequenceId| stale.contains(&sequences.get(*id).request.tenant);
+                let waiting: Vec<_> = self.state.queue.iter().filter(is_stale).collect();
+                self.rank_again(&waiting, now);
+            }
+            Refresh::EveryStep => {
+                let waiting: Vec<_> = self.state.queue.oldest(RERANK_WINDOW).collect();
+                self.rank_again(&waiting, now);
+                self.rank_running_again(now);
+            }
         }
-        let waiting: Vec<_> = self.state.queue.iter().take(RERANK_WINDOW).collect();
-        self.rank_again(&waiting, now);
+    }
+
+    fn rank_running_again(&mut self, now: Nanos) {
         for index in 0..self.state.running.len() {
             let id = self.state.running[index].1;
             let view = self.state.view(now);
@@ -123,9 +153,7 @@ impl Scheduler {
     fn rank_again(&mut self, waiting: &[SequenceId], now: Nanos) {
         for &id in waiting {
             let sequence = self.state.sequences.get(id);
-            let rank = self
-                .policy
-                .rank(&PolicyRequest(sequence), &self.state.view(now));
+            let rank = self.policy.rank(&PolicyRequest(sequence), &self.state.view(now));
             self.state.queue.move_to(id, rank);
         }
     }
@@ -138,79 +166,102 @@ impl Scheduler {
         Limits {
             token_budget: wanted.token_budget.clamp(1, most.token_budget),
             chunk: wanted.chunk.clamp(1, most.chunk),
-            max_partial_prefills: wanted
-                .max_partial_prefills
-                .clamp(1, most.max_partial_prefills),
+            max_partial_prefills: wanted.max_partial_prefills.clamp(1, most.max_partial_prefills),
             max_running: wanted.max_running.clamp(1, most.max_running),
             watermark_blocks: wanted.watermark_blocks,
         }
     }
 
     /// Lets better-ranked waiting sequences push out worse-ranked running ones, if the policy
-    /// works that way: as many as cannot run beside those that stay.
+    /// works that way: as many as cannot run beside those that stay. The oldest always stays.
     fn displace(&mut self, limits: Limits, now: Nanos) {
         if self.policy.displacement() == Displacement::Never {
             return;
         }
-        let Some(model) = self.state.decoder() else {
-            return;
-        };
+        let Some(model) = self.state.decoder() else { return };
+        let (mut num_promised, mut promised_blocks) = (0, 0);
         let mut cursor: Option<Position> = None;
         while let Some(waiting) = self.state.queue.next(model, cursor) {
             cursor = Some(waiting);
-            let Some(&worst) = self.state.running.last() else {
-                return;
-            };
-            let is_oldest = Some(worst.1) == self.state.oldest_running();
-            if waiting >= worst || is_oldest || self.state.has_room(waiting.1, limits) {
-                return;
+            let blocks = promised_blocks + self.state.blocks_to_start(waiting.1, limits);
+            while !self.state.has_room(num_promised + 1, blocks, limits) {
+                match self.state.displaceable() {
+                    Some(worst) if waiting < worst => self.preempt(worst.1, now),
+                    _ => return,
+                }
             }
-            self.preempt(worst.1, now);
+            num_promised += 1;
+            promised_blocks = blocks;
         }
     }
 
-    fn plan_encoders(&mut self, step: &mut Step, consent: Consent) {
-        let (allowance, models) = self.state.encoder_share(step, consent);
+    fn plan_encoders(&mut self, step: &mut Step, share: Share, consent: Consent) {
+        let allowance = self.state.encoder_share(step, share);
         let mut left = allowance;
-        let mut is_blocked = false;
-        for model in models {
-            let mut num_seqs = 0;
-            let mut cursor = None;
-            while let Some(position) = self.state.queue.next(model, cursor) {
-                cursor = Some(position);
-                let num_tokens = self.state.sequences.get(position.1).num_known();
-                if num_tokens > left || num_seqs == step.limits.max_running {
-                    is_blocked |= num_tokens > left;
-                    break;
-                }
-                match self.ask(position.1, consent, step.now) {
-                    Admit::Now { .. } => {}
-                    Admit::Skip | Admit::Reject => continue,
-                    Admit::Stop => break,
-                }
-                self.state.queue.remove(position.1);
-                let sequence = self.state.sequences.get_mut(position.1);
-                sequence.status = Status::Running;
-                sequence.stats.first_scheduled = Some(step.now);
-                self.grant(position.1, num_tokens, step);
-                left -= num_tokens;
-                num_seqs += 1;
+        let mut blocked = None;
+        for model in self.state.encoders_in_turn() {
+            if self.plan_encoder(model, &mut left, step, consent) == Fit::TooLong {
+                blocked = Some(model);
+                break; // what is left is saved for this text
             }
         }
         step.prefill_left -= allowance - left;
-        self.state.encoder_credit = if is_blocked { left } else { 0 };
+        match (share, blocked) {
+            (Share::Fair, Some(model)) => {
+                self.state.encoder_credit = left;
+                self.state.encoder_turn = model.index();
+            }
+            (Share::Fair, None) => {
+                self.state.encoder_credit = 0;
+                self.state.encoder_turn = self.state.encoder_turn.wrapping_add(1);
+            }
+            (Share::Rest, _) if left < allowance => self.state.encoder_credit = 0,
+            (Share::Rest, _) => {}
+        }
+    }
+
+    /// Grants texts of one encoder in policy order while they fit into `left` tokens.
+    fn plan_encoder(
+        &mut self,
+        model: ModelId,
+        left: &mut u32,
+        step: &mut Step,
+        consent: Consent,
+    ) -> Fit {
+        let mut num_seqs = step.plan.seqs.iter().filter(|s| s.model == model).count() as u32;
+        let mut cursor = None;
+        while let Some(position) = self.state.queue.next(model, cursor) {
+            cursor = Some(position);
+            let id = position.1;
+            let num_tokens = self.state.sequences.get(id).num_known();
+            if num_seqs >= step.limits.max_running {
+                return Fit::Done;
+            }
+            if num_tokens > *left {
+                return Fit::TooLong;
+            }
+            match self.ask(id, consent, step.now) {
+                Admit::Now { .. } => {}
+                Admit::Skip | Admit::Reject => continue,
+                Admit::Stop => return Fit::Done,
+            }
+            self.state.queue.remove(id);
+            let sequence = self.state.sequences.get_mut(id);
+            sequence.status = Status::Running;
+            sequence.stats.first_scheduled = Some(step.now);
+            self.observe(&SchedEvent::Admitted { id, num_cached_tokens: 0 }, step.now);
+            self.grant(id, num_tokens, step);
+            *left -= num_tokens;
+            num_seqs += 1;
+        }
+        Fit::Done
     }
 
     fn plan_running(&mut self, step: &mut Step) {
         let oldest = self.state.oldest_running();
-        let (decoding, prefilling): (Vec<SequenceId>, Vec<SequenceId>) = self
-            .state
-            .running
-            .iter()
-            .map(|&(_, id)| id)
-            .filter(|&id| Some(id) != oldest)
-            .partition(|&id| self.state.sequences.get(id).num_pending() == 1);
-        for id in oldest.into_iter().chain(decoding).chain(prefilling) {
+        let running = self.state.running.iter().map(|&(_, id)| id);
+        let others: Vec<SequenceId> = running.filter(|&id| Some(id) != oldest).collect();
+        for id in oldest.into_iter().chain(others) {
             let sequence = self.state.sequences.get(id);
             if sequence.status != Status::Running {
                 continue; // preempted by one before it
@@ -250,17 +301,14 @@ impl Scheduler {
             panic!("the oldest sequence does not fit into an otherwise empty pool");
         };
         let choice = self.policy.victim(&candidates, &self.state.view(step.now));
-        choice
-            .map(|victim| victim.id)
-            .filter(|id| candidates.contains(id))
-            .unwrap_or(last)
+        choice.map(|victim| victim.id).filter(|id| candidates.contains(id)).unwrap_or(last)
     }
 
     /// Back to the queue without blocks.
     fn preempt(&mut self, id: SequenceId, now: Nanos) {
         self.state.drop_blocks(id);
-        self.enqueue(id, now);
         self.observe(&SchedEvent::Preempted(id), now);
+        self.enqueue(id, now);
     }
 
     fn plan_waiting(&mut self, step: &mut Step, consent: Consent) {
@@ -275,6 +323,9 @@ impl Scheduler {
                 return;
             }
             let id = position.1;
+            if self.state.watch.is_held(id) && !self.state.sequences.get(id).events().is_closed() {
+                continue;
+            }
             let reserve_tokens = match self.ask(id, consent, step.now) {
                 Admit::Now { reserve_tokens } => reserve_tokens,
                 Admit::Skip | Admit::Reject => continue,
@@ -302,9 +353,7 @@ impl Scheduler {
         if consent == Consent::Override {
             return Admit::Now { reserve_tokens: 0 };
         }
-        let answer = self
-            .policy
-            .admit(&PolicyRequest(sequence), &self.state.view(now));
+        let answer = self.policy.admit(&PolicyRequest(sequence), &self.state.view(now));
         if answer == Admit::Reject {
             let reason = format!("the {} policy rejected it", self.policy.name());
             self.end(id, End::Reported(FinishReason::Refused(reason)), now);
@@ -316,14 +365,9 @@ impl Scheduler {
     fn admit_waiting(&mut self, id: SequenceId, reserve: u32, step: &mut Step) -> Admission {
         let state = &mut self.state;
         let sequence = state.sequences.get_mut(id);
-        let peek = state
-            .allocator
-            .peek_prefix(&sequence.tokens, sequence.request.cache_salt);
+        let peek = state.allocator.peek_prefix(&sequence.tokens, sequence.request.cache_salt);
         let num_cached_blocks = peek.num_tokens / state.config.block_size;
-        if state
-            .watch
-            .is_coming(&sequence.request.prompt_hashes, num_cached_blocks)
-        {
+        if state.watch.hold(id, &sequence.request.prompt_hashes, num_cached_blocks) {
             return Admission::Skipped;
         }
         let pending = sequence.num_known() - peek.num_tokens;
@@ -333,38 +377,23 @@ impl Scheduler {
         }
         let end = peek.num_tokens + num_tokens;
         let need = state.allocator.blocks_for(end.saturating_add(reserve)) - num_cached_blocks;
-        let watermark = if state.running.is_empty() {
-            0
-        } else {
-            step.limits.watermark_blocks
-        };
+        let watermark = if state.running.is_empty() { 0 } else { step.limits.watermark_blocks };
         let available = state.allocator.num_free() - peek.num_idle_blocks;
         if u64::from(need) + u64::from(watermark) > u64::from(available) {
             return Admission::Closed;
         }
         state.queue.remove(id);
         let salt = sequence.request.cache_salt;
-        let matched = state
-            .allocator
-            .match_prefix(&sequence.tokens, salt, &mut sequence.table);
+        let matched = state.allocator.match_prefix(&sequence.tokens, salt, &mut sequence.table);
         assert_eq!(matched, peek.num_tokens, "sequence {id}: matched prefix");
         sequence.num_computed = matched;
         if sequence.stats.num_preemptions == 0 {
             sequence.stats.num_cached_tokens = matched;
             sequence.stats.first_scheduled = Some(step.now);
         }
-        assert!(
-            state.allocate(id, end, &mut step.plan),
-            "sequence {id}: {need} free blocks"
-        );
+        assert!(state.allocate(id, end, &mut step.plan), "sequence {id}: {need} free blocks");
+        self.observe(&SchedEvent::Admitted { id, num_cached_tokens: matched }, step.now);
         self.start_running(id, step.now);
-        self.observe(
-            &SchedEvent::Admitted {
-                id,
-                num_cached_tokens: matched,
-            },
-            step.now,
-        );
         self.grant(id, end, step);
         Admission::Admitted
     }
@@ -380,29 +409,9 @@ impl Scheduler {
         if !is_encoder {
             step.take(sequence.num_pending(), num_tokens);
         }
-        step.plan.seqs.push(ScheduledSeq {
-            id,
-            model,
-            positions,
-            emits,
-        });
-        self.observe(
-            &SchedEvent::Granted {
-                id,
-                tenant,
-                num_tokens,
-            },
-            step.now,
-        );
-        if self.policy.refresh() == Refresh::OnTenantEvent {
-            self.rerank_tenant(tenant, step.now);
-        }
-    }
-
-    fn rerank_tenant(&mut self, tenant: TenantId, now: Nanos) {
-        let of_tenant = |id: &SequenceId| self.state.sequences.get(*id).request.tenant == tenant;
-        let waiting: Vec<_> = self.state.queue.iter().filter(of_tenant).collect();
-        self.rank_again(&waiting, now);
+        step.plan.seqs.push(ScheduledSeq { id, model, positions, emits });
+        self.observe(&SchedEvent::Granted { id, tenant, num_tokens }, step.now);
+        self.mark_stale(tenant);
     }
 }
 
@@ -413,11 +422,7 @@ impl Step {
 
     /// Tokens that a running sequence with `pending` tokens may compute.
     fn share_of(&self, pending: u32) -> u32 {
-        if pending == 1 {
-            self.decodes_left.min(1)
-        } else {
-            self.prefill_share(pending)
-        }
+        if pending == 1 { self.decodes_left.min(1) } else { self.prefill_share(pending) }
     }
 
     fn prefill_share(&self, pending: u32) -> u32 {
@@ -451,39 +456,33 @@ impl State {
         }
     }
 
-    /// Tokens that encoders may take in this step, and the encoder models in turn. Beside prompts
-    /// of a decoder it is half of what decoding leaves, plus what an earlier step left over when
-    /// the next text was too long for it; a whole text fits after two steps at the latest.
-    fn encoder_share(&self, step: &Step, consent: Consent) -> (u32, Vec<ModelId>) {
-        let mut models: Vec<ModelId> = self.models_of(ModelKind::Encoder).collect();
-        if models.is_empty() {
-            return (0, models);
-        }
-        let turn = self.num_plans as usize % models.len();
-        models.rotate_left(turn);
-        let is_prefilling = self
-            .running
-            .iter()
-            .any(|&(_, id)| self.sequences.get(id).num_pending() > 1);
-        let has_rival = is_prefilling
-            || self
-                .decoder()
-                .is_some_and(|model| self.queue.len_of(model) > 0);
-        let share = if has_rival && consent == Consent::Ask {
-            step.prefill_left
-                .div_ceil(2)
-                .saturating_add(self.encoder_credit)
+    /// Tokens that encoders may take now. Beside prompts of a decoder their fair share is half of
+    /// what decoding leaves, plus what an earlier step saved for a text that was too long.
+    fn encoder_share(&self, step: &Step, share: Share) -> u32 {
+        let is_prefilling =
+            || self.running.iter().any(|&(_, id)| self.sequences.get(id).num_pending() > 1);
+        let has_rival =
+            || self.decoder().is_some_and(|model| self.queue.len_of(model) > 0) || is_prefilling();
+        let share = if share == Share::Fair && has_rival() {
+            step.prefill_left.div_ceil(2).saturating_add(self.encoder_credit)
         } else {
             step.prefill_left
         };
-        (share.min(step.prefill_left), models)
+        share.min(step.prefill_left)
+    }
+
+    /// The encoder models, beginning with the one whose turn it is.
+    fn encoders_in_turn(&self) -> Vec<ModelId> {
+        let mut models: Vec<ModelId> = self.models_of(ModelKind::Encoder).collect();
+        let first = self.encoder_turn % self.config.models.len();
+        let index = models.iter().position(|model| model.index() >= first).unwrap_or(0);
+        models.rotate_left(index);
+        models
     }
 
     fn models_of(&self, kind: ModelKind) -> impl Iterator<Item = ModelId> + '_ {
         let models = self.config.models.iter().enumerate();
-        models
-            .filter(move |(_, model)| model.kind == kind)
-            .map(|(i, _)| ModelId(i as u32))
+        models.filter(move |(_, model)| model.kind == kind).map(|(i, _)| ModelId(i as u32))
     }
 
     fn decoder(&self) -> Option<ModelId> {
@@ -497,76 +496,58 @@ impl State {
     fn is_expired(&self, id: SequenceId, now: Nanos) -> bool {
         let sequence = self.sequences.get(id);
         sequence.num_generated() == 0
-            && sequence
-                .request
-                .deadline
-                .is_some_and(|deadline| deadline < now)
+            && sequence.request.deadline.is_some_and(|deadline| deadline < now)
     }
 
-    /// Whether a waiting sequence could run beside all running ones.
-    fn has_room(&self, id: SequenceId, limits: Limits) -> bool {
+    /// Free blocks that a waiting sequence takes for its first step.
+    fn blocks_to_start(&self, id: SequenceId, limits: Limits) -> u32 {
         let sequence = self.sequences.get(id);
-        let peek = self
-            .allocator
-            .peek_prefix(&sequence.tokens, sequence.request.cache_salt);
-        let end = sequence
-            .num_known()
-            .min(peek.num_tokens.saturating_add(limits.chunk));
-        let need = self.allocator.blocks_for(end) - peek.num_tokens / self.config.block_size;
-        (self.running.len() as u32) < limits.max_running
-            && need <= self.allocator.num_free() - peek.num_idle_blocks
+        let peek = self.allocator.peek_prefix(&sequence.tokens, sequence.request.cache_salt);
+        let end = sequence.num_known().min(peek.num_tokens.saturating_add(limits.chunk));
+        let num_cached = peek.num_tokens / self.config.block_size;
+        self.allocator.blocks_for(end) - num_cached + peek.num_idle_blocks
+    }
+
+    /// Whether `num_seqs` more sequences could run that need `num_blocks` free blocks together.
+    fn has_room(&self, num_seqs: u32, num_blocks: u32, limits: Limits) -> bool {
+        self.running.len() as u32 + num_seqs <= limits.max_running
+            && num_blocks <= self.allocator.num_free()
+    }
+
+    /// The worst-ranked running sequence that may be displaced.
+    fn displaceable(&self) -> Option<Position> {
+        let oldest = self.oldest_running();
+        self.running.iter().rev().find(|&&(_, id)| Some(id) != oldest).copied()
     }
 
     /// Makes positions from `num_computed` to `end` writable; false when blocks are missing.
     fn allocate(&mut self, id: SequenceId, end: u32, plan: &mut StepPlan) -> bool {
         let sequence = self.sequences.get_mut(id);
-        let covered = sequence.table.num_blocks() * self.config.block_size;
-        if sequence.num_computed < covered {
-            let position = sequence.num_computed;
-            match self.allocator.make_writable(&mut sequence.table, position) {
-                Ok(copy) => plan.copies.extend(copy),
-                Err(_) => return false,
-            }
+        let positions = sequence.num_computed..end;
+        match self.allocator.secure(&mut sequence.table, positions) {
+            Ok(copy) => plan.copies.extend(copy),
+            Err(_) => return false,
         }
-        self.allocator.grow(&mut sequence.table, end).is_ok()
+        true
     }
 
     fn check_plan(&self, step: &Step) {
         let plan = &step.plan;
         let num_tokens = plan.num_tokens();
         let budget = step.limits.token_budget;
-        assert!(
-            num_tokens <= budget,
-            "{num_tokens} tokens planned, budget {budget}"
-        );
+        assert!(num_tokens <= budget, "{num_tokens} tokens planned, budget {budget}");
         let mut ids: Vec<_> = plan.seqs.iter().map(|scheduled| scheduled.id).collect();
         ids.sort_unstable();
-        assert!(
-            ids.windows(2).all(|pair| pair[0] < pair[1]),
-            "a sequence is planned twice"
-        );
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "a sequence is planned twice");
         for scheduled in &plan.seqs {
             let sequence = self.sequences.get(scheduled.id);
             let range = &scheduled.positions;
-            assert!(
-                sequence.status == Status::Running,
-                "planned but not running: {sequence:?}"
-            );
-            assert!(
-                range.start == sequence.num_computed && range.end > range.start,
-                "{range:?}"
-            );
-            assert!(
-                range.end <= sequence.num_known(),
-                "{range:?} of {}",
-                sequence.num_known()
-            );
+            assert!(sequence.status == Status::Running, "planned but not running: {sequence:?}");
+            assert!(range.start == sequence.num_computed && range.end > range.start, "{range:?}");
+            assert!(range.end <= sequence.num_known(), "{range:?} of {}", sequence.num_known());
             let covered = sequence.table.num_blocks() * self.config.block_size;
             let kind = self.config.models[scheduled.model.index()].kind;
-            assert!(
-                kind == ModelKind::Encoder || covered >= range.end,
-                "{range:?} in {covered}"
-            );
+            assert!(kind == ModelKind::Encoder || covered >= range.end, "{range:?} in {covered}");
         }
     }
 }

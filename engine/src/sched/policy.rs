@@ -2,7 +2,7 @@
 //!
 //! The core alone owns blocks, queues, budgets and progress. A refused proposal changes nothing,
 //! so a bad policy can be slow or unfair but cannot corrupt memory, lose a request or dead-lock.
-//! Determinism: no clock and no random numbers but those the [`View`] gives; ties go by arrival.
+//! Determinism: a policy reads no clock but the [`View`]'s; ties go by arrival.
 
 use super::{PolicyRequest, View};
 use crate::types::{Nanos, RequestId, SequenceId, TenantId};
@@ -43,10 +43,7 @@ pub trait Policy: Send {
     /// and never empty; an answer that is not among them, or none, means the last.
     fn victim(&mut self, candidates: &[SequenceId], view: &View<'_>) -> Option<Victim> {
         let _ = view;
-        candidates.last().map(|&id| Victim {
-            id,
-            mode: PreemptionMode::Recompute,
-        })
+        candidates.last().map(|&id| Victim { id, mode: PreemptionMode::Recompute })
     }
 
     /// Told of everything that happens, for policies with a state.
@@ -84,13 +81,15 @@ impl Eq for Rank {}
 pub enum Refresh {
     /// Once, when a request starts to wait.
     OnArrival,
-    /// Also for all waiting requests of a tenant that something was granted to or finished for.
+    /// Also before each step, for all waiting requests of tenants that something was granted to or
+    /// finished for since.
     OnTenantEvent,
-    /// Every step, for the first [`RERANK_WINDOW`] of the order.
+    /// Before each step, for running sequences and for the [`RERANK_WINDOW`] of each model that
+    /// wait longest.
     EveryStep,
 }
 
-/// Waiting requests that are ranked anew in one step at the most.
+/// Waiting requests of one model that are ranked anew in one step at the most.
 pub const RERANK_WINDOW: usize = 1024;
 
 /// Whether running sequences can be displaced by waiting ones.

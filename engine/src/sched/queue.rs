@@ -9,10 +9,11 @@ use crate::types::{ModelId, SequenceId};
 /// Position in a model's order: rank, then arrival.
 pub(super) type Position = (Rank, SequenceId);
 
-/// One ordered set a model. All operations cost O(log waiting).
+/// Two ordered sets a model. All operations cost O(log waiting).
 #[derive(Debug)]
 pub(super) struct Queue {
     by_model: Vec<BTreeSet<Position>>,
+    by_arrival: Vec<BTreeSet<SequenceId>>,
     positions: HashMap<SequenceId, (ModelId, Rank)>,
 }
 
@@ -20,6 +21,7 @@ impl Queue {
     pub(super) fn new(num_models: usize) -> Self {
         Self {
             by_model: vec![BTreeSet::new(); num_models],
+            by_arrival: vec![BTreeSet::new(); num_models],
             positions: HashMap::new(),
         }
     }
@@ -28,6 +30,7 @@ impl Queue {
         let previous = self.positions.insert(id, (model, rank));
         assert!(previous.is_none(), "sequence {id} waits already");
         self.by_model[model.index()].insert((rank, id));
+        self.by_arrival[model.index()].insert(id);
     }
 
     pub(super) fn remove(&mut self, id: SequenceId) -> Rank {
@@ -35,6 +38,7 @@ impl Queue {
             panic!("sequence {id} does not wait")
         };
         self.by_model[model.index()].remove(&(rank, id));
+        self.by_arrival[model.index()].remove(&id);
         rank
     }
 
@@ -50,10 +54,7 @@ impl Queue {
     /// The best position of `model` that comes after `previous`.
     pub(super) fn next(&self, model: ModelId, previous: Option<Position>) -> Option<Position> {
         let start = previous.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_model[model.index()]
-            .range((start, Bound::Unbounded))
-            .next()
-            .copied()
+        self.by_model[model.index()].range((start, Bound::Unbounded)).next().copied()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -62,6 +63,15 @@ impl Queue {
 
     pub(super) fn len_of(&self, model: ModelId) -> usize {
         self.by_model[model.index()].len()
+    }
+
+    /// The `num` of each model that wait longest.
+    pub(super) fn oldest(&self, num: usize) -> impl Iterator<Item = SequenceId> + '_ {
+        self.by_arrival.iter().flat_map(move |ids| ids.iter().take(num)).copied()
+    }
+
+    pub(super) fn contains(&self, id: SequenceId) -> bool {
+        self.positions.contains_key(&id)
     }
 
     /// Model by model, best rank first.

@@ -4,20 +4,20 @@
 //! sibling, or an encoder text in flight); it gets exactly one end; a request that can never fit
 //! is refused at admission, so the oldest running sequence always progresses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::queue::{Position, Queue};
 use super::sequence::Status;
 use super::watch::{PrefixWatch, chain_hashes};
 use super::{
-    BlockAllocator, BlockTable, Limits, Policy, PolicyRequest, PrefixCounters, RequestInfo,
-    SchedEvent, Sequence, Sequences, View,
+    BlockAllocator, BlockTable, Limits, Policy, PolicyRequest, PrefixCounters, Refresh,
+    RequestInfo, SchedEvent, Sequence, Sequences, View,
 };
 use crate::types::{
     Delivery, EngineConfig, Event, FinishReason, ModelKind, Nanos, PrefixCaching, Refusal, Request,
     RequestStats, SampledToken, ScheduledSeq, SeqResult, SequenceId, StepOutput, StepPlan,
-    StepReport, Task,
+    StepReport, Task, TenantId,
 };
 
 /// Decides every step of the engine. Deterministic: equal calls give equal plans.
@@ -37,9 +37,17 @@ pub(super) struct State {
     pub(super) watch: PrefixWatch,
     /// Siblings that wait for the key to compute the prompt they share.
     pub(super) followers: HashMap<SequenceId, Vec<SequenceId>>,
+    pub(super) num_following: u32,
     /// Tokens that encoders may take beyond their share of the next step.
     pub(super) encoder_credit: u32,
-    pub(super) num_plans: u64,
+    /// The encoder model whose turn it is.
+    pub(super) encoder_turn: usize,
+    /// Sequences to look at for cancellation and expiry, in this and coming plans.
+    pub(super) sweep: Vec<SequenceId>,
+    /// Tenants whose waiting requests the policy wants to rank anew.
+    pub(super) stale_tenants: BTreeSet<TenantId>,
+    /// Sequences that may run, by the limits of the latest plan.
+    pub(super) max_running: u32,
     next_sequence: u64,
     totals: Totals,
 }
@@ -55,7 +63,7 @@ pub struct Totals {
     pub num_steps: u64,
     /// Positions computed for prompts, recomputation included.
     pub num_prefill_tokens: u64,
-    /// Prompt tokens of requests whose prompt was finished.
+    /// Prompt tokens of requests whose prompt was finished, once whatever the number of choices.
     pub num_prompt_tokens: u64,
     /// Tokens sampled.
     pub num_generated_tokens: u64,
@@ -92,33 +100,26 @@ impl std::fmt::Debug for Scheduler {
 pub fn check_request(request: &Request, config: &EngineConfig) -> Result<(), Refusal> {
     let invalid = |message: String| Err(Refusal::Invalid(message));
     let Some(model) = config.models.get(request.model.index()) else {
-        return invalid(format!(
-            "model {} of {}",
-            request.model,
-            config.models.len()
-        ));
+        return invalid(format!("model {} of {}", request.model, config.models.len()));
     };
     if request.prompt.is_empty() || request.choices.is_empty() {
         return invalid("the prompt and the list of choices must not be empty".into());
     }
-    if let Some(token) = request
-        .prompt
-        .iter()
-        .find(|&&token| token >= model.vocab_size)
-    {
-        return invalid(format!(
-            "token {token}: the vocabulary has {}",
-            model.vocab_size
-        ));
+    if let Some(token) = request.prompt.iter().find(|&&token| token >= model.vocab_size) {
+        return invalid(format!("token {token}: the vocabulary has {}", model.vocab_size));
     }
+    let num_choices = request.choices.len();
     let max_tokens = match (&request.task, model.kind) {
         (Task::Generate(params), ModelKind::Decoder) => params.stop.max_tokens,
-        (Task::Embed, ModelKind::Encoder) if request.choices.len() == 1 => 0,
-        (task, kind) => {
-            return invalid(format!(
-                "{task:?} with {} choices on {kind:?}",
-                request.choices.len()
-            ));
+        (Task::Embed, ModelKind::Encoder) if num_choices == 1 => 0,
+        (Task::Embed, ModelKind::Encoder) => {
+            return invalid(format!("{num_choices} choices of an embedding: must be 1"));
+        }
+        (Task::Generate(_), ModelKind::Encoder) => {
+            return invalid("an encoder model cannot generate".into());
+        }
+        (Task::Embed, ModelKind::Decoder) => {
+            return invalid("a decoder model cannot embed".into());
         }
     };
     if model.kind == ModelKind::Decoder && max_tokens == 0 {
@@ -127,19 +128,11 @@ pub fn check_request(request: &Request, config: &EngineConfig) -> Result<(), Ref
     let prompt = u32::try_from(request.prompt.len()).unwrap_or(u32::MAX);
     let max_model_len = model.max_model_len;
     if prompt.saturating_add(max_tokens) > max_model_len {
-        return Err(Refusal::ContextLength {
-            prompt,
-            max_tokens,
-            max_model_len,
-        });
+        return Err(Refusal::ContextLength { prompt, max_tokens, max_model_len });
     }
     let capacity = config.kv_capacity_tokens();
     if model.kind == ModelKind::Decoder && prompt + max_tokens > capacity {
-        return Err(Refusal::KvCapacity {
-            prompt,
-            max_tokens,
-            capacity,
-        });
+        return Err(Refusal::KvCapacity { prompt, max_tokens, capacity });
     }
     Ok(())
 }
@@ -151,6 +144,7 @@ impl Scheduler {
         let allocator =
             BlockAllocator::new(config.num_blocks, config.block_size, config.prefix_caching);
         let queue = Queue::new(config.models.len());
+        let max_running = config.max_num_seqs;
         let state = State {
             config,
             sequences: Sequences::default(),
@@ -159,8 +153,12 @@ impl Scheduler {
             allocator,
             watch: PrefixWatch::default(),
             followers: HashMap::new(),
+            num_following: 0,
             encoder_credit: 0,
-            num_plans: 0,
+            encoder_turn: 0,
+            sweep: Vec::new(),
+            stale_tenants: BTreeSet::new(),
+            max_running,
             next_sequence: 0,
             totals: Totals::default(),
         };
@@ -172,34 +170,28 @@ impl Scheduler {
         if let Err(refusal) = check_request(&request, &self.state.config) {
             for choice in request.choices {
                 let reason = FinishReason::Refused(refusal.to_string());
-                let _ = choice.events.send(Event::Finished {
-                    reason,
-                    stats: RequestStats::default(),
-                });
+                let _ =
+                    choice.events.send(Event::Finished { reason, stats: RequestStats::default() });
             }
             return;
         }
         let leader = SequenceId(self.state.next_sequence);
         let followers = self.state.insert_choices(request, now);
+        self.observe(&SchedEvent::Arrived(leader), now);
+        for &follower in &followers {
+            self.observe(&SchedEvent::Arrived(follower), now);
+        }
         if !followers.is_empty() {
             self.state.followers.insert(leader, followers);
         }
         self.enqueue(leader, now);
-        self.observe(&SchedEvent::Arrived(leader), now);
     }
 
     /// Enters the results of `plan`: tokens are appended and delivered, full blocks published,
     /// ended sequences leave.
     pub fn commit(&mut self, plan: &StepPlan, output: StepOutput, now: Nanos) -> StepReport {
-        assert_eq!(
-            plan.seqs.len(),
-            output.results.len(),
-            "one result a scheduled sequence"
-        );
-        let mut report = StepReport {
-            device_time: output.device_time,
-            ..StepReport::default()
-        };
+        assert_eq!(plan.seqs.len(), output.results.len(), "one result a scheduled sequence");
+        let mut report = StepReport { device_time: output.device_time, ..StepReport::default() };
         for (scheduled, result) in plan.seqs.iter().zip(output.results) {
             self.state.enter_computed(scheduled, &mut report);
             if let Some(end) = self.enter_result(scheduled, result, now, &mut report) {
@@ -212,12 +204,7 @@ impl Scheduler {
         totals.num_steps += 1;
         totals.num_prefill_tokens += u64::from(report.num_prefill_tokens);
         totals.num_generated_tokens += u64::from(report.num_sampled_tokens);
-        self.observe(
-            &SchedEvent::Stepped {
-                device_time: output.device_time,
-            },
-            now,
-        );
+        self.observe(&SchedEvent::Stepped { device_time: output.device_time }, now);
         report
     }
 
@@ -244,8 +231,7 @@ impl Scheduler {
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         let state = &self.state;
-        let num_following = state.followers.values().map(Vec::len).sum::<usize>();
-        let num_waiting = (state.queue.len() + num_following) as u32;
+        let num_waiting = state.queue.len() as u32 + state.num_following;
         Gauges {
             num_running: state.sequences.len() as u32 - num_waiting,
             num_waiting,
@@ -259,21 +245,24 @@ impl Scheduler {
     /// Checks all invariants that cost more than a step may pay.
     pub fn assert_consistent(&self) {
         let state = &self.state;
-        state
-            .allocator
-            .assert_consistent(state.sequences.iter().map(Sequence::table));
+        state.allocator.assert_consistent(state.sequences.iter().map(Sequence::table));
+        let mut num_following = 0;
         for sequence in state.sequences.iter() {
+            let id = sequence.id;
             let covered = sequence.table.num_blocks() * state.config.block_size;
-            assert!(
-                sequence.num_computed <= covered || covered == 0,
-                "{sequence:?}"
-            );
-            let holds_blocks = sequence.status == Status::Running;
-            assert!(
-                holds_blocks || sequence.table.is_empty(),
-                "waits with blocks: {sequence:?}"
-            );
+            assert!(sequence.num_computed <= covered, "computed beyond its blocks: {sequence:?}");
+            let is_running = state.running.iter().any(|&(_, other)| other == id);
+            let places = (state.queue.contains(id), is_running, state.is_following(sequence));
+            let expected = match sequence.status {
+                Status::Waiting => (true, false, false),
+                Status::Running => (false, true, false),
+                Status::Following(_) => (false, false, true),
+            };
+            assert_eq!(places, expected, "(queued, running, following) of {sequence:?}");
+            assert!(is_running || covered == 0, "holds blocks without running: {sequence:?}");
+            num_following += u32::from(places.2);
         }
+        assert_eq!(num_following, state.num_following, "sequences that follow");
         assert!(state.running.is_sorted(), "running sequences out of order");
     }
 
@@ -301,25 +290,33 @@ impl Scheduler {
         match sequence.status {
             Status::Waiting => drop(state.queue.remove(id)),
             Status::Running => state.stop_running(id),
-            Status::Following => {
-                for followers in state.followers.values_mut() {
+            Status::Following(leader) => {
+                state.num_following -= 1;
+                if let Some(followers) = state.followers.get_mut(&leader) {
                     followers.retain(|&follower| follower != id);
                 }
             }
         }
+        state.watch.forget_held(id);
+        let tenant = sequence.request.tenant;
         let event = SchedEvent::Finished {
             id,
             request: sequence.request.id,
-            tenant: sequence.request.tenant,
+            tenant,
             num_generated: sequence.num_generated(),
         };
         if let End::Reported(reason) = end {
-            let _ = sequence.events().send(Event::Finished {
-                reason,
-                stats: sequence.stats,
-            });
+            let _ = sequence.events().send(Event::Finished { reason, stats: sequence.stats });
         }
         self.observe(&event, now);
+        self.mark_stale(tenant);
+    }
+
+    /// Remembers that ranks of a tenant's waiting requests are out of date.
+    pub(super) fn mark_stale(&mut self, tenant: TenantId) {
+        if self.policy.refresh() == Refresh::OnTenantEvent {
+            self.state.stale_tenants.insert(tenant);
+        }
     }
 
     /// What becomes of a sequence after its result: nothing more, or its end.
@@ -330,30 +327,27 @@ impl Scheduler {
         now: Nanos,
         report: &mut StepReport,
     ) -> Option<End> {
-        let sequence = self.state.sequences.get_mut(scheduled.id);
-        if scheduled.emits && sequence.stats.first_token.is_none() {
-            sequence.stats.first_token = Some(now);
-            let _ = sequence.events().send(Event::Started(sequence.stats));
-            self.state.totals.num_prompt_tokens += u64::from(sequence.request.prompt_len);
-        }
+        let id = scheduled.id;
         match result {
             SeqResult::Computed => {
-                assert!(!scheduled.emits, "sequence {} was to emit", scheduled.id);
+                assert!(!scheduled.emits, "sequence {id} was to emit");
                 None
             }
             SeqResult::Token(token) => {
-                assert!(scheduled.emits, "sequence {} was not to emit", scheduled.id);
+                assert!(scheduled.emits, "sequence {id} was not to emit");
                 report.num_sampled_tokens += 1;
-                self.state.append(scheduled.id, token)
+                self.state.mark_first_result(id, now);
+                self.state.append(id, token)
             }
             SeqResult::Embedding(vector) => {
-                let _ = sequence.events().send(Event::Embedding(vector));
+                self.state.mark_first_result(id, now);
+                let _ = self.state.sequences.get(id).events().send(Event::Embedding(vector));
                 Some(End::Reported(FinishReason::Embedded))
             }
             SeqResult::Failed(message) => Some(End::Reported(FinishReason::Failed(message))),
         }
         .or_else(|| {
-            self.fork_followers(scheduled.id, now);
+            self.fork_followers(id, now);
             None
         })
     }
@@ -366,6 +360,7 @@ impl Scheduler {
         let Some(followers) = self.state.followers.remove(&leader) else {
             return;
         };
+        self.state.num_following -= followers.len() as u32;
         for follower in followers {
             self.fork(leader, follower, now);
         }
@@ -375,16 +370,20 @@ impl Scheduler {
     /// may run. Only the last prompt token is computed again, for its logits.
     fn fork(&mut self, leader: SequenceId, follower: SequenceId, now: Nanos) {
         let state = &mut self.state;
-        if state.running.len() >= state.config.max_num_seqs as usize {
+        if state.running.len() >= state.max_running as usize {
             return self.enqueue(follower, now);
         }
-        let prompt_len = state.sequences.get(leader).request.prompt_len;
-        let table = state.allocator.fork(&state.sequences.get(leader).table);
+        let source = state.sequences.get(leader);
+        let (prompt_len, num_cached_tokens) =
+            (source.request.prompt_len, source.stats.num_cached_tokens);
+        let table = state.allocator.fork(&source.table);
         let sequence = state.sequences.get_mut(follower);
         sequence.table = table;
         sequence.num_computed = prompt_len - 1;
         sequence.stats.first_scheduled = Some(now);
-        sequence.stats.num_cached_tokens = prompt_len - 1;
+        sequence.stats.num_cached_tokens = num_cached_tokens;
+        let event = SchedEvent::Admitted { id: follower, num_cached_tokens: prompt_len - 1 };
+        self.observe(&event, now);
         self.start_running(follower, now);
     }
 
@@ -398,6 +397,10 @@ impl Scheduler {
             return;
         }
         let next = followers.remove(0);
+        self.state.num_following -= 1;
+        for &follower in &followers {
+            self.state.sequences.get_mut(follower).status = Status::Following(next);
+        }
         if !followers.is_empty() {
             self.state.followers.insert(next, followers);
         }
@@ -407,16 +410,12 @@ impl Scheduler {
     /// Adds a sequence that holds blocks to the running list.
     pub(super) fn start_running(&mut self, id: SequenceId, now: Nanos) {
         let view = self.state.view(now);
-        let rank = self
-            .policy
-            .rank(&PolicyRequest(self.state.sequences.get(id)), &view);
+        let rank = self.policy.rank(&PolicyRequest(self.state.sequences.get(id)), &view);
         let state = &mut self.state;
         let sequence = state.sequences.get_mut(id);
         sequence.status = Status::Running;
         let num_cached = sequence.table.nodes.len() as u32;
-        state
-            .watch
-            .start(id, &sequence.request.prompt_hashes, num_cached);
+        state.watch.start(id, &sequence.request.prompt_hashes, num_cached);
         let index = state.running.partition_point(|&other| other < (rank, id));
         state.running.insert(index, (rank, id));
     }
@@ -470,6 +469,7 @@ impl State {
             prompt_hashes,
         });
         let mut followers = Vec::new();
+        let leader = SequenceId(self.next_sequence);
         for (index, choice) in request.choices.into_iter().enumerate() {
             let id = SequenceId(self.next_sequence);
             self.next_sequence += 1;
@@ -477,7 +477,8 @@ impl State {
             let mut sequence = Sequence::new(id, Arc::clone(&info), index as u32, choice, prompt);
             sequence.stats.arrival = now;
             if index > 0 {
-                sequence.status = Status::Following;
+                sequence.status = Status::Following(leader);
+                self.num_following += 1;
                 followers.push(id);
             }
             self.sequences.insert(sequence);
@@ -502,6 +503,26 @@ impl State {
         let computed = &sequence.tokens[..sequence.num_computed as usize];
         self.allocator.publish(&mut sequence.table, computed, salt);
         self.watch.advance(scheduled.id, sequence.table.nodes.len());
+    }
+
+    fn is_following(&self, sequence: &Sequence) -> bool {
+        let Status::Following(leader) = sequence.status else {
+            return false;
+        };
+        self.followers.get(&leader).is_some_and(|followers| followers.contains(&sequence.id))
+    }
+
+    /// Tells the receiver how its choice fared so far, before its first result.
+    fn mark_first_result(&mut self, id: SequenceId, now: Nanos) {
+        let sequence = self.sequences.get_mut(id);
+        if sequence.stats.first_token.is_some() {
+            return;
+        }
+        sequence.stats.first_token = Some(now);
+        let _ = sequence.events().send(Event::Started(sequence.stats));
+        if sequence.choice_index == 0 {
+            self.totals.num_prompt_tokens += u64::from(sequence.request.prompt_len);
+        }
     }
 
     /// Appends and delivers a token; tells whether the sequence ends with it.

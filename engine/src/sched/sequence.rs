@@ -52,8 +52,8 @@ pub struct Sequence {
 /// Where a sequence stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// Waits for a sibling to compute the prompt that both share.
-    Following,
+    /// Waits for this sibling to compute the prompt that both share.
+    Following(SequenceId),
     /// In the waiting queue: holds no blocks.
     Waiting,
     /// Takes part in steps.

@@ -162,8 +162,6 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn num_cached_tokens(&self, request: &PolicyRequest<'_>) -> u32 {
         let sequence = request.0;
-        self.allocator
-            .peek_prefix(&sequence.tokens, sequence.request.cache_salt)
-            .num_tokens
+        self.allocator.peek_prefix(&sequence.tokens, sequence.request.cache_salt).num_tokens
     }
 }

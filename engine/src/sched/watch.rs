@@ -34,6 +34,8 @@ pub(super) fn chain_hashes(
 #[derive(Debug, Default)]
 pub(super) struct PrefixWatch {
     expected: HashMap<u64, u32>,
+    /// Waiting sequences, with the last block that each waits for.
+    held: HashMap<SequenceId, u64>,
     running: HashMap<SequenceId, Expectation>,
 }
 
@@ -54,13 +56,7 @@ impl PrefixWatch {
         for hash in &hashes[blocks.clone()] {
             *self.expected.entry(*hash).or_insert(0) += 1;
         }
-        let previous = self.running.insert(
-            id,
-            Expectation {
-                hashes: Arc::clone(hashes),
-                blocks,
-            },
-        );
+        let previous = self.running.insert(id, Expectation { hashes: Arc::clone(hashes), blocks });
         assert!(previous.is_none(), "sequence {id} is watched already");
     }
 
@@ -71,10 +67,7 @@ impl PrefixWatch {
         };
         let done = num_published.min(expectation.blocks.end);
         while expectation.blocks.start < done {
-            forget(
-                &mut self.expected,
-                expectation.hashes[expectation.blocks.start],
-            );
+            forget(&mut self.expected, expectation.hashes[expectation.blocks.start]);
             expectation.blocks.start += 1;
         }
         if expectation.blocks.is_empty() {
@@ -91,19 +84,31 @@ impl PrefixWatch {
         }
     }
 
-    /// Whether a running sequence will publish the block after the first `num_cached` of a prompt
-    /// with these hashes.
-    pub(super) fn is_coming(&self, hashes: &[u64], num_cached: u32) -> bool {
-        hashes
-            .get(num_cached as usize)
-            .is_some_and(|hash| self.expected.contains_key(hash))
+    /// Whether waiting sequence `id` was held back for a block that is still to come.
+    pub(super) fn is_held(&self, id: SequenceId) -> bool {
+        self.held.get(&id).is_some_and(|hash| self.expected.contains_key(hash))
+    }
+
+    /// Holds waiting sequence `id`, of whose prompt the first `num_cached` blocks are cached, back
+    /// until the last of those that running sequences will publish has come. False: none will.
+    pub(super) fn hold(&mut self, id: SequenceId, hashes: &[u64], num_cached: u32) -> bool {
+        let rest = hashes.get(num_cached as usize..).unwrap_or_default();
+        let last = rest.iter().take_while(|hash| self.expected.contains_key(hash)).last();
+        match last {
+            Some(&hash) => self.held.insert(id, hash),
+            None => self.held.remove(&id),
+        };
+        last.is_some()
+    }
+
+    /// `id` is gone.
+    pub(super) fn forget_held(&mut self, id: SequenceId) {
+        self.held.remove(&id);
     }
 }
 
 fn forget(expected: &mut HashMap<u64, u32>, hash: u64) {
-    let Some(count) = expected.get_mut(&hash) else {
-        panic!("block hash {hash} is not expected")
-    };
+    let Some(count) = expected.get_mut(&hash) else { panic!("block hash {hash} is not expected") };
     *count -= 1;
     if *count == 0 {
         expected.remove(&hash);

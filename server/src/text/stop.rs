@@ -1,0 +1,98 @@
+//! Finds stop strings in a text that arrives in portions.
+//!
+//! Invariants: of all matches in the whole text the one that starts first wins, and of those
+//! that start together the one that ends first, whatever the order of the list and however the
+//! text was cut. Matched text never gets out; held back is only what may still become a match.
+
+/// Looks for up to a handful of strings in one stream of text.
+#[derive(Debug)]
+pub struct StopMatcher {
+    /// With their index in the caller's list, shortest first.
+    stops: Vec<(usize, String)>,
+    /// The end of the text so far from the first place where a match may begin.
+    held: String,
+    is_matched: bool,
+}
+
+/// What a portion of text led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopOutput {
+    /// Text that no match can take any more: the caller may send it.
+    pub text: String,
+    /// Index of the stop string that was found. `text` is all that comes before it; what comes
+    /// after it is gone, and so is everything pushed later.
+    pub matched: Option<usize>,
+}
+
+impl StopMatcher {
+    /// Looks for `stops`, of which none may be empty (front ends refuse those). Without any,
+    /// text passes straight through.
+    pub fn new(stops: &[String]) -> Self {
+        assert!(
+            stops.iter().all(|s| !s.is_empty()),
+            "an empty stop string in {stops:?}"
+        );
+        let mut stops: Vec<_> = stops.iter().cloned().enumerate().collect();
+        stops.sort_by_key(|(_, stop)| stop.len());
+        Self {
+            stops,
+            held: String::new(),
+            is_matched: false,
+        }
+    }
+
+    /// Takes the next portion of the text.
+    pub fn push(&mut self, text: &str) -> StopOutput {
+        if self.is_matched {
+            return StopOutput::default();
+        }
+        self.held.push_str(text);
+        let is_open = |rest: &str| self.stops.iter().any(|(_, stop)| stop.starts_with(rest));
+        for (start, _) in self.held.char_indices() {
+            let rest = &self.held[start..];
+            if let Some(index) = self.match_at_start(rest) {
+                return self.end(start, index);
+            }
+            if is_open(rest) {
+                return StopOutput {
+                    text: self.held.drain(..start).collect(),
+                    matched: None,
+                };
+            }
+        }
+        StopOutput {
+            text: std::mem::take(&mut self.held),
+            matched: None,
+        }
+    }
+
+    /// Ends the text and gives back what was held. It may still hold a match: one that an
+    /// earlier, longer candidate stood in the way of until now.
+    pub fn finish(&mut self) -> StopOutput {
+        for (start, _) in self.held.char_indices() {
+            if let Some(index) = self.match_at_start(&self.held[start..]) {
+                return self.end(start, index);
+            }
+        }
+        StopOutput {
+            text: std::mem::take(&mut self.held),
+            matched: None,
+        }
+    }
+
+    /// The shortest stop string that `rest` begins with.
+    fn match_at_start(&self, rest: &str) -> Option<usize> {
+        let is_here = |(_, stop): &&(usize, String)| rest.starts_with(stop.as_str());
+        self.stops.iter().find(is_here).map(|(index, _)| *index)
+    }
+
+    fn end(&mut self, start: usize, index: usize) -> StopOutput {
+        let mut text = std::mem::take(&mut self.held);
+        text.truncate(start);
+        self.is_matched = true;
+        StopOutput {
+            text,
+            matched: Some(index),
+        }
+    }
+}
