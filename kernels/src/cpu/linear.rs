@@ -12,8 +12,6 @@ use super::simd::{Kernel, MAX_LANES, Simd, dispatch};
 
 /// Positions of K summed before the lanes are folded; a multiple of every lane count.
 const CHUNK: usize = 1024;
-/// How far ahead of their use weights are asked for.
-const PREFETCH_BYTES: usize = 1024;
 /// Weight rows per register tile, the width of `reduce_add4`.
 const TILE_COLS: usize = 4;
 /// Activation rows per task: more would push its activations out of the second-level cache.
@@ -153,6 +151,29 @@ impl<const DTYPE: u8> Typed<DTYPE> {
         }
     }
 
+    /// One vector of positions of [`Self::tile`].
+    #[inline(always)]
+    unsafe fn step<S: Simd, const ROWS: usize, const COLS: usize>(
+        sums: &mut [[S::V; COLS]; ROWS],
+        x: &[*const f32; ROWS],
+        w: &[*const u8; COLS],
+        k: usize,
+    ) {
+        // SAFETY: as the caller's.
+        unsafe {
+            let mut weights = [S::splat(0.0); COLS];
+            for j in 0..COLS {
+                weights[j] = Self::load::<S>(w[j].add(k * Self::NUM_BYTES));
+            }
+            for i in 0..ROWS {
+                let value = S::load(x[i].add(k));
+                for j in 0..COLS {
+                    sums[i][j] = S::fma(value, weights[j], sums[i][j]);
+                }
+            }
+        }
+    }
+
     /// Sums of one chunk for `ROWS` rows from `x` by `COLS` weight rows from `w`.
     #[inline(always)]
     unsafe fn tile<S: Simd, const ROWS: usize, const COLS: usize>(
@@ -163,22 +184,24 @@ impl<const DTYPE: u8> Typed<DTYPE> {
     ) -> [[S::V; COLS]; ROWS] {
         // SAFETY: rows and columns lie inside the operands by the caller's promise.
         unsafe {
+            let ahead = COLS * args.row_bytes;
             let mut sums = [[S::splat(0.0); COLS]; ROWS];
             let x: [*const f32; ROWS] = std::array::from_fn(|i| x.add(i * args.num_inputs));
             let w: [*const u8; COLS] = std::array::from_fn(|j| w.add(j * args.row_bytes));
             let mut k = 0;
-            while k + S::LANES <= len {
-                let mut weights = [S::splat(0.0); COLS];
-                for j in 0..COLS {
-                    S::prefetch(w[j].wrapping_add(k * Self::NUM_BYTES + PREFETCH_BYTES));
-                    weights[j] = Self::load::<S>(w[j].add(k * Self::NUM_BYTES));
+            // Two steps at once, so that each line of weights is asked for once: for the tile that comes
+            // next, and into the second-level cache, whose many outstanding lines reach the memory's
+            // full speed (21.9 GB/s of 22 to 25; near prefetches into the first level stop at 15).
+            while k + 2 * S::LANES <= len {
+                for w in w {
+                    S::prefetch(w.wrapping_add(k * Self::NUM_BYTES + ahead));
                 }
-                for i in 0..ROWS {
-                    let value = S::load(x[i].add(k));
-                    for j in 0..COLS {
-                        sums[i][j] = S::fma(value, weights[j], sums[i][j]);
-                    }
-                }
+                Self::step::<S, ROWS, COLS>(&mut sums, &x, &w, k);
+                Self::step::<S, ROWS, COLS>(&mut sums, &x, &w, k + S::LANES);
+                k += 2 * S::LANES;
+            }
+            if k + S::LANES <= len {
+                Self::step::<S, ROWS, COLS>(&mut sums, &x, &w, k);
                 k += S::LANES;
             }
             if k < len {
