@@ -108,7 +108,7 @@ fn measure_roofs(pool: &Pool, data: &WeightCycle) -> Roofs {
 /// that other load interrupts few runs; runs walk through all matrices.
 fn print_line(pool: &Pool, weights: &WeightCycle, num_rows: usize, roofs: Roofs) {
     /// Rows of weights at least, so that the tiles are those of a whole matrix.
-    const MIN_COLS: usize = 128;
+    const MIN_COLS: usize = 96;
     let Some(first) = weights.matrix(0) else {
         return;
     };
