@@ -1,6 +1,7 @@
 //! Prints how near `linear` comes to the machine's roofs: a table per shape and weight format.
 //!
-//! `cargo bench -p folio-benches --bench gemm_table -- [SHAPE…]`, a shape as `N x K` in `4096x4096`.
+//! `cargo bench -p folio-benches --bench gemm_table -- [WHAT…]`: shapes N x K as `4096x4096`, weight formats
+//! as `bf16`, numbers of rows as `8`, an instruction set as `avx2`; all of a kind where none is named.
 #![allow(
     clippy::print_stdout,
     reason = "a table for people is this program's purpose"
@@ -47,6 +48,13 @@ fn main() {
             arguments.contains(&name) || !arguments.iter().any(named)
         })
         .collect();
+    let mut rows: Vec<usize> = arguments
+        .iter()
+        .filter_map(|argument| argument.parse().ok())
+        .collect();
+    if rows.is_empty() {
+        rows.extend(ROWS);
+    }
     let isa = Isa::ALL
         .into_iter()
         .find(|isa| arguments.contains(&format!("{isa:?}").to_lowercase()))
@@ -70,7 +78,7 @@ fn main() {
             );
             println!("|---:|---:|---:|---:|---:|---:|---:|");
             let weights = WeightCycle::new(dtype, num_outputs, num_inputs, CYCLE_BYTES);
-            for num_rows in ROWS {
+            for &num_rows in &rows {
                 for (pool, roofs) in pools.iter().zip(&roofs) {
                     print_line(pool, &weights, num_rows, *roofs);
                 }
@@ -100,12 +108,14 @@ fn measure_roofs(pool: &Pool, data: &WeightCycle) -> Roofs {
 /// that other load interrupts few runs; runs walk through all matrices.
 fn print_line(pool: &Pool, weights: &WeightCycle, num_rows: usize, roofs: Roofs) {
     /// Rows of weights at least, so that the tiles are those of a whole matrix.
-    const MIN_COLS: usize = 128;
+    const MIN_COLS: usize = 96;
     let Some(first) = weights.matrix(0) else {
         return;
     };
     let (num_outputs, num_inputs) = (first.rows(), first.cols());
-    let budget = 30_000_000 * pool.num_threads() / (num_rows * num_inputs);
+    let by_work = 30_000_000 / (num_rows * num_inputs);
+    let by_bytes = (4 << 20) / (num_inputs * first.dtype().num_bytes());
+    let budget = by_work.min(by_bytes) * pool.num_threads();
     let part = budget
         .clamp(MIN_COLS, num_outputs.max(MIN_COLS))
         .min(num_outputs);

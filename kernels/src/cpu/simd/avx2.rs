@@ -1,7 +1,7 @@
 //! Eight lanes: AVX2 with FMA and F16C.
 
 use std::arch::x86_64::{
-    __m128, __m256, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0,
+    __m128, __m256, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1,
     _mm_add_ps, _mm_loadu_si128, _mm_max_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_prefetch,
     _mm_storeu_ps, _mm_unpackhi_ps, _mm_unpacklo_ps, _mm256_add_epi32, _mm256_add_ps,
     _mm256_blendv_ps, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
@@ -139,6 +139,6 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn prefetch(address: *const u8) {
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
     }
 }

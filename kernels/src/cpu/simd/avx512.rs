@@ -1,7 +1,7 @@
 //! Sixteen lanes: AVX-512 F, BW, DQ and VL.
 
 use std::arch::x86_64::{
-    __m512, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
+    __m512, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch,
     _mm_storeu_ps, _mm256_loadu_si256, _mm512_add_ps, _mm512_castps512_ps128, _mm512_castsi512_ps,
     _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtss_f32, _mm512_div_ps,
     _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_storeu_ps,
@@ -133,7 +133,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn prefetch(address: *const u8) {
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
     }
     #[inline(always)]
     unsafe fn load_partial(source: *const f32, len: usize) -> __m512 {

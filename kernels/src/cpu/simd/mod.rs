@@ -129,7 +129,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn first(v: Self::V) -> f32;
     /// Largest lane.
     unsafe fn reduce_max(v: Self::V) -> f32;
-    /// Hint that the cache line at `address` will be read soon; any address is fine.
+    /// Hint to bring the cache line at `address` into the second-level cache; any address is fine.
     unsafe fn prefetch(address: *const u8);
 
     /// Reads `len <= LANES` values, the other lanes zero.
