@@ -31,8 +31,8 @@ pub struct EncoderAttention<'a> {
 
 /// Attention of every token over all tokens of its sequence, without padding.
 ///
-/// `out` is `[T, N, D]`. Scores and sums are f32. Bits of a sequence's result do not depend on the rest
-/// of the batch or on the threads. Panics if sizes do not agree.
+/// `out` is `[T, N, D]`. Scores and sums are f32. Bits of a sequence's result do not depend on the
+/// rest of the batch or on the threads. Panics if sizes do not agree.
 pub fn encoder_attention(pool: &Pool, args: &EncoderAttention<'_>, out: &mut [f32]) {
     const NAME: &str = "encoder_attention";
     let EncoderAttention {

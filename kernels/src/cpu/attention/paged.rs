@@ -35,11 +35,12 @@ pub struct PagedAttention<'a> {
     pub max_num_blocks: usize,
 }
 
-/// Causal attention over the paged cache: query at position p sees keys `0..=p`, or the last W of them.
+/// Causal attention over the paged cache: query at position p sees keys `0..=p`, or the last W of
+/// them.
 ///
-/// `out` is `[T, N, D]`. N heads share K in groups of N / K neighbours. Scores and sums are f32. Bits
-/// of a query's result do not depend on chunking, batch, block size or threads. Panics if sizes do not
-/// agree or a block lies outside the cache.
+/// `out` is `[T, N, D]`. N heads share K in groups of N / K neighbours. Scores and sums are f32.
+/// Bits of a query's result do not depend on chunking, batch, block size or threads. Panics if
+/// sizes do not agree or a block lies outside the cache.
 pub fn paged_attention(pool: &Pool, args: &PagedAttention<'_>, out: &mut [f32]) {
     let num_tokens = check(args, out.len());
     if num_tokens == 0 {
@@ -78,8 +79,8 @@ pub fn paged_attention(pool: &Pool, args: &PagedAttention<'_>, out: &mut [f32]) 
             kv_head: part / tasks.head_groups,
             head_group: part % tasks.head_groups,
         };
-        // SAFETY: sizes and blocks were checked; chunks, heads and head groups are disjoint parts of
-        // the output; the pool's instruction set is available.
+        // SAFETY: sizes and blocks were checked; chunks, heads and head groups are disjoint parts
+        // of the output; the pool's instruction set is available.
         unsafe { dispatch(isa, kernel) };
     });
 }
@@ -102,7 +103,8 @@ fn check(args: &PagedAttention<'_>, out_len: usize) -> usize {
     assert!(
         args.num_computed.len() == num_sequences
             && args.block_tables.len() == num_sequences * args.max_num_blocks,
-        "{NAME}: {} positions and {} block table entries for {num_sequences} sequences of {} blocks",
+        "{NAME}: {} positions and {} block table entries for {num_sequences} sequences of {} \
+         blocks",
         args.num_computed.len(),
         args.block_tables.len(),
         args.max_num_blocks
@@ -218,7 +220,8 @@ struct PagedKeys<'a> {
 }
 
 impl PagedKeys<'_> {
-    /// First element of this head in the block of `position`, in either buffer, and the offset there.
+    /// First element of this head in the block of `position`, in either buffer, and the offset
+    /// there.
     #[inline(always)]
     fn locate(&self, position: usize) -> (usize, usize) {
         let layout = self.cache.layout;

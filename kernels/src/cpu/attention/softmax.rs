@@ -61,8 +61,8 @@ pub(super) type Scratch = [MaybeUninit<f32>; MAX_HEAD_SIZE * TILE];
 
 /// Where keys and values come from.
 pub(super) trait KeySource {
-    /// Fills `tile` for the keys `range` after position `start`, a multiple of [`TILE`]. Entries before
-    /// the range may be left as they are.
+    /// Fills `tile` for the keys `range` after position `start`, a multiple of [`TILE`]. Entries
+    /// before the range may be left as they are.
     ///
     /// # Safety
     /// The keys of the range must exist.
@@ -105,10 +105,12 @@ struct Group<'a> {
     seen: Range<usize>,
 }
 
-/// Computes every row's attention over `source` into its `out`; a row that sees no key becomes zero.
+/// Computes every row's attention over `source` into its `out`; a row that sees no key becomes
+/// zero.
 ///
 /// # Safety
-/// Rows must point to `head_size` floats, `out` to nobody else's; all keys that they see must exist.
+/// Rows must point to `head_size` floats, `out` to nobody else's; all keys that they see must
+/// exist.
 #[inline(always)]
 #[allow(
     clippy::large_stack_arrays,

@@ -105,7 +105,8 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn reduce_add4([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
-        // Quarters (128-bit lanes) 0+2 and 1+3 of each vector, then those two, then inside the lane.
+        // Quarters (128-bit lanes) 0+2 and 1+3 of each vector, then those two, then inside the
+        // lane.
         let ab = _mm512_add_ps(
             _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
             _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
