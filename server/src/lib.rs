@@ -1,5 +1,26 @@
-//! Folio's front end.
+//! Folio's front end: an HTTP server and a command line over the engine.
+//!
+//! The life of a request: [`app`] checks who asks; a route reads its body with [`openai`];
+//! [`text`] makes tokens of it; [`generate`] or [`embed`] hands them to the engine and reads the
+//! events; [`sse`] or a plain answer carries the text back. Nothing here sees a tensor, a block
+//! or a sequence.
 
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod auth;
+pub mod body;
 pub mod builtin;
+pub mod embed;
+pub mod error;
+pub mod gate;
+pub mod generate;
+pub mod lifecycle;
 pub mod locate;
+pub mod metrics;
+pub mod models;
+pub mod openai;
+pub mod routes;
+pub mod service;
+pub mod sse;
 pub mod text;

@@ -1,0 +1,150 @@
+//! The HTTP side: addresses, and the layers that every request passes.
+//!
+//! From the outside in: CORS (a preflight needs no key, errors carry its headers), request id,
+//! key. The key is checked before a byte of the body is read.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::auth::ApiKeys;
+use crate::error::ApiError;
+use crate::gate::Gate;
+use crate::lifecycle::Lifecycle;
+use crate::routes;
+use crate::service::Service;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id that is taken from a client.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// What handlers share.
+#[derive(Debug)]
+pub struct App {
+    /// Engine and models.
+    pub service: Arc<Service>,
+    /// Who may use the server.
+    pub keys: ApiKeys,
+    /// Limits and habits of the HTTP side.
+    pub settings: HttpSettings,
+    /// Bounds the reading of requests.
+    pub gate: Gate,
+    /// Whether new work is taken.
+    pub lifecycle: Lifecycle,
+}
+
+/// Limits and habits of the HTTP side.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Longest body.
+    pub max_body_bytes: usize,
+    /// Origins whose pages may use the server; empty for all.
+    pub allowed_origins: Vec<HeaderValue>,
+    /// Requests that are read at the same time.
+    pub num_readers: usize,
+}
+
+impl App {
+    /// Serves `service`. As many requests may wait to be read as may wait in the engine.
+    pub fn new(service: Service, keys: ApiKeys, settings: HttpSettings) -> Self {
+        let max_places = service.engine.config().max_queued_requests as usize;
+        Self {
+            service: Arc::new(service),
+            keys,
+            gate: Gate::new(settings.num_readers, max_places),
+            lifecycle: Lifecycle::new(),
+            settings,
+        }
+    }
+}
+
+/// All addresses with their layers.
+pub fn router(app: Arc<App>) -> Router {
+    let cors = cors(&app.settings);
+    Router::new()
+        .route("/v1/chat/completions", post(routes::chat::create))
+        .route("/v1/completions", post(routes::completions::create))
+        .route("/v1/embeddings", post(routes::embeddings::create))
+        .route("/v1/models", get(routes::models::list))
+        .route("/v1/models/{*id}", get(routes::models::show))
+        .route("/tokenize", post(routes::tokenize::tokenize))
+        .route("/detokenize", post(routes::tokenize::detokenize))
+        .route("/health", get(routes::status::health))
+        .route("/metrics", get(routes::status::metrics))
+        .route("/version", get(routes::status::version))
+        .fallback(unknown_url)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), check_key))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), add_id))
+        .layer(cors)
+        .with_state(app)
+}
+
+/// Serves on `listener` until the lifecycle says that all is drained.
+pub async fn serve(listener: TcpListener, app: Arc<App>) -> std::io::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        // Small events must not wait for more to send; a failure costs only latency.
+        let _ = stream.set_nodelay(true);
+    });
+    let drained = Arc::clone(&app);
+    axum::serve(listener, router(app))
+        .with_graceful_shutdown(async move { drained.lifecycle.drained().await })
+        .await
+}
+
+fn cors(settings: &HttpSettings) -> CorsLayer {
+    let origins = if settings.allowed_origins.is_empty() {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(settings.allowed_origins.iter().cloned())
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER])
+        .max_age(std::time::Duration::from_secs(3600))
+}
+
+/// Only the health of the server is anybody's business.
+async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if request.uri().path() != "/health"
+        && let Err(error) = app.keys.check(request.headers())
+    {
+        return error.into_response();
+    }
+    next.run(request).await
+}
+
+/// Answers with the client's `X-Request-Id`, or with one of the server's own.
+async fn add_id(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(REQUEST_ID);
+    let id = given.filter(|id| is_presentable(id)).cloned();
+    let mut response = next.run(request).await;
+    let id = id.or_else(|| HeaderValue::try_from(app.service.unique_id("req")).ok());
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+fn is_presentable(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    (1..=MAX_REQUEST_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+async fn unknown_url(request: Request) -> ApiError {
+    ApiError::unknown_url(request.method().as_str(), request.uri().path())
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    ApiError::method_not_allowed(request.method().as_str(), request.uri().path())
+}

@@ -1,0 +1,5 @@
+//! What the program can be told to do.
+
+pub mod embed;
+pub mod generate;
+pub mod serve;

@@ -1,0 +1,180 @@
+//! From texts to vectors: one engine request for each text, all submitted together.
+
+use std::sync::Arc;
+
+use folio_engine::types::{
+    Choice, Event, EventReceiver, EventSender, FinishReason, ModelKind, Request, RequestStats, Task,
+};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use crate::error::ApiError;
+use crate::generate::Prompt;
+use crate::metrics::{Meters, Outcome};
+use crate::models::ServedModel;
+use crate::openai::{EmbeddingRequest, Queueing};
+use crate::service::Service;
+
+/// Texts that are ready for the engine.
+#[derive(Debug)]
+pub struct EmbedJob {
+    model: Arc<ServedModel>,
+    requests: Vec<Request>,
+    receivers: Vec<EventReceiver>,
+    num_tokens: u64,
+}
+
+impl EmbedJob {
+    /// Tokenises all texts and checks that the model takes them.
+    pub fn new(service: &Service, request: EmbeddingRequest) -> Result<Self, ApiError> {
+        service.check_priority(request.queueing.priority)?;
+        let model = service.models.find_kind(&request.model, ModelKind::Encoder)?;
+        check_dimensions(model, &request)?;
+        let limit = service.engine.config().max_queued_requests as usize;
+        if request.inputs.len() > limit {
+            let message = format!(
+                "input has {} items, this server queues at most {limit}",
+                request.inputs.len()
+            );
+            return Err(ApiError::invalid_value("input", message));
+        }
+        let mut job = Self {
+            model: Arc::clone(model),
+            requests: Vec::new(),
+            receivers: Vec::new(),
+            num_tokens: 0,
+        };
+        for input in request.inputs {
+            let prompt = Prompt::encode(model, input)?;
+            job.add(service, prompt, &request.queueing)?;
+        }
+        Ok(job)
+    }
+
+    fn add(
+        &mut self,
+        service: &Service,
+        prompt: Prompt,
+        queueing: &Queueing,
+    ) -> Result<(), ApiError> {
+        let (path, len) = (prompt.path, prompt.tokens.len());
+        let max = self.model.limits.max_model_len;
+        if len > max as usize {
+            let message = format!(
+                "{path} has {len} tokens, special tokens counted, and the model takes at most {max}"
+            );
+            return Err(ApiError::context_length(path, message));
+        }
+        let (events, receiver) = EventSender::channel(1);
+        let choice = Choice { events, processors: Vec::new() };
+        let request = Request {
+            id: service.engine.next_request_id(),
+            model: self.model.id,
+            prompt: prompt.tokens,
+            task: Task::Embed,
+            choices: vec![choice],
+            priority: queueing.priority,
+            tenant: queueing.tenant,
+            deadline: None,
+            cache_salt: queueing.cache_salt,
+        };
+        service
+            .engine
+            .check(&request)
+            .map_err(|refusal| ApiError::from_refusal(&refusal, &path))?;
+        self.requests.push(request);
+        self.receivers.push(receiver);
+        self.num_tokens += len as u64;
+        Ok(())
+    }
+
+    /// Tokens of all texts together, special tokens counted.
+    pub fn num_tokens(&self) -> u64 {
+        self.num_tokens
+    }
+
+    /// The vectors, in the order of the texts. Dropping the future cancels what is left.
+    pub async fn run(self, service: &Service) -> Result<Vec<Vec<f32>>, ApiError> {
+        let lens = self.requests.iter().map(|request| request.prompt.len());
+        let lens: Vec<_> = lens.collect();
+        let now = service.engine.now();
+        service
+            .engine
+            .submit(self.requests)
+            .map_err(|refusal| ApiError::from_refusal(&refusal, "input"))?;
+        let mut meters = Meters::start(&service.metrics, self.model.name(), lens.len(), now);
+        for len in lens {
+            meters.count_prompt(len as u64);
+        }
+        let mut vectors = vec![Vec::new(); self.receivers.len()];
+        let receivers = self.receivers.into_iter().zip(&mut vectors).enumerate();
+        let mut pending: FuturesUnordered<_> = receivers
+            .map(
+                |(index, (receiver, place))| async move { (index, receive(receiver, place).await) },
+            )
+            .collect();
+        while let Some((index, received)) = pending.next().await {
+            match received {
+                Ok(stats) => meters.end(index, Outcome::Embedded(stats, service.engine.now())),
+                Err(error) => {
+                    meters.end_all(Outcome::Error);
+                    return Err(error);
+                }
+            }
+        }
+        drop(pending);
+        Ok(vectors)
+    }
+}
+
+/// Waits for one vector.
+async fn receive(
+    mut receiver: EventReceiver,
+    vector: &mut Vec<f32>,
+) -> Result<RequestStats, ApiError> {
+    loop {
+        match receiver.recv().await {
+            Some(Event::Started(_)) => {}
+            Some(Event::Embedding(values)) => *vector = values,
+            Some(Event::Finished { reason, stats }) => {
+                return check_end(reason, vector).map(|()| stats);
+            }
+            Some(Event::Token(_)) => {
+                return Err(ApiError::internal("a token where a vector was expected"));
+            }
+            None => return Err(ApiError::engine_stopped()),
+        }
+    }
+}
+
+fn check_end(reason: FinishReason, vector: &[f32]) -> Result<(), ApiError> {
+    match reason {
+        FinishReason::Embedded if vector.is_empty() => {
+            Err(ApiError::internal("the engine delivered no vector"))
+        }
+        FinishReason::Embedded if vector.iter().any(|value| !value.is_finite()) => {
+            Err(ApiError::internal("the vector has values that are not finite"))
+        }
+        FinishReason::Embedded => Ok(()),
+        FinishReason::DeadlineExceeded => Err(ApiError::deadline_exceeded()),
+        FinishReason::Refused(message) | FinishReason::Failed(message) => {
+            Err(ApiError::internal(message))
+        }
+        FinishReason::Stop(_) | FinishReason::Length => {
+            Err(ApiError::internal("an embedding ended as a generation"))
+        }
+    }
+}
+
+fn check_dimensions(model: &ServedModel, request: &EmbeddingRequest) -> Result<(), ApiError> {
+    match request.dimensions {
+        Some(dimensions) if dimensions != model.hidden_size => {
+            let message = format!(
+                "dimensions = {dimensions}: the vectors of {} have {} and cannot be shortened",
+                request.model, model.hidden_size
+            );
+            Err(ApiError::unsupported("dimensions", message))
+        }
+        _ => Ok(()),
+    }
+}

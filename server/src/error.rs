@@ -1,0 +1,233 @@
+//! What a client gets when something is wrong: OpenAI's error object, for every status.
+//!
+//! A message names the field, the value and the limit; `param` is the field's path in the body.
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use folio_engine::types::Refusal;
+use serde::Serialize;
+
+use crate::text;
+
+/// Seconds that a client is asked to wait when the queue is full.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// An answer that is an error. Becomes `{"error": {"message", "type", "param", "code"}}`.
+#[derive(Clone, Debug)]
+pub struct ApiError(Box<Answer>);
+
+#[derive(Clone, Debug)]
+struct Answer {
+    status: StatusCode,
+    body: ErrorBody,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// The error object of OpenAI's API.
+#[derive(Clone, Debug, Serialize)]
+struct ErrorBody {
+    /// What is wrong, for people.
+    message: String,
+    /// Whose fault it is: `invalid_request_error`, `rate_limit_error` or `server_error`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// Path of the field at fault, such as `messages[2].content`.
+    param: Option<String>,
+    /// What is wrong, for programs.
+    code: &'static str,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let kind = match status.as_u16() {
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        };
+        let body = ErrorBody { message: message.into(), kind, param: None, code };
+        Self(Box::new(Answer { status, body, header: None }))
+    }
+
+    fn at(mut self, param: impl Into<String>) -> Self {
+        self.0.body.param = Some(param.into());
+        self
+    }
+
+    fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.header = Some((name, value));
+        self
+    }
+
+    /// 400: the field at `param` has a value outside its range.
+    pub fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_value", message).at(param)
+    }
+
+    /// 400: the field at `param` has a value of another type than `expected`.
+    pub fn invalid_type(param: impl Into<String>, expected: &str, got: &str) -> Self {
+        let param = param.into();
+        let message = format!("{param} must be {expected}, not {got}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_type", message).at(param)
+    }
+
+    /// 400: the field at `param` is needed.
+    pub fn missing(param: impl Into<String>) -> Self {
+        let param = param.into();
+        let message = format!("{param} is missing");
+        Self::new(StatusCode::BAD_REQUEST, "missing_required_parameter", message).at(param)
+    }
+
+    /// 400: there is no field at `param`.
+    pub fn unknown_field(param: impl Into<String>) -> Self {
+        let param = param.into();
+        let message = format!("{param} is not a field of this request");
+        Self::new(StatusCode::BAD_REQUEST, "unknown_parameter", message).at(param)
+    }
+
+    /// 400: the API knows the field at `param`, this server does not do what it asks for.
+    pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "unsupported_parameter", message).at(param)
+    }
+
+    /// 400: the body is not JSON. `param` is the field at which reading stopped, if in one.
+    pub fn malformed_json(param: Option<String>, message: &str) -> Self {
+        let text = format!("the body is not valid JSON: {message}");
+        let mut error = Self::new(StatusCode::BAD_REQUEST, "invalid_json", text);
+        error.0.body.param = param;
+        error
+    }
+
+    /// 400: the request is longer than the model or the cache; `param` is what is too long.
+    pub fn context_length(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message).at(param)
+    }
+
+    /// 404: no model of that name is served.
+    pub fn model_not_found(model: &str, served: &str) -> Self {
+        let message = format!("the model {model:?} does not exist; this server has {served}");
+        Self::new(StatusCode::NOT_FOUND, "model_not_found", message).at("model")
+    }
+
+    /// 404: no such address.
+    pub fn unknown_url(method: &str, path: &str) -> Self {
+        let message = format!("there is no {method} {path}");
+        Self::new(StatusCode::NOT_FOUND, "unknown_url", message)
+    }
+
+    /// 405: the address exists, but not for this method.
+    pub fn method_not_allowed(method: &str, path: &str) -> Self {
+        let message = format!("{path} does not take {method}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
+    /// 401: no key, or a wrong one.
+    pub fn unauthorized(message: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message).with_header(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"folio\""),
+        )
+    }
+
+    /// 413: the body is longer than `max_bytes`.
+    pub fn body_too_large(max_bytes: usize) -> Self {
+        let message = format!("the body is longer than {max_bytes} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+    }
+
+    /// 400: the body could not be read to its end.
+    pub fn body_unreadable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "unreadable_body", message)
+    }
+
+    /// 415: the body is not announced as JSON.
+    pub fn unsupported_media_type(found: Option<&str>) -> Self {
+        let found = found.unwrap_or("none");
+        let message = format!("content-type must be application/json, not {found}");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    }
+
+    /// 429 with `Retry-After`: too much is waiting already.
+    pub fn queue_full(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))
+    }
+
+    /// 503: the server finishes what runs and takes nothing new.
+    pub fn shutting_down() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting_down",
+            "the server is shutting down and takes no new requests",
+        )
+    }
+
+    /// 503: the engine thread is gone.
+    pub fn engine_stopped() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine_stopped", "the engine has stopped")
+    }
+
+    /// 503: the request's deadline passed while it waited.
+    pub fn deadline_exceeded() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "deadline_exceeded",
+            "the deadline passed while the request waited",
+        )
+    }
+
+    /// 500: something failed that the client cannot help.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+    }
+
+    /// The refusal of the engine, for a request whose prompt came from the field `param`.
+    pub fn from_refusal(refusal: &Refusal, param: &str) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::ContextLength { .. } | Refusal::KvCapacity { .. } => {
+                Self::context_length(param, message)
+            }
+            Refusal::QueueFull { .. } => Self::queue_full(message),
+            Refusal::Stopped => Self::engine_stopped(),
+            Refusal::Invalid(_) => Self::invalid_value(param, message),
+        }
+    }
+
+    /// What the text side has against the text of the field `param`.
+    pub fn from_text(error: &text::Error, param: &str) -> Self {
+        let message = error.to_string();
+        match error {
+            text::Error::NoChatTemplate { .. }
+            | text::Error::Refused(_)
+            | text::Error::Template { .. } => Self::invalid_value(param, message),
+            text::Error::Message { field, .. } => Self::invalid_value(field, message),
+            _ => Self::internal(message),
+        }
+    }
+
+    /// Status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// The sentence for people.
+    pub fn message(&self) -> &str {
+        &self.0.body.message
+    }
+
+    /// The answer's JSON, for an error inside a stream.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({ "error": self.0.body })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.0.status, Json(self.to_json())).into_response();
+        if let Some((name, value)) = self.0.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}

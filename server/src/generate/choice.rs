@@ -1,0 +1,223 @@
+//! One choice: tokens in, pieces of text out.
+//!
+//! Text is never decoded token by token: the detokeniser holds back what is not yet a character,
+//! the stop matcher what may become a stop string. Tokens go with the text they became part of,
+//! and none is lost: those still held at the end go with the last piece.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use folio_engine::types::{
+    Event, EventReceiver, FinishReason, RequestStats, SampledToken, TokenId, TokenLogprobs,
+};
+use futures_util::Stream;
+
+use crate::error::ApiError;
+use crate::models::ServedModel;
+use crate::openai::{EndOfSequence, Finish, Generation};
+use crate::text::{Detokenizer, Skip, StopMatcher};
+
+/// Most tokens that one piece takes along when a client reads slower than the engine writes.
+const MAX_TOKENS_PER_PIECE: u32 = 64;
+
+/// What is new in a choice.
+#[derive(Clone, Debug, Default)]
+pub struct Piece {
+    /// Which choice of its job.
+    pub index: u32,
+    /// Text to append; empty at most in the last piece.
+    pub text: String,
+    /// The tokens that became part of the text, when log-probabilities were asked for.
+    pub tokens: Vec<TextToken>,
+    /// Tokens read since the piece before.
+    pub num_tokens: u32,
+    /// Set in the last piece.
+    pub finish: Option<End>,
+}
+
+/// How a choice ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Why.
+    pub reason: Finish,
+    /// How it fared: until its first token, if a stop string ended it.
+    pub stats: RequestStats,
+}
+
+/// A token whose log-probability was asked for.
+#[derive(Clone, Debug)]
+pub struct TextToken {
+    /// The token.
+    pub id: TokenId,
+    /// Its log-probability and the likeliest tokens.
+    pub logprobs: Box<TokenLogprobs>,
+    /// Where its text begins, in characters from the beginning of the generated text.
+    pub offset: usize,
+}
+
+/// Reads the events of one choice. Dropping it cancels the choice.
+#[derive(Debug)]
+pub(super) struct ChoiceReader {
+    index: u32,
+    /// `None` once the choice has ended.
+    receiver: Option<EventReceiver>,
+    detokenizer: Detokenizer,
+    matcher: StopMatcher,
+    model: Arc<ServedModel>,
+    end_of_sequence: EndOfSequence,
+    /// Stop strings are looked for in the text after this many tokens.
+    min_tokens: u32,
+    /// Tokens read so far.
+    num_tokens: u32,
+    /// Characters decoded so far, held back or not.
+    num_chars: usize,
+    /// How it fares, as far as is known.
+    stats: RequestStats,
+    /// What will be the next piece.
+    piece: Piece,
+}
+
+impl ChoiceReader {
+    /// Reads from `receiver` what `generation` asked of `model`.
+    pub(super) fn new(
+        model: &Arc<ServedModel>,
+        generation: &Generation,
+        index: u32,
+        receiver: EventReceiver,
+    ) -> Self {
+        let tokenizer = Arc::clone(model.text.tokenizer());
+        Self {
+            index,
+            receiver: Some(receiver),
+            detokenizer: Detokenizer::new(tokenizer, Skip::Special),
+            matcher: StopMatcher::new(&generation.stop),
+            model: Arc::clone(model),
+            end_of_sequence: generation.end_of_sequence,
+            min_tokens: generation.params.stop.min_tokens,
+            num_tokens: 0,
+            num_chars: 0,
+            stats: RequestStats::default(),
+            piece: Piece::default(),
+        }
+    }
+
+    fn accept(&mut self, event: Event) -> Result<(), ApiError> {
+        match event {
+            Event::Started(stats) => {
+                self.stats = stats;
+                Ok(())
+            }
+            Event::Token(token) => {
+                self.accept_token(token);
+                Ok(())
+            }
+            Event::Finished { reason, stats } => self.accept_end(reason, stats),
+            Event::Embedding(_) => Err(ApiError::internal("a vector where a token was expected")),
+        }
+    }
+
+    fn accept_token(&mut self, token: SampledToken) {
+        self.num_tokens += 1;
+        self.piece.num_tokens += 1;
+        if let Some(logprobs) = token.logprobs {
+            self.piece.tokens.push(TextToken {
+                id: token.id,
+                logprobs,
+                offset: self.num_chars,
+            });
+        }
+        let ends_sequence = self.end_of_sequence == EndOfSequence::Stops
+            && self.model.end_tokens.contains(&token.id);
+        if !ends_sequence {
+            let text = self.detokenizer.push(token.id);
+            self.add_text(&text);
+        }
+    }
+
+    fn accept_end(&mut self, reason: FinishReason, stats: RequestStats) -> Result<(), ApiError> {
+        let reason = match reason {
+            FinishReason::Stop(_) => Finish::Stop,
+            FinishReason::Length => Finish::Length,
+            FinishReason::DeadlineExceeded => return Err(ApiError::deadline_exceeded()),
+            FinishReason::Refused(message) | FinishReason::Failed(message) => {
+                return Err(ApiError::internal(message));
+            }
+            FinishReason::Embedded => {
+                return Err(ApiError::internal("a generation ended as an embedding"));
+            }
+        };
+        self.stats = stats;
+        let rest = self.detokenizer.finish();
+        self.add_text(&rest);
+        if self.piece.finish.is_none() {
+            let output = self.matcher.finish();
+            self.piece.text.push_str(&output.text);
+            let is_stopped = output.matched.is_some();
+            self.end(if is_stopped { Finish::Stop } else { reason });
+        }
+        Ok(())
+    }
+
+    /// Passes decoded text through the stop matcher.
+    fn add_text(&mut self, text: &str) {
+        self.num_chars += text.chars().count();
+        if self.num_tokens < self.min_tokens {
+            self.piece.text.push_str(text);
+            return;
+        }
+        let output = self.matcher.push(text);
+        self.piece.text.push_str(&output.text);
+        if output.matched.is_some() {
+            self.end(Finish::Stop);
+        }
+    }
+
+    fn end(&mut self, reason: Finish) {
+        let stats = self.stats;
+        self.piece.finish = Some(End { reason, stats });
+    }
+
+    fn take_piece(&mut self) -> Piece {
+        let piece = std::mem::take(&mut self.piece);
+        Piece {
+            index: self.index,
+            ..piece
+        }
+    }
+}
+
+impl Stream for ChoiceReader {
+    type Item = Result<Piece, ApiError>;
+
+    /// The next piece: all that has arrived, up to a bound, once it amounts to text or the end.
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            let Some(receiver) = &mut this.receiver else {
+                return Poll::Ready(None);
+            };
+            let has_text = !this.piece.text.is_empty();
+            let polled = if has_text && this.piece.num_tokens >= MAX_TOKENS_PER_PIECE {
+                Poll::Pending
+            } else {
+                receiver.poll_recv(cx)
+            };
+            if polled.is_pending() && has_text {
+                return Poll::Ready(Some(Ok(this.take_piece())));
+            }
+            let accepted = match ready!(polled) {
+                Some(event) => this.accept(event),
+                None => Err(ApiError::engine_stopped()),
+            };
+            if let Err(error) = accepted {
+                this.receiver = None;
+                return Poll::Ready(Some(Err(error)));
+            }
+            if this.piece.finish.is_some() {
+                this.receiver = None;
+                return Poll::Ready(Some(Ok(this.take_piece())));
+            }
+        }
+    }
+}

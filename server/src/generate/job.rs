@@ -1,0 +1,166 @@
+//! A generation that is ready for the engine.
+
+use std::sync::Arc;
+
+use folio_engine::types::{Choice, EventReceiver, EventSender, Request, SamplingParams, Task};
+
+use super::choice::ChoiceReader;
+use super::prompt::Prompt;
+use super::running::Running;
+use crate::error::ApiError;
+use crate::models::ServedModel;
+use crate::openai::{EndOfSequence, Generation};
+use crate::service::Service;
+
+/// Prompts with everything that is asked of them, checked against model and cache.
+#[derive(Debug)]
+pub struct Job {
+    model: Arc<ServedModel>,
+    generation: Arc<Generation>,
+    requests: Vec<Request>,
+    receivers: Vec<EventReceiver>,
+    paths: Vec<String>,
+}
+
+impl Job {
+    /// Checks whether `model` can do all of this and makes the requests of it.
+    pub fn new(
+        service: &Service,
+        model: Arc<ServedModel>,
+        prompts: Vec<Prompt>,
+        generation: Generation,
+    ) -> Result<Self, ApiError> {
+        service.check_priority(generation.queueing.priority)?;
+        check_token_ids(&model, &generation)?;
+        let mut job = Self {
+            model,
+            generation: Arc::new(generation),
+            requests: Vec::new(),
+            receivers: Vec::new(),
+            paths: Vec::new(),
+        };
+        for prompt in prompts {
+            job.add(service, prompt)?;
+        }
+        Ok(job)
+    }
+
+    fn add(&mut self, service: &Service, prompt: Prompt) -> Result<(), ApiError> {
+        if prompt.tokens.is_empty() {
+            let message = format!("{} has no tokens", prompt.path);
+            return Err(ApiError::invalid_value(prompt.path, message));
+        }
+        let params = self.params_for(service, &prompt)?;
+        let max_tokens = params.stop.max_tokens;
+        let (choices, receivers): (Vec<_>, Vec<_>) = (0..self.generation.num_choices)
+            .map(|_| {
+                let (events, receiver) = EventSender::channel(max_tokens);
+                let processors = Vec::new();
+                (Choice { events, processors }, receiver)
+            })
+            .unzip();
+        let queueing = &self.generation.queueing;
+        let request = Request {
+            id: service.engine.next_request_id(),
+            model: self.model.id,
+            prompt: prompt.tokens,
+            task: Task::Generate(params),
+            choices,
+            priority: queueing.priority,
+            tenant: queueing.tenant,
+            deadline: None,
+            cache_salt: queueing.cache_salt,
+        };
+        service
+            .engine
+            .check(&request)
+            .map_err(|refusal| ApiError::from_refusal(&refusal, &prompt.path))?;
+        self.requests.push(request);
+        self.receivers.extend(receivers);
+        self.paths.push(prompt.path);
+        Ok(())
+    }
+
+    /// The sampling parameters with their lengths settled and the model's end tokens added.
+    fn params_for(&self, service: &Service, prompt: &Prompt) -> Result<SamplingParams, ApiError> {
+        let generation = &self.generation;
+        let mut params = generation.params.clone();
+        params.sampling.seed = generation.seed.unwrap_or_else(|| service.next_seed());
+        params.stop.max_tokens = match generation.max_tokens {
+            Some(max_tokens) => max_tokens,
+            None => room_after(service, &self.model, prompt)?,
+        };
+        let (min, max) = (params.stop.min_tokens, params.stop.max_tokens);
+        if min > max {
+            let field = generation.max_tokens_field;
+            let message = format!("min_tokens = {min} must be at most {field} = {max}");
+            return Err(ApiError::invalid_value("min_tokens", message));
+        }
+        if generation.end_of_sequence == EndOfSequence::Stops {
+            params.stop.token_ids.extend(&self.model.end_tokens);
+        }
+        params.stop.token_ids.sort_unstable();
+        params.stop.token_ids.dedup();
+        Ok(params)
+    }
+
+    /// Hands the requests to the engine: all, or none with an error.
+    pub fn start(self, service: &Arc<Service>) -> Result<Running, ApiError> {
+        let prompt_lens = self.requests.iter().map(|request| request.prompt.len());
+        let prompt_lens: Vec<u64> = prompt_lens.map(|len| len as u64).collect();
+        service
+            .engine
+            .submit(self.requests)
+            .map_err(|refusal| ApiError::from_refusal(&refusal, first(&self.paths)))?;
+        let readers = self
+            .receivers
+            .into_iter()
+            .enumerate()
+            .map(|(index, receiver)| {
+                ChoiceReader::new(&self.model, &self.generation, index as u32, receiver)
+            });
+        Ok(Running::new(
+            service,
+            Arc::clone(&self.model),
+            readers.collect(),
+            &prompt_lens,
+        ))
+    }
+}
+
+fn first(paths: &[String]) -> &str {
+    paths.first().map_or("prompt", String::as_str)
+}
+
+/// Tokens that model and cache have room for after the prompt.
+fn room_after(service: &Service, model: &ServedModel, prompt: &Prompt) -> Result<u32, ApiError> {
+    let len = prompt.tokens.len() as u64;
+    let context = model.limits.max_model_len;
+    let cache = service.engine.config().kv_capacity_tokens();
+    let total = context.min(cache);
+    match u64::from(total).checked_sub(len) {
+        Some(room) if room > 0 => Ok(room as u32),
+        _ => {
+            let what = if cache < context {
+                "the KV cache holds"
+            } else {
+                "the model's context is"
+            };
+            let path = &prompt.path;
+            let message = format!(
+                "{path} has {len} tokens and {what} {total}: nothing is left for the answer"
+            );
+            Err(ApiError::context_length(path, message))
+        }
+    }
+}
+
+fn check_token_ids(model: &ServedModel, generation: &Generation) -> Result<(), ApiError> {
+    for (index, &id) in generation.params.stop.token_ids.iter().enumerate() {
+        model.check_token(|| format!("stop_token_ids[{index}]"), id)?;
+    }
+    for &(id, _) in &generation.params.penalties.logit_bias {
+        model.check_token(|| format!("logit_bias.{id}"), id)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! From prompts to text: jobs go to the engine, choices come back as pieces of text.
+//!
+//! A job is checked whole before anything is submitted, so that a bad one is a plain error. A
+//! choice is read only as fast as its client reads; dropping it cancels it.
+
+mod choice;
+mod job;
+mod prompt;
+mod running;
+
+pub use choice::{End, Piece, TextToken};
+pub use job::Job;
+pub use prompt::Prompt;
+pub use running::{Finished, Running};

@@ -1,0 +1,155 @@
+//! The choices of a job while the engine computes them.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::SelectAll;
+
+use super::choice::{ChoiceReader, Piece, TextToken};
+use crate::error::ApiError;
+use crate::metrics::{Meters, Outcome};
+use crate::models::ServedModel;
+use crate::openai::{Finish, PromptDetails, Usage};
+use crate::service::Service;
+
+/// All choices of a job. Dropping it cancels those that have not ended.
+#[derive(Debug)]
+pub struct Running {
+    service: Arc<Service>,
+    model: Arc<ServedModel>,
+    readers: SelectAll<ChoiceReader>,
+    /// Tokens read of each choice, by index.
+    num_tokens: Vec<u32>,
+    meters: Meters,
+    prompts: Vec<PromptUse>,
+    num_choices_per_prompt: usize,
+}
+
+#[derive(Debug)]
+struct PromptUse {
+    num_tokens: u64,
+    /// Tokens from the prefix cache: the fewest that any choice reported.
+    num_cached: Option<u32>,
+}
+
+/// A choice that has ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Its whole text.
+    pub text: String,
+    /// Its tokens, when log-probabilities were asked for.
+    pub tokens: Vec<TextToken>,
+    /// Why it ended.
+    pub reason: Finish,
+}
+
+impl Running {
+    /// Reads `readers`, all choices of a prompt after those of the prompt before.
+    pub(super) fn new(
+        service: &Arc<Service>,
+        model: Arc<ServedModel>,
+        readers: Vec<ChoiceReader>,
+        prompt_lens: &[u64],
+    ) -> Self {
+        let now = service.engine.now();
+        let meters = Meters::start(&service.metrics, model.name(), readers.len(), now);
+        for &len in prompt_lens {
+            meters.count_prompt(len);
+        }
+        let prompt = |&num_tokens| PromptUse {
+            num_tokens,
+            num_cached: None,
+        };
+        Self {
+            service: Arc::clone(service),
+            model,
+            num_tokens: vec![0; readers.len()],
+            meters,
+            num_choices_per_prompt: readers.len() / prompt_lens.len().max(1),
+            prompts: prompt_lens.iter().map(prompt).collect(),
+            readers: readers.into_iter().collect(),
+        }
+    }
+
+    /// Number of choices, those of all prompts together.
+    pub fn num_choices(&self) -> u32 {
+        self.num_tokens.len() as u32
+    }
+
+    /// The model that computes them.
+    pub fn model(&self) -> &Arc<ServedModel> {
+        &self.model
+    }
+
+    /// The next piece of any choice; `None` when all have ended. After an error the rest is
+    /// cancelled.
+    pub async fn next(&mut self) -> Option<Result<Piece, ApiError>> {
+        let next = self.readers.next().await?;
+        if let Ok(piece) = &next {
+            self.count(piece);
+        } else {
+            self.readers.clear();
+            self.meters.end_all(Outcome::Error);
+        }
+        Some(next)
+    }
+
+    /// All choices to their end, by index.
+    pub async fn collect(&mut self) -> Result<Vec<Finished>, ApiError> {
+        let mut choices = vec![(String::new(), Vec::new(), None); self.num_tokens.len()];
+        while let Some(piece) = self.next().await {
+            let piece = piece?;
+            if let Some((text, tokens, finish)) = choices.get_mut(piece.index as usize) {
+                text.push_str(&piece.text);
+                tokens.extend(piece.tokens);
+                *finish = piece.finish;
+            }
+        }
+        choices
+            .into_iter()
+            .map(|(text, tokens, finish)| {
+                let end = finish.ok_or_else(ApiError::engine_stopped)?;
+                Ok(Finished {
+                    text,
+                    tokens,
+                    reason: end.reason,
+                })
+            })
+            .collect()
+    }
+
+    /// Tokens used so far. Prompts count once, whatever the number of choices.
+    pub fn usage(&self) -> Usage {
+        let prompt_tokens = self.prompts.iter().map(|prompt| prompt.num_tokens).sum();
+        let num_tokens = self.num_tokens.iter();
+        let completion_tokens = num_tokens.map(|&num| u64::from(num)).sum();
+        let cached = self.prompts.iter();
+        let cached_tokens = cached
+            .map(|prompt| u64::from(prompt.num_cached.unwrap_or(0)))
+            .sum();
+        Usage {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens + completion_tokens,
+            prompt_tokens_details: PromptDetails { cached_tokens },
+        }
+    }
+
+    fn count(&mut self, piece: &Piece) {
+        let index = piece.index as usize;
+        let now = self.service.engine.now();
+        if let Some(num_tokens) = self.num_tokens.get_mut(index) {
+            *num_tokens += piece.num_tokens;
+        }
+        self.meters.read_tokens(index, piece.num_tokens, now);
+        let Some(end) = piece.finish else {
+            return;
+        };
+        self.meters.end(index, Outcome::Finished(end, now));
+        let prompt = self.prompts.get_mut(index / self.num_choices_per_prompt);
+        if let Some(prompt) = prompt {
+            let num_cached = end.stats.num_cached_tokens;
+            prompt.num_cached = Some(prompt.num_cached.map_or(num_cached, |n| n.min(num_cached)));
+        }
+    }
+}

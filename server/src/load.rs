@@ -1,0 +1,242 @@
+//! From the arguments to a running service: find the models, plan the memory, load the weights.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use folio::builtin;
+use folio::locate::locate;
+use folio::models::{Models, ServedModel};
+use folio::service::{Priorities, Service, unix_seconds};
+use folio::text::TextModel;
+use folio_engine::EngineHandle;
+use folio_engine::exec::{
+    DeviceOptions, Executor, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner, RunnerOptions,
+};
+use folio_engine::model::{ModelConfig, ModelFiles};
+use folio_engine::sched::policies;
+use folio_engine::types::{EngineConfig, ModelId, ModelLimits, PrefixCaching};
+use sha2::{Digest, Sha256};
+
+use crate::args::{EngineArgs, ModelArgs, hub_cache};
+use crate::progress::LoadProgress;
+
+/// A service that is ready, and what there is to say about it.
+pub struct Loaded {
+    /// Computes requests.
+    pub service: Service,
+    /// The memory plan, in one line.
+    pub plan: String,
+    /// What the operator should know about the models.
+    pub notes: Vec<String>,
+}
+
+/// Files of a model, and the names to serve it under.
+struct Source {
+    files: ModelFiles,
+    names: Vec<String>,
+}
+
+/// Loads the models and starts the engine.
+pub fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
+    let sources = sources(models)?;
+    let template = models.chat_template.as_deref().map(read_template);
+    let template = template.transpose()?;
+    let mut configs = Vec::new();
+    let mut served = Vec::new();
+    let mut notes = Vec::new();
+    for (source, id) in sources.iter().zip(0..) {
+        let max_len = models.max_model_len.filter(|_| id == 0);
+        let config = ModelConfig::read(&source.files, max_len)?;
+        notes.extend(config.notes().iter().cloned());
+        let template = template.as_deref().filter(|_| id == 0);
+        served.push(served_model(source, &config, (ModelId(id), template))?);
+        configs.push(config);
+    }
+    let plan = MemoryPlan::new(&configs, &memory_options(engine)?)?;
+    let config = engine_config(engine, &configs, plan.num_blocks());
+    let line = plan.to_string();
+    let options =
+        RunnerOptions { device: DeviceOptions::Cpu { num_threads: num_threads(engine)? }, plan };
+    let models = Models::new(served, unix_seconds())?;
+    let handle = start(sources, configs, (config, options), &engine.scheduling_policy)?;
+    let priorities = match engine.scheduling_policy.as_str() {
+        "fcfs" => Priorities::Refused,
+        _ => Priorities::Honoured,
+    };
+    let seed = engine.default_seed.map(|seed| seed as u64);
+    Ok(Loaded { service: Service::new(handle, models, priorities, seed)?, plan: line, notes })
+}
+
+/// The models that were asked for; the built-in ones when none was.
+fn sources(args: &ModelArgs) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    if let Some(model) = &args.model {
+        sources.push(source(model, &args.served_model_name)?);
+    }
+    if let Some(model) = &args.embedding_model {
+        sources.push(source(model, &args.served_embedding_model_name)?);
+    }
+    if sources.is_empty() {
+        sources.push(built_in(builtin::chat(), &args.served_model_name));
+        let names = &args.served_embedding_model_name;
+        sources.push(built_in(builtin::embedding(), names));
+        return Ok(sources);
+    }
+    ensure!(
+        args.model.is_some() || args.served_model_name.is_empty(),
+        "--served-model-name is given, but no --model"
+    );
+    ensure!(
+        args.embedding_model.is_some() || args.served_embedding_model_name.is_empty(),
+        "--served-embedding-model-name is given, but no --embedding-model"
+    );
+    Ok(sources)
+}
+
+fn source(model: &str, names: &[String]) -> Result<Source> {
+    let directory = locate(model, &hub_cache())?;
+    let path = Path::new(model);
+    let own_name = if path.is_dir() {
+        let absolute = path.canonicalize()?;
+        let name = absolute.file_name().unwrap_or(absolute.as_os_str());
+        name.to_string_lossy().into_owned()
+    } else {
+        model.to_owned()
+    };
+    Ok(Source { files: ModelFiles::Directory(directory), names: names_or(names, own_name) })
+}
+
+fn built_in(model: &'static folio_engine::model::Embedded, names: &[String]) -> Source {
+    Source { files: ModelFiles::Embedded(model), names: names_or(names, model.name.to_owned()) }
+}
+
+fn names_or(names: &[String], own_name: String) -> Vec<String> {
+    if names.is_empty() { vec![own_name] } else { names.to_vec() }
+}
+
+fn read_template(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("--chat-template {}", path.display()))
+}
+
+fn served_model(
+    source: &Source,
+    config: &ModelConfig,
+    (id, template): (ModelId, Option<&str>),
+) -> Result<ServedModel> {
+    let files = &source.files;
+    let read = |name: &str| {
+        let content = files.read(name);
+        let content = content.map_err(|error| folio::text::Error::ModelFile {
+            file: name.to_owned(),
+            message: error.to_string(),
+        })?;
+        Ok(content.map(Cow::into_owned))
+    };
+    let text = TextModel::load(&files.label(), &read, template)
+        .with_context(|| format!("model {}", files.label()))?;
+    Ok(ServedModel {
+        id,
+        names: source.names.clone(),
+        limits: config.limits(),
+        text,
+        end_tokens: config.eos_token_ids().to_vec(),
+        hidden_size: config.hidden_size(),
+        fingerprint: fingerprint(files, config)?,
+    })
+}
+
+/// Changes with the program's version, the model's configuration and the size of its weights.
+fn fingerprint(files: &ModelFiles, config: &ModelConfig) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(env!("CARGO_PKG_VERSION"));
+    for name in ["config.json", "generation_config.json", "tokenizer.json"] {
+        if let Some(content) = files.read(name)? {
+            hash.update(name);
+            hash.update(content.len().to_le_bytes());
+            hash.update(&content);
+        }
+    }
+    for name in ["model.safetensors", "model.safetensors.index.json"] {
+        hash.update(files.num_bytes(name)?.unwrap_or(0).to_le_bytes());
+    }
+    hash.update(config.weights_bytes().to_le_bytes());
+    let digest = hash.finalize();
+    let hex: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("fp_{hex}"))
+}
+
+fn memory_options(engine: &EngineArgs) -> Result<MemoryOptions> {
+    let kv_cache = match (engine.num_blocks, engine.kv_cache_memory) {
+        (Some(_), Some(_)) => bail!("give --num-blocks or --kv-cache-memory, not both"),
+        // One more block than asked for: the scratch block holds no tokens.
+        (Some(blocks), None) => KvCacheSize::Blocks(blocks.saturating_add(1)),
+        (None, Some(bytes)) => KvCacheSize::Bytes(bytes.0),
+        (None, None) => KvCacheSize::Auto,
+    };
+    Ok(MemoryOptions {
+        block_size: engine.block_size,
+        max_num_seqs: engine.max_num_seqs,
+        max_num_batched_tokens: engine.max_num_batched_tokens,
+        kv_cache,
+        available_bytes: available_bytes(),
+    })
+}
+
+/// Memory that can be taken without swapping, where the system says.
+fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+fn num_threads(engine: &EngineArgs) -> Result<usize> {
+    match engine.threads {
+        Some(0) => bail!("--threads must be at least 1"),
+        Some(threads) => Ok(threads),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
+fn engine_config(engine: &EngineArgs, configs: &[ModelConfig], num_blocks: u32) -> EngineConfig {
+    let limits: Vec<ModelLimits> = configs.iter().map(ModelConfig::limits).collect();
+    EngineConfig {
+        models: limits,
+        block_size: engine.block_size,
+        num_blocks,
+        max_num_seqs: engine.max_num_seqs,
+        max_num_batched_tokens: engine.max_num_batched_tokens,
+        max_num_partial_prefills: engine.max_num_partial_prefills,
+        long_prefill_token_threshold: engine.long_prefill_token_threshold,
+        max_queued_requests: engine.max_queued_requests,
+        prefix_caching: if engine.no_enable_prefix_caching {
+            PrefixCaching::Off
+        } else {
+            PrefixCaching::On
+        },
+    }
+}
+
+/// Loads the weights on the engine's own thread, with a bar in the terminal.
+fn start(
+    sources: Vec<Source>,
+    configs: Vec<ModelConfig>,
+    (config, options): (EngineConfig, RunnerOptions),
+    policy: &str,
+) -> Result<EngineHandle> {
+    let policy = policies::by_name(policy)?;
+    let files = sources.into_iter().map(|source| source.files);
+    let models: Vec<_> = files.zip(configs).collect();
+    let progress = LoadProgress::new();
+    let build = move || {
+        let mut show = |progress_of_load: folio_engine::exec::Progress<'_>| {
+            progress.show(progress_of_load);
+        };
+        let runner = ModelRunner::load(models, &options, &mut show)?;
+        progress.finish();
+        Ok(Box::new(runner) as Box<dyn Executor>)
+    };
+    let (engine, _thread) = EngineHandle::spawn(config, policy, build)?;
+    Ok(engine)
+}

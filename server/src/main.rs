@@ -1,0 +1,48 @@
+//! The program: reads the command line and does what it says.
+
+mod args;
+mod commands;
+mod load;
+mod progress;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::args::{Cli, Command};
+
+/// Stack of the threads that read requests: deep JSON and long patterns need room.
+const THREAD_STACK_BYTES: usize = 8 << 20;
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .build()?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Serve(args) => commands::serve::run(*args).await,
+            Command::Generate(args) => commands::generate::run(*args).await,
+            Command::Embed(args) => commands::embed::run(*args).await,
+        }
+    });
+    // What still runs, runs for a client that is gone or was told so.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,109 @@
+//! The body of `POST /v1/chat/completions`.
+
+use serde_json::{Map, Value};
+
+use super::fields::Fields;
+use super::generation::{self, Generation, Reply};
+use super::messages;
+use crate::error::ApiError;
+
+/// Largest `top_logprobs`.
+const MAX_TOP_LOGPROBS: i64 = 20;
+
+/// Fields of OpenAI's API that ask for what this server does not do, with the values that ask for
+/// nothing.
+const UNSUPPORTED: &[(&str, &[&str])] = &[
+    ("audio", &[]),
+    ("function_call", &["\"none\"", "\"auto\""]),
+    ("functions", &["[]"]),
+    ("metadata", &["{}"]),
+    ("modalities", &["[\"text\"]"]),
+    ("moderation", &[]),
+    ("parallel_tool_calls", &["true"]),
+    ("prediction", &[]),
+    ("prompt_cache_key", &[]),
+    ("prompt_cache_options", &["{}"]),
+    (
+        "prompt_cache_retention",
+        &["\"in_memory\"", "\"in-memory\""],
+    ),
+    ("reasoning_effort", &["\"none\""]),
+    ("response_format", &["{\"type\":\"text\"}"]),
+    ("service_tier", &["\"auto\"", "\"default\""]),
+    ("store", &["false"]),
+    ("tool_choice", &["\"none\"", "\"auto\""]),
+    ("tools", &["[]"]),
+    ("verbosity", &["\"medium\""]),
+    ("web_search_options", &[]),
+];
+
+/// A chat request whose fields are within their ranges.
+#[derive(Clone, Debug)]
+pub struct ChatRequest {
+    /// Name of the model.
+    pub model: String,
+    /// Role objects, never empty.
+    pub messages: Vec<Value>,
+    /// Variables for the chat template (`chat_template_kwargs`).
+    pub template_arguments: Option<Map<String, Value>>,
+    /// How to generate.
+    pub generation: Generation,
+    /// How to answer.
+    pub reply: Reply,
+}
+
+impl ChatRequest {
+    /// Reads the body.
+    pub fn read(body: Value) -> Result<Self, ApiError> {
+        let mut fields = Fields::new("", body)?;
+        let model = super::model(&mut fields)?;
+        let messages = messages::read(fields.require("messages")?)?;
+        let template_arguments = fields
+            .object("chat_template_kwargs")?
+            .map(Fields::into_rest);
+        let mut generation = generation::read(&mut fields)?;
+        read_max_completion_tokens(&mut fields, &mut generation)?;
+        generation.params.logprobs = read_logprobs(&mut fields)?;
+        let reply = generation::read_reply(&mut fields)?;
+        fields.refuse_unsupported(UNSUPPORTED)?;
+        fields.finish()?;
+        Ok(Self {
+            model,
+            messages,
+            template_arguments,
+            generation,
+            reply,
+        })
+    }
+}
+
+/// The newer name of `max_tokens`. Both may be given if they agree.
+fn read_max_completion_tokens(
+    fields: &mut Fields,
+    generation: &mut Generation,
+) -> Result<(), ApiError> {
+    let field = "max_completion_tokens";
+    let Some(newer) = generation::count(fields, field, 1)? else {
+        return Ok(());
+    };
+    if let Some(older) = generation.max_tokens.filter(|&older| older != newer) {
+        let message = format!("{field} = {newer} contradicts max_tokens = {older}");
+        return Err(ApiError::invalid_value(field, message));
+    }
+    generation.max_tokens = Some(newer);
+    generation.max_tokens_field = field;
+    Ok(())
+}
+
+fn read_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let wanted = fields.boolean("logprobs")?.unwrap_or(false);
+    let top = fields.integer("top_logprobs", 0..=MAX_TOP_LOGPROBS)?;
+    match (wanted, top) {
+        (true, top) => Ok(Some(top.unwrap_or(0) as u32)),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => Err(ApiError::invalid_value(
+            "top_logprobs",
+            "top_logprobs needs logprobs = true",
+        )),
+    }
+}

@@ -1,0 +1,201 @@
+//! Takes an object of a request apart, field by field, and refuses what is left.
+//!
+//! Every error names the field by its path. `null` counts as absent everywhere.
+
+use std::ops::RangeInclusive;
+
+use folio_engine::types::TokenId;
+use serde_json::{Map, Value};
+
+use super::json::type_name;
+use crate::error::ApiError;
+
+/// The fields of one JSON object that were not taken yet.
+#[derive(Debug)]
+pub(super) struct Fields {
+    path: String,
+    map: Map<String, Value>,
+}
+
+/// Where a number may lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Range {
+    /// Both ends allowed.
+    Closed(f64, f64),
+    /// Above the first, at most the second.
+    Above(f64, f64),
+}
+
+impl Fields {
+    /// The fields of `value`, which must be an object. `path` is empty for the body itself.
+    pub(super) fn new(path: impl Into<String>, value: Value) -> Result<Self, ApiError> {
+        let path = path.into();
+        match value {
+            Value::Object(map) => Ok(Self { path, map }),
+            other if path.is_empty() => Err(ApiError::malformed_json(
+                None,
+                &format!("it must be an object, not {}", type_name(&other)),
+            )),
+            other => Err(ApiError::invalid_type(path, "an object", type_name(&other))),
+        }
+    }
+
+    /// Path of the field `name` in the body.
+    pub(super) fn path(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    /// Takes a field; `None` when it is absent or null.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.shift_remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Takes a field that must be there.
+    pub(super) fn require(&mut self, name: &str) -> Result<Value, ApiError> {
+        self.take(name)
+            .ok_or_else(|| ApiError::missing(self.path(name)))
+    }
+
+    /// Takes a string.
+    pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.wrong_type(name, "a string", &other)),
+        }
+    }
+
+    /// Takes a boolean.
+    pub(super) fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(other) => Err(self.wrong_type(name, "a boolean", &other)),
+        }
+    }
+
+    /// Takes a number within `range`.
+    pub(super) fn number(&mut self, name: &str, range: Range) -> Result<Option<f32>, ApiError> {
+        let Some(value) = self.take(name) else {
+            return Ok(None);
+        };
+        number_in(&self.path(name), &value, range).map(Some)
+    }
+
+    /// Takes an integer within `range`.
+    pub(super) fn integer(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<i64>,
+    ) -> Result<Option<i64>, ApiError> {
+        let Some(value) = self.take(name) else {
+            return Ok(None);
+        };
+        integer_in(&self.path(name), &value, range).map(Some)
+    }
+
+    /// Takes an object and its fields.
+    pub(super) fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
+        let path = self.path(name);
+        self.take(name)
+            .map(|value| Self::new(path, value))
+            .transpose()
+    }
+
+    /// The fields that are left, whatever they are.
+    pub(super) fn into_rest(self) -> Map<String, Value> {
+        self.map
+    }
+
+    /// Refuses each field of `table` unless it holds one of the values beside it (as JSON text),
+    /// which are those that ask for nothing.
+    pub(super) fn refuse_unsupported(&mut self, table: &[(&str, &[&str])]) -> Result<(), ApiError> {
+        for (name, harmless) in table {
+            let Some(value) = self.take(name) else {
+                continue;
+            };
+            let accepted = harmless
+                .iter()
+                .any(|text| serde_json::from_str::<Value>(text).is_ok_and(|one| one == value));
+            if !accepted {
+                let path = self.path(name);
+                let hint = if harmless.is_empty() {
+                    "leave it out".to_owned()
+                } else {
+                    format!("leave it out or send {}", harmless.join(" or "))
+                };
+                let message = format!("{path} is not supported by this server: {hint}");
+                return Err(ApiError::unsupported(path, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the taking apart: a field that is left and not null is unknown.
+    pub(super) fn finish(self) -> Result<(), ApiError> {
+        match self.map.iter().find(|(_, value)| !value.is_null()) {
+            Some((name, _)) => Err(ApiError::unknown_field(self.path(name))),
+            None => Ok(()),
+        }
+    }
+
+    fn wrong_type(&self, name: &str, expected: &str, found: &Value) -> ApiError {
+        ApiError::invalid_type(self.path(name), expected, type_name(found))
+    }
+}
+
+/// `value` as a number within `range`, in f32. A bound that is excluded stays excluded after
+/// rounding.
+pub(super) fn number_in(path: &str, value: &Value, range: Range) -> Result<f32, ApiError> {
+    let Some(number) = value.as_f64() else {
+        return Err(ApiError::invalid_type(path, "a number", type_name(value)));
+    };
+    let out_of = |low: &str, max: f64| {
+        ApiError::invalid_value(
+            path,
+            format!("{path} = {number} must be {low} and at most {max}"),
+        )
+    };
+    match range {
+        Range::Closed(min, max) if !(min..=max).contains(&number) => {
+            Err(out_of(&format!("at least {min}"), max))
+        }
+        Range::Above(min, max) if number <= min || number > max => {
+            Err(out_of(&format!("above {min}"), max))
+        }
+        Range::Above(min, _) if number as f32 <= min as f32 => Ok((min as f32).next_up()),
+        _ => Ok(number as f32),
+    }
+}
+
+/// `value` as an integer within `range`.
+pub(super) fn integer_in(
+    path: &str,
+    value: &Value,
+    range: RangeInclusive<i64>,
+) -> Result<i64, ApiError> {
+    if !value.is_i64() && !value.is_u64() {
+        return Err(ApiError::invalid_type(path, "an integer", type_name(value)));
+    }
+    match value.as_i64() {
+        Some(number) if range.contains(&number) => Ok(number),
+        _ => {
+            let (min, max) = range.into_inner();
+            let message = if max == i64::from(u32::MAX) {
+                format!("{path} = {value} must be at least {min}")
+            } else {
+                format!("{path} = {value} must be from {min} to {max}")
+            };
+            Err(ApiError::invalid_value(path, message))
+        }
+    }
+}
+
+/// `value` as a token id. The bound of the vocabulary is checked when the model is known.
+pub(super) fn token_id(path: &str, value: &Value) -> Result<TokenId, ApiError> {
+    integer_in(path, value, 0..=i64::from(u32::MAX)).map(|id| id as TokenId)
+}

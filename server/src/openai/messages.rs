@@ -1,0 +1,251 @@
+//! `messages` of a chat request: an array of role objects, that array as JSON text, or the plain
+//! text of one user message.
+
+use serde_json::{Map, Value, json};
+
+use super::fields::Fields;
+use super::json::{self, type_name};
+use crate::error::ApiError;
+
+const ROLES: [&str; 5] = ["developer", "system", "user", "assistant", "tool"];
+
+/// Fields of a message that only other servers act on, with the values that ask for nothing.
+const UNSUPPORTED: &[(&str, &[&str])] = &[
+    ("annotations", &["[]"]),
+    ("audio", &[]),
+    ("function_call", &[]),
+    ("refusal", &[]),
+];
+
+/// Checks `messages` and returns the role objects, with no fields but those a template may read.
+pub(super) fn read(value: Value) -> Result<Vec<Value>, ApiError> {
+    let messages = match value {
+        Value::String(text) => return read_text(&text),
+        Value::Array(messages) => messages,
+        other => {
+            let expected = "an array of messages or a string";
+            return Err(ApiError::invalid_type(
+                "messages",
+                expected,
+                type_name(&other),
+            ));
+        }
+    };
+    if messages.is_empty() {
+        return Err(ApiError::invalid_value("messages", "messages is empty"));
+    }
+    messages
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| read_message(Fields::new(format!("messages[{index}]"), message)?))
+        .collect()
+}
+
+/// A string that parses as an array of role objects is that array; any other is what a user says.
+fn read_text(text: &str) -> Result<Vec<Value>, ApiError> {
+    if is_array_of_roles(text) {
+        return read(json::parse(text.as_bytes())?);
+    }
+    if text.is_empty() {
+        return Err(ApiError::invalid_value("messages", "messages is empty"));
+    }
+    Ok(vec![json!({ "role": "user", "content": text })])
+}
+
+fn is_array_of_roles(text: &str) -> bool {
+    let Ok(Value::Array(items)) = serde_json::from_str(text) else {
+        return false;
+    };
+    !items.is_empty() && items.iter().all(|item| item["role"].is_string())
+}
+
+fn read_message(mut fields: Fields) -> Result<Value, ApiError> {
+    let role = read_role(&mut fields)?;
+    let tool_calls = fields.take("tool_calls");
+    let content = fields.take("content");
+    let mut message = Map::new();
+    message.insert("role".into(), role.clone().into());
+    match content {
+        Some(content) => {
+            let content = read_content(&fields.path("content"), content)?;
+            message.insert("content".into(), content);
+        }
+        None if role == "assistant" && tool_calls.is_some() => {}
+        None => return Err(ApiError::missing(fields.path("content"))),
+    }
+    if let Some(calls) = tool_calls {
+        let path = fields.path("tool_calls");
+        if role != "assistant" {
+            let text = format!("{path} belongs to messages of the assistant");
+            return Err(ApiError::invalid_value(path, text));
+        }
+        message.insert("tool_calls".into(), read_tool_calls(&path, calls)?);
+    }
+    match fields.string("tool_call_id")? {
+        Some(id) if role == "tool" => {
+            message.insert("tool_call_id".into(), id.into());
+        }
+        Some(_) => {
+            let path = fields.path("tool_call_id");
+            let text = format!("{path} belongs to messages of a tool");
+            return Err(ApiError::invalid_value(path, text));
+        }
+        None if role == "tool" => return Err(ApiError::missing(fields.path("tool_call_id"))),
+        None => {}
+    }
+    if let Some(name) = fields.string("name")? {
+        message.insert("name".into(), name.into());
+    }
+    fields.refuse_unsupported(UNSUPPORTED)?;
+    fields.finish()?;
+    Ok(message.into())
+}
+
+fn read_role(fields: &mut Fields) -> Result<String, ApiError> {
+    let path = fields.path("role");
+    let role = fields
+        .string("role")?
+        .ok_or_else(|| ApiError::missing(path.clone()))?;
+    if !ROLES.contains(&role.as_str()) {
+        let message = format!("{path} = {role:?} must be one of {}", ROLES.join(", "));
+        return Err(ApiError::invalid_value(path, message));
+    }
+    Ok(role)
+}
+
+/// A text, or an array of parts of type text.
+fn read_content(path: &str, content: Value) -> Result<Value, ApiError> {
+    let parts = match content {
+        Value::String(_) => return Ok(content),
+        Value::Array(parts) => parts,
+        other => {
+            let expected = "a string or an array of parts";
+            return Err(ApiError::invalid_type(path, expected, type_name(&other)));
+        }
+    };
+    if parts.is_empty() {
+        return Err(ApiError::invalid_value(path, format!("{path} is empty")));
+    }
+    parts
+        .into_iter()
+        .enumerate()
+        .map(|(index, part)| read_part(Fields::new(format!("{path}[{index}]"), part)?))
+        .collect::<Result<Vec<_>, _>>()
+        .map(Value::from)
+}
+
+fn read_part(mut fields: Fields) -> Result<Value, ApiError> {
+    let path = fields.path("type");
+    let kind = fields
+        .string("type")?
+        .ok_or_else(|| ApiError::missing(path.clone()))?;
+    if kind != "text" {
+        let message = format!("{path} = {kind:?} is not supported by this server: send \"text\"");
+        return Err(ApiError::unsupported(path, message));
+    }
+    let text = fields
+        .string("text")?
+        .ok_or_else(|| ApiError::missing(fields.path("text")))?;
+    fields.finish()?;
+    Ok(json!({ "type": "text", "text": text }))
+}
+
+/// Calls that an assistant made earlier, for the template to show.
+fn read_tool_calls(path: &str, calls: Value) -> Result<Value, ApiError> {
+    let Value::Array(calls) = calls else {
+        return Err(ApiError::invalid_type(path, "an array", type_name(&calls)));
+    };
+    if calls.is_empty() {
+        return Err(ApiError::invalid_value(path, format!("{path} is empty")));
+    }
+    calls
+        .into_iter()
+        .enumerate()
+        .map(|(index, call)| read_tool_call(Fields::new(format!("{path}[{index}]"), call)?))
+        .collect::<Result<Vec<_>, _>>()
+        .map(Value::from)
+}
+
+fn read_tool_call(mut fields: Fields) -> Result<Value, ApiError> {
+    let id = fields
+        .string("id")?
+        .ok_or_else(|| ApiError::missing(fields.path("id")))?;
+    if let Some(kind) = fields.string("type")?.filter(|kind| kind != "function") {
+        let path = fields.path("type");
+        let message =
+            format!("{path} = {kind:?} is not supported by this server: send \"function\"");
+        return Err(ApiError::unsupported(path, message));
+    }
+    let mut function = fields
+        .object("function")?
+        .ok_or_else(|| ApiError::missing(fields.path("function")))?;
+    let name = function
+        .string("name")?
+        .ok_or_else(|| ApiError::missing(function.path("name")))?;
+    let arguments = function
+        .string("arguments")?
+        .ok_or_else(|| ApiError::missing(function.path("arguments")))?;
+    function.finish()?;
+    fields.finish()?;
+    let function = json!({ "name": name, "arguments": arguments });
+    Ok(json!({ "id": id, "type": "function", "function": function }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(content: &str) -> Vec<Value> {
+        vec![json!({ "role": "user", "content": content })]
+    }
+
+    #[test]
+    fn a_string_is_an_array_of_roles_or_what_a_user_says() {
+        let array = r#"[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi"}]"#;
+        let expected: Vec<Value> = serde_json::from_str(array).unwrap();
+        assert_eq!(read(array.into()).unwrap(), expected);
+        let padded = format!("\n {array} ");
+        assert_eq!(read(padded.into()).unwrap(), expected);
+        for text in [
+            "Hello",
+            "[1] is a footnote",
+            "[1]",
+            "[]",
+            "{\"role\":\"user\",\"content\":\"x\"}",
+            "[{\"content\":\"x\"}]",
+            "[{\"role\":\"user\",\"content\":\"x\"}",
+            "[{\"role\":\"user\",\"content\":\"x\"}, 1]",
+            "null",
+            " ",
+        ] {
+            assert_eq!(read(text.into()).unwrap(), user(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_inside_the_string_form_name_the_message() {
+        let text = r#"[{"role":"user","content":"x"},{"role":"wizard","content":"y"}]"#;
+        let error = read(text.into()).unwrap_err().to_json();
+        assert_eq!(error["error"]["param"], "messages[1].role");
+    }
+
+    #[test]
+    fn parts_and_tool_messages_are_kept() {
+        let messages = json!([
+            { "role": "developer", "content": [{ "type": "text", "text": "a" }] },
+            { "role": "assistant", "tool_calls": [{ "id": "1", "type": "function",
+              "function": { "name": "f", "arguments": "{}" } }] },
+            { "role": "tool", "tool_call_id": "1", "content": "42" },
+            { "role": "user", "content": "x", "name": "Ann" },
+        ]);
+        assert_eq!(Value::from(read(messages.clone()).unwrap()), messages);
+    }
+
+    #[test]
+    fn fields_that_ask_for_nothing_are_dropped() {
+        let message = json!([{ "role": "assistant", "content": "x", "refusal": null,
+                               "annotations": [], "audio": null, "tool_calls": null }]);
+        let expected = vec![json!({ "role": "assistant", "content": "x" })];
+        assert_eq!(read(message).unwrap(), expected);
+    }
+}

@@ -1,0 +1,39 @@
+//! Wire types: what requests may say and what answers look like, as in OpenAI's API.
+//!
+//! Reading is strict: an unknown field, a wrong type or a value outside its range is an error that
+//! names the field's path. Nothing here knows a model; what depends on one is checked later.
+
+mod chat;
+mod completions;
+mod embeddings;
+mod fields;
+mod generation;
+mod inputs;
+mod json;
+mod messages;
+mod response;
+mod tokenize;
+
+pub use chat::ChatRequest;
+pub use completions::{CompletionRequest, Echo};
+pub use embeddings::{EmbeddingRequest, Encoding};
+pub use generation::{EndOfSequence, Generation, Queueing, Reply, UsageChunk};
+pub use inputs::{Content, Input};
+pub use json::parse;
+pub use response::{
+    ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage, ChatResponse,
+    CompletionChoice, CompletionLogprobs, CompletionResponse, Delta, EmbeddingItem,
+    EmbeddingResponse, EmbeddingUsage, Finish, Header, ModelCard, PromptDetails, TokenLogprob,
+    TopLogprob, Usage, Vector, finite_logprob,
+};
+pub use tokenize::{DetokenizeRequest, TokenizeInput, TokenizeRequest, TokenizeResponse};
+
+use crate::error::ApiError;
+use fields::Fields;
+
+/// Takes the name of the model, which must be there.
+fn model(fields: &mut Fields) -> Result<String, ApiError> {
+    fields
+        .string("model")?
+        .ok_or_else(|| ApiError::missing("model"))
+}

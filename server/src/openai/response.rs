@@ -1,0 +1,309 @@
+//! What answers look like.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::Encoding;
+
+/// What every answer and every chunk of a generation begins with.
+#[derive(Clone, Debug, Serialize)]
+pub struct Header {
+    /// Unique id, such as `chatcmpl-…`.
+    pub id: String,
+    /// Kind of the object.
+    pub object: &'static str,
+    /// When the request was taken: seconds since 1970, UTC.
+    pub created: u64,
+    /// The model, by the name that the client used.
+    pub model: String,
+    /// Changes when the program or the model's files change.
+    pub system_fingerprint: String,
+}
+
+/// Why a choice ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// A stop token or a stop string.
+    Stop,
+    /// `max_tokens` or the model's length.
+    Length,
+}
+
+impl Finish {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// Tokens that a request cost. Prompts are counted once, whatever `n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Tokens of the prompts.
+    pub prompt_tokens: u64,
+    /// Tokens generated, all choices together.
+    pub completion_tokens: u64,
+    /// Both.
+    pub total_tokens: u64,
+    /// Where prompt tokens came from.
+    pub prompt_tokens_details: PromptDetails,
+}
+
+/// Where prompt tokens came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PromptDetails {
+    /// Taken from the prefix cache instead of being computed.
+    pub cached_tokens: u64,
+}
+
+/// Answer of `POST /v1/chat/completions`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChatResponse {
+    /// Id, model, time.
+    #[serde(flatten)]
+    pub header: Header,
+    /// One for each of `n`, in order.
+    pub choices: Vec<ChatChoice>,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// One choice of a chat.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChatChoice {
+    /// Which of `n`.
+    pub index: u32,
+    /// What the model says.
+    pub message: ChatMessage,
+    /// Log-probabilities, when asked for.
+    pub logprobs: Option<ChatLogprobs>,
+    /// Why it ended.
+    pub finish_reason: Finish,
+}
+
+/// What the model says.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChatMessage {
+    /// Always `assistant`.
+    pub role: &'static str,
+    /// The text.
+    pub content: String,
+    /// Always null: this server has no separate refusals.
+    pub refusal: Option<String>,
+}
+
+/// Log-probabilities of a chat choice.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChatLogprobs {
+    /// One entry a token.
+    pub content: Vec<TokenLogprob>,
+    /// Always null, as [`ChatMessage::refusal`].
+    pub refusal: Option<()>,
+}
+
+/// One generated token with its log-probability.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TokenLogprob {
+    /// The token itself.
+    #[serde(flatten)]
+    pub chosen: TopLogprob,
+    /// The likeliest tokens at this position, best first.
+    pub top_logprobs: Vec<TopLogprob>,
+}
+
+/// A token and how likely it was.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TopLogprob {
+    /// Its text; parts of a character show as U+FFFD.
+    pub token: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// Its exact bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A log-probability as JSON can write it: OpenAI's API says −9999 for a token that cannot come.
+pub fn finite_logprob(value: f32) -> f32 {
+    if value.is_finite() { value } else { -9999.0 }
+}
+
+/// A chunk of a streamed chat.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChatChunk<'a> {
+    /// Id, model, time.
+    #[serde(flatten)]
+    pub header: &'a Header,
+    /// One choice; none in the chunk of the usage.
+    pub choices: Vec<ChatChunkChoice>,
+    /// When asked for: null in all chunks but the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Option<Usage>>,
+}
+
+/// What is new in one choice.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChatChunkChoice {
+    /// Which of `n`.
+    pub index: u32,
+    /// What is new.
+    pub delta: Delta,
+    /// Log-probabilities of the tokens of this chunk.
+    pub logprobs: Option<ChatLogprobs>,
+    /// Set in the choice's last chunk.
+    pub finish_reason: Option<Finish>,
+}
+
+/// What is new in a message.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Delta {
+    /// `assistant`, in the first chunk only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<&'static str>,
+    /// Text to append.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+}
+
+/// Answer of `POST /v1/completions`, and a chunk of its stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct CompletionResponse<'a> {
+    /// Id, model, time.
+    #[serde(flatten)]
+    pub header: &'a Header,
+    /// One for each prompt and each of `n`, prompts first.
+    pub choices: Vec<CompletionChoice>,
+    /// What it cost. In a stream, when asked for: null in all chunks but the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Option<Usage>>,
+}
+
+/// One choice of a completion.
+#[derive(Clone, Debug, Serialize)]
+pub struct CompletionChoice {
+    /// Which choice.
+    pub index: u32,
+    /// The text, or what is new in it.
+    pub text: String,
+    /// Log-probabilities, when asked for.
+    pub logprobs: Option<CompletionLogprobs>,
+    /// Why it ended.
+    pub finish_reason: Option<Finish>,
+}
+
+/// Log-probabilities of a completion, column by column.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CompletionLogprobs {
+    /// Text of each token.
+    pub tokens: Vec<String>,
+    /// Its log-probability.
+    pub token_logprobs: Vec<f32>,
+    /// The likeliest tokens at its position, itself among them.
+    pub top_logprobs: Vec<BTreeMap<String, f32>>,
+    /// Where its text begins, in characters from the beginning of the choice.
+    pub text_offset: Vec<usize>,
+}
+
+/// Answer of `POST /v1/embeddings`.
+#[derive(Clone, Debug, Serialize)]
+pub struct EmbeddingResponse {
+    /// Always `list`.
+    pub object: &'static str,
+    /// One for each input, in order.
+    pub data: Vec<EmbeddingItem>,
+    /// The model, by the name that the client used.
+    pub model: String,
+    /// What it cost.
+    pub usage: EmbeddingUsage,
+}
+
+/// One vector.
+#[derive(Clone, Debug, Serialize)]
+pub struct EmbeddingItem {
+    /// Always `embedding`.
+    pub object: &'static str,
+    /// Which input.
+    pub index: usize,
+    /// The vector.
+    pub embedding: Vector,
+}
+
+/// Tokens that embeddings cost.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct EmbeddingUsage {
+    /// Tokens of all inputs, special tokens counted.
+    pub prompt_tokens: u64,
+    /// The same.
+    pub total_tokens: u64,
+}
+
+/// A vector as the client wants it written.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Vector {
+    /// Numbers.
+    Float(Vec<f32>),
+    /// Base64 of little-endian f32.
+    Base64(String),
+}
+
+impl Vector {
+    /// Writes `values` in `encoding`, without loss in either.
+    pub fn encode(values: Vec<f32>, encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Float => Self::Float(values),
+            Encoding::Base64 => {
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                Self::Base64(STANDARD.encode(bytes))
+            }
+        }
+    }
+}
+
+/// An entry of `GET /v1/models`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelCard {
+    /// Name to use in requests.
+    pub id: String,
+    /// Always `model`.
+    pub object: &'static str,
+    /// When the server was started: seconds since 1970, UTC.
+    pub created: u64,
+    /// Always `folio`.
+    pub owned_by: &'static str,
+    /// The first name of the same model.
+    pub root: String,
+    /// Always null: models here derive from no other.
+    pub parent: Option<String>,
+    /// Longest sequence, prompt and output together.
+    pub max_model_len: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_encodings_of_a_vector_are_exact() {
+        let values = vec![0.1, -0.0, f32::MIN_POSITIVE, 1.0 / 3.0, -12345.678];
+        let Vector::Base64(text) = Vector::encode(values.clone(), Encoding::Base64) else {
+            panic!("asked for base64");
+        };
+        let bytes = STANDARD.decode(text).unwrap();
+        let decoded: Vec<u32> = bytes
+            .chunks(4)
+            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
+        let bits: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
+        assert_eq!(decoded, bits);
+        let json = serde_json::to_string(&Vector::encode(values, Encoding::Float)).unwrap();
+        let read: Vec<f32> = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), bits);
+    }
+}

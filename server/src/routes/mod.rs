@@ -1,0 +1,8 @@
+//! One file for each family of addresses: read, run, write.
+
+pub mod chat;
+pub mod completions;
+pub mod embeddings;
+pub mod models;
+pub mod status;
+pub mod tokenize;

@@ -1,0 +1,24 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::openai::ModelCard;
+
+/// Lists all names.
+pub async fn list(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(json!({ "object": "list", "data": app.service.models.cards() }))
+}
+
+/// Describes the model of one name, which may have slashes in it.
+pub async fn show(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<ModelCard>, ApiError> {
+    app.service.models.card(&id).map(Json)
+}

@@ -1,0 +1,35 @@
+//! `GET /health`, `GET /metrics` and `GET /version`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::metrics::CONTENT_TYPE;
+
+/// Whether new work is taken.
+pub async fn health(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+    if app.lifecycle.is_draining() {
+        return Err(ApiError::shutting_down());
+    }
+    Ok(Json(json!({ "status": "ok" })))
+}
+
+/// Everything that is counted.
+pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let service = &app.service;
+    let text = service.metrics.render(&service.engine).map_err(|error| {
+        ApiError::internal(format!("the metrics could not be written: {error}"))
+    })?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// The program's version.
+pub async fn version() -> Json<Value> {
+    Json(json!({ "version": env!("CARGO_PKG_VERSION") }))
+}

@@ -1,0 +1,88 @@
+//! `POST /tokenize` and `POST /detokenize`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use folio_engine::types::TokenId;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::models::ServedModel;
+use crate::openai::{DetokenizeRequest, TokenizeInput, TokenizeRequest, TokenizeResponse, parse};
+use crate::service::{Service, unix_seconds};
+use crate::text::{ChatInput, Skip};
+
+/// Shows the tokens of a text or of a conversation.
+pub async fn tokenize(
+    State(app): State<Arc<App>>,
+    body: JsonBody,
+) -> Result<Json<TokenizeResponse>, ApiError> {
+    let service = Arc::clone(&app.service);
+    let tokenized = app.gate.run(move || tokens_of(&service, &body.bytes)).await;
+    tokenized.map(Json)
+}
+
+/// Shows the text of tokens.
+pub async fn detokenize(
+    State(app): State<Arc<App>>,
+    body: JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let service = Arc::clone(&app.service);
+    let text = app.gate.run(move || text_of(&service, &body.bytes)).await?;
+    Ok(Json(json!({ "prompt": text })))
+}
+
+fn tokens_of(service: &Service, body: &[u8]) -> Result<TokenizeResponse, ApiError> {
+    let request = TokenizeRequest::read(parse(body)?)?;
+    let model = service.models.find_or_first(request.model.as_deref())?;
+    let tokens = encode(model, &request.input)?;
+    let tokenizer = model.text.tokenizer();
+    let spelling = |&id: &TokenId| tokenizer.token(id).unwrap_or_default();
+    Ok(TokenizeResponse {
+        count: tokens.len(),
+        max_model_len: model.limits.max_model_len,
+        token_strs: request
+            .return_token_strs
+            .then(|| tokens.iter().map(spelling).collect()),
+        tokens,
+    })
+}
+
+fn encode(model: &ServedModel, input: &TokenizeInput) -> Result<Vec<TokenId>, ApiError> {
+    match input {
+        TokenizeInput::Prompt { text, special } => {
+            let tokens = model.text.tokenizer().encode(text, *special);
+            tokens.map_err(|error| ApiError::from_text(&error, "prompt"))
+        }
+        TokenizeInput::Messages {
+            messages,
+            generation_prompt,
+        } => {
+            let input = ChatInput {
+                messages,
+                tools: None,
+                documents: None,
+                generation_prompt: *generation_prompt,
+                kwargs: None,
+                now: unix_seconds() as i64,
+            };
+            let tokens = model.text.encode_chat(&input);
+            tokens.map_err(|error| ApiError::from_text(&error, "messages"))
+        }
+    }
+}
+
+fn text_of(service: &Service, body: &[u8]) -> Result<String, ApiError> {
+    let request = DetokenizeRequest::read(parse(body)?)?;
+    let model = service.models.find_or_first(request.model.as_deref())?;
+    for (index, &id) in request.tokens.iter().enumerate() {
+        model.check_token(|| format!("tokens[{index}]"), id)?;
+    }
+    Ok(model
+        .text
+        .tokenizer()
+        .decode(&request.tokens, Skip::Nothing))
+}

@@ -1,0 +1,143 @@
+//! What requests need to be computed, whichever way they came in: HTTP or the command line.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use folio_engine::EngineHandle;
+
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::models::{Models, ServedModel};
+use crate::openai::Header;
+
+/// The engine, the models it runs, and what is counted about them.
+#[derive(Debug)]
+pub struct Service {
+    /// Computes requests.
+    pub engine: EngineHandle,
+    /// Tokenisers, templates and names.
+    pub models: Models,
+    /// Counts requests.
+    pub metrics: Arc<Metrics>,
+    /// Whether the scheduling policy looks at priorities.
+    priorities: Priorities,
+    ids: Counter,
+    seeds: Counter,
+}
+
+/// Whether the scheduling policy looks at the priority of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priorities {
+    /// It does.
+    Honoured,
+    /// It does not: a request that sets one is refused.
+    Refused,
+}
+
+impl Service {
+    /// Puts the pieces together. Requests that bring no seed get theirs from `seed`, in order
+    /// of arrival; without one, from chance.
+    pub fn new(
+        engine: EngineHandle,
+        models: Models,
+        priorities: Priorities,
+        seed: Option<u64>,
+    ) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            metrics: Arc::new(Metrics::new(&models)?),
+            engine,
+            models,
+            priorities,
+            ids: Counter::new(chance()),
+            seeds: Counter::new(seed.unwrap_or_else(chance)),
+        })
+    }
+
+    /// Refuses a priority that would change nothing.
+    pub fn check_priority(&self, priority: i32) -> Result<(), ApiError> {
+        if priority == 0 || self.priorities == Priorities::Honoured {
+            return Ok(());
+        }
+        let message = format!(
+            "priority = {priority} would change nothing: the server was not started with \
+             --scheduling-policy priority"
+        );
+        Err(ApiError::unsupported("priority", message))
+    }
+
+    /// What an answer begins with. `model` is the name that the client used.
+    pub fn header(&self, kind: HeaderKind, model: &ServedModel, name: String) -> Header {
+        let (prefix, object) = match kind {
+            HeaderKind::Chat => ("chatcmpl", "chat.completion"),
+            HeaderKind::ChatChunk => ("chatcmpl", "chat.completion.chunk"),
+            HeaderKind::Completion => ("cmpl", "text_completion"),
+        };
+        Header {
+            id: self.unique_id(prefix),
+            object,
+            created: unix_seconds(),
+            model: name,
+            system_fingerprint: model.fingerprint.clone(),
+        }
+    }
+
+    /// An id that no other answer has, of this or of another run.
+    pub fn unique_id(&self, prefix: &str) -> String {
+        let number = self.ids.next();
+        format!("{prefix}-{:016x}{number:08x}", self.ids.key)
+    }
+
+    /// A seed for a request that brings none: each gets another.
+    pub fn next_seed(&self) -> u64 {
+        mix(self.seeds.key ^ mix(self.seeds.next()))
+    }
+}
+
+/// What kind of answer a [`Header`] is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderKind {
+    /// A whole chat answer.
+    Chat,
+    /// A chunk of a streamed one.
+    ChatChunk,
+    /// A completion, whole or streamed.
+    Completion,
+}
+
+/// Numbers under a key: together they differ between runs, alone within one.
+#[derive(Debug)]
+struct Counter {
+    key: u64,
+    next: AtomicU64,
+}
+
+impl Counter {
+    fn new(key: u64) -> Self {
+        let next = AtomicU64::new(0);
+        Self { key, next }
+    }
+
+    fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A number that nobody can foretell.
+fn chance() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Spreads the bits of `value` (the finaliser of SplitMix64): close numbers end up far apart.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// Seconds since 1970, UTC.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}

@@ -1,0 +1,14 @@
+//! The HTTP interface as clients see it: over the real router, and over TCP.
+//!
+//! Scheduler, paged memory and engine thread are the real ones; only the arithmetic is replaced,
+//! by an executor whose every answer can be foretold.
+
+mod access;
+mod chat;
+mod completions;
+mod embeddings;
+mod errors;
+mod fake;
+mod fields;
+mod support;
+mod tcp;

@@ -1,0 +1,230 @@
+//! A server on the fake executor, and ways to talk to it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use folio::app::{App, HttpSettings, router};
+use folio::auth::ApiKeys;
+use folio::models::{Models, ServedModel};
+use folio::service::{Priorities, Service};
+use folio::text::TextModel;
+use folio_engine::EngineHandle;
+use folio_engine::sched::{Gauges, policies};
+use folio_engine::types::{EngineConfig, ModelId, ModelKind, ModelLimits, PrefixCaching};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::fake::{self, FakeExecutor, HIDDEN_SIZE, Pace, VOCAB_SIZE};
+
+/// Longest conversation.
+pub const MAX_CHAT_LEN: u32 = 4096;
+/// Longest text to embed.
+pub const MAX_EMBED_LEN: u32 = 512;
+
+/// What tests vary.
+pub struct Options {
+    pub keys: Vec<&'static str>,
+    pub origins: Vec<&'static str>,
+    pub max_body_bytes: usize,
+    pub max_queued_requests: u32,
+    pub num_blocks: u32,
+    pub policy: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            origins: Vec::new(),
+            max_body_bytes: 32 << 20,
+            max_queued_requests: 4096,
+            num_blocks: 1025,
+            policy: "fcfs",
+        }
+    }
+}
+
+/// A server without a socket.
+pub struct Server {
+    pub app: Arc<App>,
+    pub router: Router,
+    pub pace: Pace,
+}
+
+/// An answer, read whole.
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Reply {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("UTF-8")
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
+    }
+
+    /// The answer, which must be a success.
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text());
+        self.json()
+    }
+
+    /// The data of each event, `[DONE]` included.
+    pub fn events(&self) -> Vec<String> {
+        assert_eq!(self.status, 200, "{}", self.text());
+        assert_eq!(self.headers["content-type"], "text/event-stream");
+        events_in(self.text())
+    }
+
+    /// The chunks of a stream that ends as it should.
+    pub fn chunks(&self) -> Vec<Value> {
+        let mut events = self.events();
+        assert_eq!(events.pop().as_deref(), Some("[DONE]"));
+        let parse = |event: &String| serde_json::from_str(event).expect("JSON in an event");
+        events.iter().map(parse).collect()
+    }
+}
+
+pub fn events_in(text: &str) -> Vec<String> {
+    text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub fn with(options: Options) -> Self {
+        let pace = Pace::default();
+        let config = EngineConfig {
+            models: vec![
+                limits(ModelKind::Decoder, MAX_CHAT_LEN),
+                limits(ModelKind::Encoder, MAX_EMBED_LEN),
+            ],
+            block_size: 16,
+            num_blocks: options.num_blocks,
+            max_num_seqs: 64,
+            max_num_batched_tokens: 2048,
+            max_num_partial_prefills: 4,
+            long_prefill_token_threshold: None,
+            max_queued_requests: options.max_queued_requests,
+            prefix_caching: PrefixCaching::On,
+        };
+        let policy = policies::by_name(options.policy).unwrap();
+        let of_engine = pace.clone();
+        let build = move || Ok(Box::new(FakeExecutor::new(of_engine)) as Box<_>);
+        let (engine, _thread) = EngineHandle::spawn(config, policy, build).unwrap();
+        let priorities = match options.policy {
+            "priority" => Priorities::Honoured,
+            _ => Priorities::Refused,
+        };
+        let service = Service::new(engine, models(), priorities, None).unwrap();
+        let settings = HttpSettings {
+            max_body_bytes: options.max_body_bytes,
+            allowed_origins: options
+                .origins
+                .iter()
+                .map(|origin| HeaderValue::from_static(origin))
+                .collect(),
+            num_readers: 2,
+        };
+        let app = Arc::new(App::new(service, ApiKeys::new(options.keys), settings));
+        Self { router: router(Arc::clone(&app)), app, pace }
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        Reply {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send(post(path, body)).await
+    }
+
+    pub async fn post_text(&self, path: &str, body: &str) -> Reply {
+        let request = Request::post(path).header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    pub fn gauges(&self) -> Gauges {
+        self.app.service.engine.metrics().gauges
+    }
+
+    /// Waits until the engine's numbers are as wanted.
+    pub async fn wait_for(&self, what: &str, is_so: impl Fn(&Gauges) -> bool) {
+        wait_until(what, || is_so(&self.gauges())).await;
+    }
+
+    /// Waits until nothing runs, waits or holds a block.
+    pub async fn wait_for_idle(&self) {
+        let is_idle = |g: &Gauges| (g.num_running, g.num_waiting, g.num_used_blocks) == (0, 0, 0);
+        self.wait_for("an idle engine", is_idle).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.pace.release();
+    }
+}
+
+pub fn post(path: &str, body: &Value) -> Request<Body> {
+    Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(Body::from(body.to_string()))
+        .unwrap()
+}
+
+/// Polls until `is_so`, and fails after far longer than it can take.
+pub async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn limits(kind: ModelKind, max_model_len: u32) -> ModelLimits {
+    ModelLimits { kind, max_model_len, vocab_size: VOCAB_SIZE }
+}
+
+fn models() -> Models {
+    let chat = ServedModel {
+        id: ModelId(0),
+        names: vec!["echo".into(), "org/echo-1".into()],
+        limits: limits(ModelKind::Decoder, MAX_CHAT_LEN),
+        text: TextModel::load("echo", &|name| Ok(fake::chat_file(name)), None).unwrap(),
+        end_tokens: vec![fake::END],
+        hidden_size: 4,
+        fingerprint: "fp_test".into(),
+    };
+    let embedding = ServedModel {
+        id: ModelId(1),
+        names: vec!["sines".into(), "multilingual-e5-large".into()],
+        limits: limits(ModelKind::Encoder, MAX_EMBED_LEN),
+        text: TextModel::load("sines", &|name| Ok(fake::embedding_file(name)), None).unwrap(),
+        end_tokens: Vec::new(),
+        hidden_size: HIDDEN_SIZE,
+        fingerprint: "fp_test".into(),
+    };
+    Models::new(vec![chat, embedding], 1_700_000_000).unwrap()
+}
