@@ -54,7 +54,7 @@ impl MemoryPlan {
     pub fn new(configs: &[ModelConfig], options: &MemoryOptions) -> Result<Self> {
         let (mut num_arena_floats, mut weights_bytes) = (0, 0);
         for config in configs {
-            weights_bytes += config.weights_bytes()?;
+            weights_bytes += config.weights_bytes();
             let num_outputs = match config.limits().kind {
                 ModelKind::Decoder => options.max_num_seqs.min(options.max_num_batched_tokens),
                 ModelKind::Encoder => 0,

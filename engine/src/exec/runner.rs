@@ -212,7 +212,7 @@ fn load_model(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<LoadedModel> {
     let mut now =
-        Progress { model: config.label(), loaded_bytes: 0, total_bytes: config.weights_bytes()? };
+        Progress { model: config.label(), loaded_bytes: 0, total_bytes: config.weights_bytes() };
     progress(now);
     let mut loaded = |num_bytes: usize| {
         now.loaded_bytes += num_bytes as u64;

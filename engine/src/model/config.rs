@@ -18,14 +18,15 @@ pub struct ModelConfig {
     max_model_len: u32,
     eos_token_ids: Vec<TokenId>,
     weights: Weights,
+    weights_bytes: u64,
     notes: Vec<String>,
 }
 
 /// Where the weights come from.
 #[derive(Clone, Copy, Debug)]
 enum Weights {
-    /// Files of this many bytes.
-    Checkpoint { num_bytes: u64 },
+    /// The model's files.
+    Checkpoint,
     /// They are made up.
     Dummy,
 }
@@ -39,9 +40,8 @@ impl ModelConfig {
     pub fn read(files: &ModelFiles, max_model_len: Option<u32>) -> Result<Self> {
         let config = Self::read_dummy(files, max_model_len)?;
         let sizes = weights::weight_files(files)?.into_iter();
-        let weights =
-            Weights::Checkpoint { num_bytes: sizes.map(|(_, num_bytes)| num_bytes).sum() };
-        Ok(Self { weights, ..config })
+        let weights_bytes = sizes.map(|(_, num_bytes)| num_bytes).sum();
+        Ok(Self { weights: Weights::Checkpoint, weights_bytes, ..config })
     }
 
     /// Like [`read`](Self::read), for a model whose weights are to be made up: what it computes
@@ -52,11 +52,14 @@ impl ModelConfig {
         };
         let Description { blueprint, notes } = architectures::describe(&config, files)?;
         let max_model_len = checked_len(max_model_len, blueprint.max_len())?;
+        let mut dry = DryWeights::default();
+        blueprint.build(&mut dry, max_model_len)?;
         Ok(Self {
             label: files.label(),
             max_model_len,
             eos_token_ids: eos_token_ids(&config, files)?,
             weights: Weights::Dummy,
+            weights_bytes: dry.num_numbers * Dtype::Bf16.num_bytes() as u64,
             blueprint,
             notes,
         })
@@ -98,15 +101,9 @@ impl ModelConfig {
     }
 
     /// Bytes of the weight files, or of the weights that are made up.
-    pub fn weights_bytes(&self) -> Result<u64> {
-        match self.weights {
-            Weights::Checkpoint { num_bytes } => Ok(num_bytes),
-            Weights::Dummy => {
-                let mut weights = DryWeights::default();
-                self.build(&mut weights)?;
-                Ok(weights.num_numbers * Dtype::Bf16.num_bytes() as u64)
-            }
-        }
+    #[must_use]
+    pub fn weights_bytes(&self) -> u64 {
+        self.weights_bytes
     }
 
     /// How an encoder's hidden states become a vector; `None` for a decoder.
@@ -146,7 +143,7 @@ impl ModelConfig {
     ) -> Result<Box<dyn Model>> {
         match self.weights {
             Weights::Dummy => self.build(&mut DummyWeights::new(device, loaded)),
-            Weights::Checkpoint { .. } => {
+            Weights::Checkpoint => {
                 let checkpoint = Checkpoint::open(files)?;
                 self.build(&mut CheckpointSource::new(&checkpoint, device, loaded))
             }
