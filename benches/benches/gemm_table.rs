@@ -15,7 +15,7 @@ use folio_kernels::cpu::{Isa, Pool, WeightDtype, linear};
 const ROWS: [usize; 8] = [1, 2, 4, 6, 8, 16, 64, 512];
 const DTYPES: [WeightDtype; 3] = [WeightDtype::Bf16, WeightDtype::F16, WeightDtype::F32];
 /// Time for one line.
-const SECONDS: f64 = 0.5;
+const SECONDS: f64 = 0.8;
 const CYCLE_BYTES: usize = 128 << 20;
 
 fn main() {

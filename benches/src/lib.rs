@@ -2,6 +2,8 @@
 //!
 //! Other load is assumed, so a figure is the best few per cent of many short windows, not a mean.
 
+pub mod attention;
+
 use std::time::Instant;
 
 use folio_kernels::cpu::{Matrix, Pool, WeightDtype, roofline};
@@ -112,7 +114,7 @@ impl Roofs {
         const WINDOW: usize = 4 << 20;
         let mut operations = 0;
         let seconds = best_seconds(1.0, |_| {
-            operations = roofline::multiply_adds(pool, ITERATIONS)
+            operations = roofline::multiply_adds(pool, ITERATIONS);
         });
         let flops = operations as f64 / seconds;
         let windows = (data.len() / WINDOW).max(1);

@@ -331,18 +331,16 @@ unsafe fn fold<S: Simd, const ROWS: usize, const COLS: usize>(
                 let row = sums[i];
                 let four = [row[0], row[1 % COLS], row[2 % COLS], row[3 % COLS]];
                 let four = S::reduce_add4(four);
-                for j in 0..COLS {
-                    folded[i][j] = four[j];
-                }
+                folded[i][..COLS].copy_from_slice(&four[..COLS]);
             }
         } else {
             for j in 0..COLS {
                 let mut i = 0;
                 while i < ROWS {
                     let last = ROWS - 1;
-                    let (a, b) = (sums[i][j], sums[min(i + 1, last)][j]);
-                    let (c, d) = (sums[min(i + 2, last)][j], sums[min(i + 3, last)][j]);
-                    let four = S::reduce_add4([a, b, c, d]);
+                    let low = [sums[i][j], sums[min(i + 1, last)][j]];
+                    let high = [sums[min(i + 2, last)][j], sums[min(i + 3, last)][j]];
+                    let four = S::reduce_add4([low[0], low[1], high[0], high[1]]);
                     for n in 0..min(4, ROWS - i) {
                         folded[i + n][j] = four[n];
                     }

@@ -256,24 +256,37 @@ impl KeySource for PagedKeys<'_> {
         scratch: &mut Scratch,
         tile: &mut KeyTile,
     ) {
-        let layout = self.cache.layout;
-        let runs = range.start / RUN..range.end.div_ceil(RUN);
-        if layout.block_size.is_multiple_of(RUN) {
-            tile.stride = layout.block_size;
-            for run in runs {
-                let (head, offset) = self.locate(start + run * RUN);
-                tile.keys[run] = self.cache.keys[head + offset..].as_ptr();
-            }
-        } else {
-            self.gather(start, range.clone(), scratch);
-            tile.stride = TILE;
-            for run in runs {
-                tile.keys[run] = scratch[run * RUN..].as_ptr().cast();
-            }
+        if self.cache.layout.block_size.is_multiple_of(RUN) {
+            self.locate_ahead(start, range, tile);
+            return;
+        }
+        self.gather(start, range.clone(), scratch);
+        tile.stride = TILE;
+        for run in range.start / RUN..range.end.div_ceil(RUN) {
+            tile.keys[run] = scratch[run * RUN..].as_ptr().cast();
         }
         for key in range {
             let (head, offset) = self.locate(start + key);
-            tile.values[key] = self.cache.values[head + offset * layout.head_size..].as_ptr();
+            let value = head + offset * self.cache.layout.head_size;
+            tile.values[key] = self.cache.values[value..].as_ptr();
+        }
+    }
+
+    #[inline(always)]
+    fn locate_ahead(&self, start: usize, range: Range<usize>, tile: &mut KeyTile) {
+        let layout = self.cache.layout;
+        if !layout.block_size.is_multiple_of(RUN) {
+            return;
+        }
+        tile.stride = layout.block_size;
+        for run in range.start / RUN..range.end.div_ceil(RUN) {
+            let (head, offset) = self.locate(start + run * RUN);
+            let place = head + offset..head + layout.head_elements();
+            tile.keys[run] = self.cache.keys[place.clone()].as_ptr();
+            let values = &self.cache.values[head + offset * layout.head_size..place.end];
+            for (key, value) in tile.values[run * RUN..][..RUN].iter_mut().enumerate() {
+                *value = values[key * layout.head_size..].as_ptr();
+            }
         }
     }
 }

@@ -132,6 +132,22 @@ pub(crate) trait Simd: Copy {
     /// Hint to bring the cache line at `address` into the second-level cache; any address is fine.
     unsafe fn prefetch(address: *const u8);
 
+    /// Writes the transpose of the `LANES` rows at `source`, `LANES` values each, to `target`; rows are
+    /// `source_stride` and `target_stride` apart.
+    #[inline(always)]
+    unsafe fn transpose(
+        source: *const f32,
+        source_stride: usize,
+        target: *mut f32,
+        target_stride: usize,
+    ) {
+        for row in 0..Self::LANES {
+            for col in 0..Self::LANES {
+                *target.add(col * target_stride + row) = *source.add(row * source_stride + col);
+            }
+        }
+    }
+
     /// Reads `len <= LANES` values, the other lanes zero.
     #[inline(always)]
     unsafe fn load_partial(source: *const f32, len: usize) -> Self::V {
