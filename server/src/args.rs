@@ -11,8 +11,10 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use folio::locate::HubCache;
+use folio_engine::sched::policies;
 
 pub(crate) use size::Bytes;
 
@@ -176,7 +178,7 @@ pub(crate) struct EngineArgs {
         env = "FOLIO_SCHEDULING_POLICY",
         value_name = "NAME",
         default_value = "fcfs",
-        value_parser = clap::builder::PossibleValuesParser::new(folio_engine::sched::policies::NAMES)
+        value_parser = PossibleValuesParser::new(policies::NAMES)
     )]
     pub scheduling_policy: String,
 

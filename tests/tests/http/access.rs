@@ -299,7 +299,10 @@ async fn metrics_have_the_names_that_dashboards_know() {
         r#"vllm:request_success_total{finished_reason="stop",model_name="echo"} 1"#,
         r#"vllm:request_success_total{finished_reason="stop",model_name="sines"} 2"#,
         r#"vllm:request_prompt_tokens_sum{model_name="sines"} 6"#,
-        r#"vllm:cache_config_info{block_size="16",enable_prefix_caching="True",model_name="echo",num_gpu_blocks="1024"} 1"#,
+        concat!(
+            r#"vllm:cache_config_info{block_size="16",enable_prefix_caching="True","#,
+            r#"model_name="echo",num_gpu_blocks="1024"} 1"#
+        ),
         "# TYPE vllm:iteration_tokens_total histogram",
         "# TYPE vllm:prompt_tokens_total counter",
         "# TYPE vllm:num_requests_running gauge",
