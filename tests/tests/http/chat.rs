@@ -301,10 +301,11 @@ async fn logprobs_come_for_every_token_also_for_those_held_back() {
     for (entry, &byte) in entries.iter().zip(bytes) {
         let expected = fake::logprobs_of(byte.into(), 2);
         assert_eq!(entry["bytes"], json!([byte]));
-        assert_eq!(entry["logprob"].as_f64().unwrap() as f32, expected.logprob);
+        let bits = |value: &Value| (value.as_f64().unwrap() as f32).to_bits();
+        assert_eq!(bits(&entry["logprob"]), expected.logprob.to_bits());
         let top = entry["top_logprobs"].as_array().unwrap();
         assert_eq!(top.len(), 2);
-        assert_eq!(top[1]["logprob"].as_f64().unwrap() as f32, expected.top[1].1);
+        assert_eq!(bits(&top[1]["logprob"]), expected.top[1].1.to_bits());
     }
     assert_eq!(entries[0]["token"], "\u{fffd}");
     assert_eq!(entries[bytes.len() - 1]["token"], "!");

@@ -100,95 +100,61 @@ async fn fields_of_a_generation() {
     check_table(COMPLETIONS, generation_rows()).await;
 }
 
+/// Bad second messages.
 fn message_rows() -> Vec<Row> {
     let (value, kind) = ("invalid_value", "invalid_type");
-    let missing = "missing_required_parameter";
-    let unsupported = "unsupported_parameter";
-    let unknown = "unknown_parameter";
-    let user = json!({ "role": "user", "content": "x" });
-    let second = |message: Value| json!([user, message]);
-    let part = |part: Value| json!([{ "role": "user", "content": [part] }]);
+    let (missing, unknown) = ("missing_required_parameter", "unknown_parameter");
+    let second = |message: Value, param, code| -> Row {
+        let first = json!({ "role": "user", "content": "x" });
+        ("messages", json!([first, message]), param, code)
+    };
+    let call = |call: Value| json!({ "role": "assistant", "tool_calls": [call] });
+    let odd_call = call(json!({ "id": "1", "function": { "name": "f", "arguments": {} } }));
+    let odd_field = json!({ "role": "user", "content": "x", "colour": "red" });
     vec![
+        second(json!("x"), "messages[1]", kind),
+        second(json!({}), "messages[1].role", missing),
+        second(json!({ "role": 1 }), "messages[1].role", kind),
+        second(json!({ "role": "wizard", "content": "x" }), "messages[1].role", value),
+        second(json!({ "role": "user" }), "messages[1].content", missing),
+        second(json!({ "role": "assistant", "content": null }), "messages[1].content", missing),
+        second(json!({ "role": "user", "content": 5 }), "messages[1].content", kind),
+        second(json!({ "role": "user", "content": [] }), "messages[1].content", value),
+        second(odd_field, "messages[1].colour", unknown),
+        second(json!({ "role": "tool", "content": "x" }), "messages[1].tool_call_id", missing),
+        second(call(json!({ "id": "1" })), "messages[1].tool_calls[0].function", missing),
+        second(odd_call, "messages[1].tool_calls[0].function.arguments", kind),
         ("messages", json!(7), "messages", kind),
         ("messages", json!({}), "messages", kind),
         ("messages", json!([]), "messages", value),
         ("messages", json!(""), "messages", value),
-        ("messages", json!(["x"]), "messages[0]", kind),
-        ("messages", second(json!({})), "messages[1].role", missing),
-        ("messages", second(json!({ "role": 1 })), "messages[1].role", kind),
-        (
-            "messages",
-            second(json!({ "role": "wizard", "content": "x" })),
-            "messages[1].role",
-            value,
-        ),
         ("messages", json!(r#"[{"role":"wizard","content":"x"}]"#), "messages[0].role", value),
-        ("messages", second(json!({ "role": "user" })), "messages[1].content", missing),
-        (
-            "messages",
-            second(json!({ "role": "assistant", "content": null })),
-            "messages[1].content",
-            missing,
-        ),
-        ("messages", second(json!({ "role": "user", "content": 5 })), "messages[1].content", kind),
-        (
-            "messages",
-            second(json!({ "role": "user", "content": [] })),
-            "messages[1].content",
-            value,
-        ),
-        ("messages", part(json!("x")), "messages[0].content[0]", kind),
-        ("messages", part(json!({})), "messages[0].content[0].type", missing),
-        (
-            "messages",
-            part(json!({ "type": "image_url", "image_url": { "url": "x" } })),
-            "messages[0].content[0].type",
-            unsupported,
-        ),
-        ("messages", part(json!({ "type": "text" })), "messages[0].content[0].text", missing),
-        (
-            "messages",
-            part(json!({ "type": "text", "text": 1 })),
-            "messages[0].content[0].text",
-            kind,
-        ),
-        (
-            "messages",
-            part(json!({ "type": "text", "text": "x", "bold": true })),
-            "messages[0].content[0].bold",
-            unknown,
-        ),
-        (
-            "messages",
-            second(json!({ "role": "user", "content": "x", "colour": "red" })),
-            "messages[1].colour",
-            unknown,
-        ),
-        (
-            "messages",
-            second(json!({ "role": "tool", "content": "x" })),
-            "messages[1].tool_call_id",
-            missing,
-        ),
-        (
-            "messages",
-            second(json!({ "role": "assistant", "tool_calls": [{ "id": "1" }] })),
-            "messages[1].tool_calls[0].function",
-            missing,
-        ),
-        (
-            "messages",
-            second(json!({ "role": "assistant", "tool_calls": [{ "id": "1",
-                    "function": { "name": "f", "arguments": {} } }] })),
-            "messages[1].tool_calls[0].function.arguments",
-            kind,
-        ),
+    ]
+}
+
+/// Bad parts of a message.
+fn part_rows() -> Vec<Row> {
+    let (missing, unknown) = ("missing_required_parameter", "unknown_parameter");
+    let part = |part: Value, param, code| -> Row {
+        ("messages", json!([{ "role": "user", "content": [part] }]), param, code)
+    };
+    let image = json!({ "type": "image_url", "image_url": { "url": "x" } });
+    let odd_text = json!({ "type": "text", "text": 1 });
+    let odd_field = json!({ "type": "text", "text": "x", "bold": true });
+    vec![
+        part(json!("x"), "messages[0].content[0]", "invalid_type"),
+        part(json!({}), "messages[0].content[0].type", missing),
+        part(image, "messages[0].content[0].type", "unsupported_parameter"),
+        part(json!({ "type": "text" }), "messages[0].content[0].text", missing),
+        part(odd_text, "messages[0].content[0].text", "invalid_type"),
+        part(odd_field, "messages[0].content[0].bold", unknown),
     ]
 }
 
 #[tokio::test]
 async fn messages_of_a_chat() {
     check_table(CHAT, message_rows()).await;
+    check_table(CHAT, part_rows()).await;
 }
 
 #[tokio::test]
