@@ -119,7 +119,7 @@ fn a_forked_block_is_copied_before_it_is_written() {
     let copy = allocator.secure(&mut child, 5..6).unwrap().unwrap();
     assert_eq!(copy, BlockCopy { source: parent.blocks()[1], target: child.blocks()[1] });
     assert_eq!(parent.blocks()[0], child.blocks()[0], "the full block stays shared");
-    assert_eq!(allocator.make_writable(&mut parent, 5), Ok(None), "nobody shares it any more");
+    assert_eq!(allocator.secure(&mut parent, 5..6), Ok(None), "nobody shares it any more");
     allocator.assert_consistent([&parent, &child].into_iter());
     allocator.release(&mut parent);
     allocator.release(&mut child);
