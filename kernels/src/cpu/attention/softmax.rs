@@ -252,15 +252,17 @@ unsafe fn score<S: Simd, const ROWS: usize, const VECTORS: usize>(
     head: Head,
     first: usize,
 ) {
-    let queries: [*const f32; ROWS] = std::array::from_fn(|i| group.rows[i].query);
-    let keys: [*const f32; VECTORS] = std::array::from_fn(|j| {
+    // Plain loops here and below: closures of array helpers end up as calls.
+    let mut queries = [std::ptr::null(); ROWS];
+    for i in 0..ROWS {
+        queries[i] = group.rows[i].query;
+    }
+    let (mut keys, mut ahead) = ([std::ptr::null(); VECTORS], [std::ptr::null(); VECTORS]);
+    for j in 0..VECTORS {
         let key = (first + j) * S::LANES;
-        tile.now.keys[key / RUN].add(key % RUN)
-    });
-    let ahead: [*const f32; VECTORS] = std::array::from_fn(|j| {
-        let key = (first + j) * S::LANES;
-        tile.ahead.keys[key / RUN].wrapping_add(key % RUN)
-    });
+        keys[j] = tile.now.keys[key / RUN].add(key % RUN);
+        ahead[j] = tile.ahead.keys[key / RUN].wrapping_add(key % RUN);
+    }
     let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
     for dim in 0..head.head_size {
         let mut vectors = [S::splat(0.0); VECTORS];
@@ -363,9 +365,11 @@ unsafe fn add<S: Simd, const ROWS: usize, const VECTORS: usize>(
     group: &Group<'_>,
     dim: usize,
 ) {
-    let outs: [*mut f32; ROWS] = std::array::from_fn(|i| group.rows[i].out.add(dim));
-    let weights: [*const f32; ROWS] =
-        std::array::from_fn(|i| group.scores[i].as_ptr().add(group.seen.start));
+    let (mut outs, mut weights) = ([std::ptr::null_mut(); ROWS], [std::ptr::null(); ROWS]);
+    for i in 0..ROWS {
+        outs[i] = group.rows[i].out.add(dim);
+        weights[i] = group.scores[i].as_ptr().add(group.seen.start);
+    }
     let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
     for i in 0..ROWS {
         for j in 0..VECTORS {
@@ -373,7 +377,8 @@ unsafe fn add<S: Simd, const ROWS: usize, const VECTORS: usize>(
             sums[i][j] = S::mul(old, S::splat(group.decay[i]));
         }
     }
-    for (key, (value, ahead)) in values.now.iter().zip(values.ahead).enumerate() {
+    for key in 0..values.now.len() {
+        let (value, ahead) = (values.now[key], values.ahead[key]);
         let mut vectors = [S::splat(0.0); VECTORS];
         for j in 0..VECTORS {
             vectors[j] = S::load(value.add(dim + j * S::LANES));
