@@ -104,61 +104,89 @@ impl Kernel for Elements<'_> {
             match op {
                 Op::Activate(function, x) => {
                     let x = part(x);
-                    activate::<S>(function, x, x, out, |y, _| y);
+                    activate::<S, First>(function, x, x, out);
                 }
                 Op::ActivateMul(function, gate, up) => {
                     let (gate, up) = (part(gate), part(up));
-                    activate::<S>(function, gate, up, out, |y, up| S::mul(y, up));
+                    activate::<S, Product>(function, gate, up, out);
                 }
-                Op::Add(a, b) => map::<S>(part(a), part(b), out, |a, b| S::add(a, b)),
+                Op::Add(a, b) => map::<S, Sum>(part(a), part(b), out),
                 Op::AddAssign(x) => {
                     let (x, old) = (part(x), out.as_ptr());
-                    map::<S>(old, x, out, |old, x| S::add(old, x));
+                    map::<S, Sum>(old, x, out);
                 }
             }
         }
     }
 }
 
-/// `out = combine(f(x), y)`.
+/// A function of two vectors, lane by lane.
+///
+/// A trait and not a closure: a closure is a function of its own, without the instruction set of
+/// the kernel it is passed to, so its intrinsics would become calls.
+trait Pairwise {
+    /// The value of the function.
+    ///
+    /// # Safety
+    /// The instruction set of `S` must be available.
+    unsafe fn of<S: Simd>(x: S::V, y: S::V) -> S::V;
+}
+
+macro_rules! pairwise {
+    ($(#[$doc:meta])* $name:ident $(<$inner:ident>)?, $set:ident, $x:ident, $y:ident, $value:expr) => {
+        $(#[$doc])*
+        struct $name$(<$inner>(std::marker::PhantomData<$inner>))?;
+
+        impl$(<$inner: Pairwise>)? Pairwise for $name$(<$inner>)? {
+            #[inline(always)]
+            unsafe fn of<$set: Simd>($x: $set::V, $y: $set::V) -> $set::V {
+                $value
+            }
+        }
+    };
+}
+
+pairwise!(First, S, x, _y, x);
+pairwise!(Product, S, x, y, S::mul(x, y));
+pairwise!(Sum, S, x, y, S::add(x, y));
+pairwise!(Silu<C>, S, x, y, C::of::<S>(math::silu::<S>(x), y));
+pairwise!(Gelu<C>, S, x, y, C::of::<S>(math::gelu::<S>(x), y));
+pairwise!(GeluTanh<C>, S, x, y, C::of::<S>(math::gelu_tanh::<S>(x), y));
+pairwise!(Relu<C>, S, x, y, C::of::<S>(S::max(S::splat(0.0), x), y));
+
+/// `out = C(f(x), y)`.
 #[inline(always)]
-unsafe fn activate<S: Simd>(
+unsafe fn activate<S: Simd, C: Pairwise>(
     function: Activation,
     x: *const f32,
     y: *const f32,
     out: &mut [f32],
-    combine: impl Fn(S::V, S::V) -> S::V,
 ) {
     // SAFETY: as the caller's.
     unsafe {
         match function {
-            Activation::Silu => map::<S>(x, y, out, |x, y| combine(math::silu::<S>(x), y)),
-            Activation::Gelu => map::<S>(x, y, out, |x, y| combine(math::gelu::<S>(x), y)),
-            Activation::GeluTanh => map::<S>(x, y, out, |x, y| combine(math::gelu_tanh::<S>(x), y)),
-            Activation::Relu => map::<S>(x, y, out, |x, y| combine(S::max(S::splat(0.0), x), y)),
+            Activation::Silu => map::<S, Silu<C>>(x, y, out),
+            Activation::Gelu => map::<S, Gelu<C>>(x, y, out),
+            Activation::GeluTanh => map::<S, GeluTanh<C>>(x, y, out),
+            Activation::Relu => map::<S, Relu<C>>(x, y, out),
         }
     }
 }
 
 /// `out = op(a, b)`, lane by lane; an operand may be `out` itself.
 #[inline(always)]
-unsafe fn map<S: Simd>(
-    a: *const f32,
-    b: *const f32,
-    out: &mut [f32],
-    op: impl Fn(S::V, S::V) -> S::V,
-) {
+unsafe fn map<S: Simd, F: Pairwise>(a: *const f32, b: *const f32, out: &mut [f32]) {
     let (out, size) = (out.as_mut_ptr(), out.len());
     let mut i = 0;
     // SAFETY: indices stay below the length of all three.
     unsafe {
         while i + S::LANES <= size {
-            S::store(out.add(i), op(S::load(a.add(i)), S::load(b.add(i))));
+            S::store(out.add(i), F::of::<S>(S::load(a.add(i)), S::load(b.add(i))));
             i += S::LANES;
         }
         if i < size {
             let len = size - i;
-            let value = op(
+            let value = F::of::<S>(
                 S::load_partial(a.add(i), len),
                 S::load_partial(b.add(i), len),
             );
