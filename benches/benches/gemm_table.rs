@@ -1,7 +1,8 @@
 //! Prints how near `linear` comes to the machine's roofs: a table per shape and weight format.
 //!
-//! `cargo bench -p folio-benches --bench gemm_table -- [WHAT…]`: shapes N x K as `4096x4096`, weight formats
-//! as `bf16`, numbers of rows as `8`, an instruction set as `avx2`; all of a kind where none is named.
+//! `cargo bench -p folio-benches --bench gemm_table -- [WHAT…]`: shapes N x K as `4096x4096`,
+//! weight formats as `bf16`, numbers of rows as `8`, an instruction set as `avx2`; all of a kind
+//! where none is named.
 #![allow(
     clippy::print_stdout,
     reason = "a table for people is this program's purpose"
@@ -15,7 +16,7 @@ use folio_kernels::cpu::{Isa, Pool, WeightDtype, linear};
 const ROWS: [usize; 8] = [1, 2, 4, 6, 8, 16, 64, 512];
 const DTYPES: [WeightDtype; 3] = [WeightDtype::Bf16, WeightDtype::F16, WeightDtype::F32];
 /// Time for one line.
-const SECONDS: f64 = 0.5;
+const SECONDS: f64 = 0.8;
 const CYCLE_BYTES: usize = 128 << 20;
 
 fn main() {
@@ -104,8 +105,8 @@ fn measure_roofs(pool: &Pool, data: &WeightCycle) -> Roofs {
     )
 }
 
-/// Measures one line. A run covers as many rows of the weights as about half a millisecond allows, so
-/// that other load interrupts few runs; runs walk through all matrices.
+/// Measures one line. A run covers as many rows of the weights as about half a millisecond allows,
+/// so that other load interrupts few runs; runs walk through all matrices.
 fn print_line(pool: &Pool, weights: &WeightCycle, num_rows: usize, roofs: Roofs) {
     /// Rows of weights at least, so that the tiles are those of a whole matrix.
     const MIN_COLS: usize = 96;

@@ -2,6 +2,8 @@
 //!
 //! Other load is assumed, so a figure is the best few per cent of many short windows, not a mean.
 
+pub mod attention;
+
 use std::time::Instant;
 
 use folio_kernels::cpu::{Matrix, Pool, WeightDtype, roofline};
@@ -18,7 +20,8 @@ pub fn values(num: usize, seed: u64) -> Vec<f32> {
     (0..num).map(|_| next()).collect()
 }
 
-/// Weight matrices of one shape, enough of them that a cycle through all does not stay in any cache.
+/// Weight matrices of one shape, enough of them that a cycle through all does not stay in any
+/// cache.
 #[derive(Debug)]
 pub struct WeightCycle {
     bytes: Vec<u8>,
@@ -78,8 +81,8 @@ impl WeightCycle {
 
 /// Seconds of the run at the fastest fiftieth, of at least fifty runs over at least `min_seconds`.
 ///
-/// `run` gets the number of the run. Runs should take a millisecond or less, so that many of them are
-/// not interrupted.
+/// `run` gets the number of the run. Runs should take a millisecond or less, so that many of them
+/// are not interrupted.
 pub fn best_seconds(min_seconds: f64, mut run: impl FnMut(usize)) -> f64 {
     const MIN_RUNS: usize = 50;
     const MAX_RUNS: usize = 50_000;
@@ -112,7 +115,7 @@ impl Roofs {
         const WINDOW: usize = 4 << 20;
         let mut operations = 0;
         let seconds = best_seconds(1.0, |_| {
-            operations = roofline::multiply_adds(pool, ITERATIONS)
+            operations = roofline::multiply_adds(pool, ITERATIONS);
         });
         let flops = operations as f64 / seconds;
         let windows = (data.len() / WINDOW).max(1);

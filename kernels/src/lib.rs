@@ -1,4 +1,5 @@
-//! Arithmetic on raw buffers: slices in, slices out. Knows nothing of models, requests or scheduling.
+//! Arithmetic on raw buffers: slices in, slices out. Knows nothing of models, requests or
+//! scheduling.
 //!
 //! [`cpu`] holds the SIMD kernels with their thread pool. Every kernel there has a fixed order of
 //! accumulation, so one row of a result never depends on what else was computed beside it.

@@ -208,8 +208,8 @@ fn in_chunks(pool: &Pool, texts: &Texts, block_size: usize, random: &mut Random)
     outs.concat()
 }
 
-/// Values are in -1..1 and weights sum to one; a score of size up to `3 sqrt(D)` is off by about that
-/// times D roundings, which is the relative error of a weight.
+/// Values are in -1..1 and weights sum to one; a score of size up to `3 sqrt(D)` is off by about
+/// that times D roundings, which is the relative error of a weight.
 fn bound(texts: &Texts, num_keys: usize) -> f64 {
     let size = texts.size as f64;
     let score = 3.0 * size.sqrt();
@@ -339,7 +339,8 @@ fn huge_scores_do_not_overflow() {
     let expected = texts.causal().concat();
     for pool in pools(1) {
         let out = in_one_step(&pool, &texts, 16, &mut Random::new(4));
-        // Scores near 1e4 are off by about 1e-2; only that the result stays a mean of values is sure.
+        // Scores near 1e4 are off by about 1e-2; only that the result stays a mean of values is
+        // sure.
         assert!(out.iter().all(|x| x.abs() <= 1.001), "{:?}", pool.isa());
         assert_close(&out[..16], &expected[..16], |_| 1e-6, "one key");
     }

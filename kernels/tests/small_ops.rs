@@ -1,4 +1,5 @@
-//! Norms, rotary embedding, activations and row ops against f64, and their independence of neighbours.
+//! Norms, rotary embedding, activations and row ops against f64, and their independence of
+//! neighbours.
 
 mod common;
 
@@ -62,7 +63,8 @@ fn activations_match_f64_over_the_whole_range() {
         for pool in pools(2) {
             let mut out = vec![f32::NAN; x.len()];
             activation(&pool, function, &x, &mut out);
-            // A rounded argument of the exponential costs its size in roundings; 50 covers |x| <= 10.
+            // A rounded argument of the exponential costs its size in roundings; 50 covers |x| <=
+            // 10.
             let slack = if function == Activation::Silu {
                 20.0
             } else {

@@ -91,24 +91,14 @@ fn greedy_tokens_of_the_whole_engine_match_the_reference() {
 fn embeddings_match_the_reference_alone_and_together() {
     for case in encoder_cases().into_iter().chain(minilm()) {
         let mut loaded = Loaded::encoder(&case, 1);
-        let alone = case
-            .texts
-            .iter()
-            .map(|text| loaded.embed(&[&text.ids]).remove(0));
+        let alone = case.texts.iter().map(|text| loaded.embed(&[&text.ids]).remove(0));
         let alone = alone.collect::<Vec<_>>();
         for (index, (found, text)) in alone.iter().zip(&case.texts).enumerate() {
             let error = worst_error(found, &text.embedding);
             let name = &case.name;
-            assert!(
-                error <= EMBEDDING_TOLERANCE,
-                "{name}, text {index}: error {error:e}"
-            );
+            assert!(error <= EMBEDDING_TOLERANCE, "{name}, text {index}: error {error:e}");
         }
-        let all = case
-            .texts
-            .iter()
-            .map(|text| text.ids.as_slice())
-            .collect::<Vec<_>>();
+        let all = case.texts.iter().map(|text| text.ids.as_slice()).collect::<Vec<_>>();
         for num_threads in [1, 2] {
             let together = Loaded::encoder(&case, num_threads).embed(&all);
             for (together, alone) in together.iter().zip(&alone) {
@@ -136,13 +126,9 @@ fn the_fixtures_cover_every_architecture() {
 /// Largest difference of two rows of logits, relative to the row's largest expected one.
 fn worst_row_error(found: &[f32], expected: &[f32], vocab_size: usize) -> f32 {
     assert_eq!(found.len(), expected.len());
-    let rows = found
-        .chunks_exact(vocab_size)
-        .zip(expected.chunks_exact(vocab_size));
+    let rows = found.chunks_exact(vocab_size).zip(expected.chunks_exact(vocab_size));
     rows.map(|(found, expected)| {
-        let largest = expected
-            .iter()
-            .fold(0.0f32, |largest, x| largest.max(x.abs()));
+        let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         worst_error(found, expected) / largest
     })
     .fold(0.0, f32::max)
@@ -152,21 +138,12 @@ fn worst_row_error(found: &[f32], expected: &[f32], vocab_size: usize) -> f32 {
 fn worst_error(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    differences.fold(0.0, |worst: f32, x| {
-        if x.is_finite() {
-            worst.max(x)
-        } else {
-            f32::INFINITY
-        }
-    })
+    differences.fold(0.0, |worst: f32, x| if x.is_finite() { worst.max(x) } else { f32::INFINITY })
 }
 
 fn assert_same_bits(found: &[f32], expected: &[f32], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let mut pairs = found.iter().zip(expected).enumerate();
     let differing = pairs.find(|(_, (a, b))| a.to_bits() != b.to_bits());
-    assert!(
-        differing.is_none(),
-        "{what}: first difference {differing:?}"
-    );
+    assert!(differing.is_none(), "{what}: first difference {differing:?}");
 }

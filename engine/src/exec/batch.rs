@@ -36,11 +36,7 @@ pub enum Emits {
 pub fn fill(batch: &mut Batch, rows: &[BatchRow<'_>], block_size: Option<u32>) {
     clear(batch);
     batch.max_blocks = match block_size {
-        Some(size) => rows
-            .iter()
-            .map(|row| num_blocks(row, size))
-            .max()
-            .unwrap_or(0),
+        Some(size) => rows.iter().map(|row| num_blocks(row, size)).max().unwrap_or(0),
         None => 0,
     };
     batch.cu_seqlens_q.push(0);
@@ -117,12 +113,7 @@ mod tests {
         blocks: &'a [BlockId],
         emits: Emits,
     ) -> BatchRow<'a> {
-        BatchRow {
-            tokens,
-            positions,
-            blocks,
-            emits,
-        }
+        BatchRow { tokens, positions, blocks, emits }
     }
 
     #[test]
@@ -159,10 +150,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "positions 0..3 of 2 known tokens")]
     fn unknown_tokens_cannot_be_computed() {
-        fill(
-            &mut Batch::default(),
-            &[row(&[1, 2], 0..3, &[], Emits::Last)],
-            None,
-        );
+        fill(&mut Batch::default(), &[row(&[1, 2], 0..3, &[], Emits::Last)], None);
     }
 }

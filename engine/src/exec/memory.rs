@@ -52,8 +52,9 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Plans for `configs`, all models of the engine; at most one of them is a decoder.
     pub fn new(configs: &[ModelConfig], options: &MemoryOptions) -> Result<Self> {
-        let mut num_arena_floats = 0;
+        let (mut num_arena_floats, mut weights_bytes) = (0, 0);
         for config in configs {
+            weights_bytes += config.weights_bytes();
             let num_outputs = match config.limits().kind {
                 ModelKind::Decoder => options.max_num_seqs.min(options.max_num_batched_tokens),
                 ModelKind::Encoder => 0,
@@ -62,7 +63,7 @@ impl MemoryPlan {
             num_arena_floats = num_arena_floats.max(needed);
         }
         let mut plan = Self {
-            weights_bytes: configs.iter().map(ModelConfig::weights_bytes).sum(),
+            weights_bytes,
             kv: None,
             num_arena_floats,
             max_num_batched_tokens: options.max_num_batched_tokens,
@@ -85,8 +86,7 @@ impl MemoryPlan {
     /// Bytes of the KV cache.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
-        self.kv
-            .map_or(0, |kv| bytes_per_block(kv) * kv.num_blocks as u64)
+        self.kv.map_or(0, |kv| bytes_per_block(kv) * kv.num_blocks as u64)
     }
 
     /// Bytes of the step arena.
@@ -127,9 +127,7 @@ impl MemoryPlan {
     /// Bytes that weights and activations leave.
     fn left(&self, options: &MemoryOptions) -> Option<u64> {
         let taken = self.weights_bytes + self.activations_bytes();
-        options
-            .available_bytes
-            .map(|available| available.saturating_sub(taken))
+        options.available_bytes.map(|available| available.saturating_sub(taken))
     }
 
     fn check_fits(&self, options: &MemoryOptions) -> Result<()> {
@@ -159,11 +157,7 @@ impl std::fmt::Display for MemoryPlan {
             write!(f, ", KV cache {num_bytes} for {num_tokens} tokens")?;
         }
         let (activations, tokens) = (self.activations_bytes(), self.max_num_batched_tokens);
-        write!(
-            f,
-            ", activations {} for {tokens} tokens a step",
-            Bytes(activations)
-        )
+        write!(f, ", activations {} for {tokens} tokens a step", Bytes(activations))
     }
 }
 
@@ -195,10 +189,7 @@ mod tests {
 
     static MODEL: Embedded = Embedded {
         name: "test",
-        files: &[
-            ("config.json", CONFIG.as_bytes()),
-            ("model.safetensors", &WEIGHTS),
-        ],
+        files: &[("config.json", CONFIG.as_bytes()), ("model.safetensors", &WEIGHTS)],
     };
 
     fn plan(kv_cache: KvCacheSize, available_bytes: Option<u64>) -> Result<MemoryPlan> {
@@ -216,10 +207,7 @@ mod tests {
     #[test]
     fn the_kv_cache_is_as_large_as_asked_for() {
         let blocks = plan(KvCacheSize::Blocks(7), None).unwrap();
-        assert_eq!(
-            (blocks.num_blocks(), blocks.kv_bytes()),
-            (7, 7 * BLOCK_BYTES)
-        );
+        assert_eq!((blocks.num_blocks(), blocks.kv_bytes()), (7, 7 * BLOCK_BYTES));
         let bytes = plan(KvCacheSize::Bytes(10 * BLOCK_BYTES + 5), None).unwrap();
         assert_eq!(bytes.num_blocks(), 10);
         let auto = plan(KvCacheSize::Auto, None).unwrap();
@@ -236,16 +224,9 @@ mod tests {
 
     #[test]
     fn what_cannot_fit_is_refused_with_the_numbers() {
-        let error = plan(KvCacheSize::Blocks(1000), Some(3_000_000))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("3.00 MB are free") || error.contains("3.0 MB are free"),
-            "{error}"
-        );
-        let error = plan(KvCacheSize::Auto, Some(20_000))
-            .unwrap_err()
-            .to_string();
+        let error = plan(KvCacheSize::Blocks(1000), Some(3_000_000)).unwrap_err().to_string();
+        assert!(error.contains("3.00 MB are free") || error.contains("3.0 MB are free"), "{error}");
+        let error = plan(KvCacheSize::Auto, Some(20_000)).unwrap_err().to_string();
         assert!(error.contains("needs at least 2"), "{error}");
         let error = plan(KvCacheSize::Bytes(5), None).unwrap_err().to_string();
         assert!(error.contains("needs at least 2"), "{error}");
@@ -257,10 +238,7 @@ mod tests {
         let (tokens, logits) = (64, 8 * 1000);
         // Hidden, normed, queries, keys, values and attended; gate, up and product come after.
         let layer = tokens * (32 * 4 + 16 * 2);
-        assert!(
-            (logits..logits + 3 * layer).contains(&plan.num_arena_floats),
-            "{plan:?}"
-        );
+        assert!((logits..logits + 3 * layer).contains(&plan.num_arena_floats), "{plan:?}");
         let line = plan.to_string();
         assert!(
             line.starts_with("weights 10.0 kB, KV cache 8.2 kB for 16 tokens, activ"),

@@ -55,10 +55,7 @@ mod tests {
     const ROWS: [f32; 6] = [1.0, 2.0, 3.0, 4.0, 5.0, 9.0];
 
     fn pooled(pooling: Pooling, normalization: Normalization) -> Vec<f32> {
-        let config = PoolingConfig {
-            pooling,
-            normalization,
-        };
+        let config = PoolingConfig { pooling, normalization };
         pool(&ROWS, 2, config).unwrap()
     }
 
@@ -68,18 +65,12 @@ mod tests {
         assert_eq!(pooled(Pooling::Cls, Normalization::None), [1.0, 2.0]);
         assert_eq!(pooled(Pooling::Last, Normalization::None), [5.0, 9.0]);
         let unit = pooled(Pooling::Cls, Normalization::L2);
-        assert!(
-            (f64::from(unit[0]) - 0.2f64.sqrt()).abs() < 1e-7,
-            "{unit:?}"
-        );
+        assert!((f64::from(unit[0]) - 0.2f64.sqrt()).abs() < 1e-7, "{unit:?}");
     }
 
     #[test]
     fn numbers_that_are_not_finite_are_reported_and_zeros_are_not() {
-        let config = PoolingConfig {
-            pooling: Pooling::Mean,
-            normalization: Normalization::L2,
-        };
+        let config = PoolingConfig { pooling: Pooling::Mean, normalization: Normalization::L2 };
         assert_eq!(pool(&[1.0, f32::NAN], 2, config), None);
         assert_eq!(pool(&[1.0, f32::INFINITY], 2, config), None);
         assert_eq!(pool(&[0.0, 0.0], 2, config), Some(vec![0.0, 0.0]));

@@ -10,7 +10,7 @@ use super::batch::{self, BatchRow, Emits};
 use super::memory::MemoryPlan;
 use super::sampler::{EmittingRows, Sampler};
 use super::{Executor, pooling};
-use crate::model::{Checkpoint, CheckpointSource, Model, ModelConfig, ModelFiles, PoolingConfig};
+use crate::model::{Model, ModelConfig, ModelFiles, PoolingConfig};
 use crate::ops::{Batch, CpuDevice, Device, Tensor};
 use crate::sched::Sequences;
 use crate::types::{
@@ -73,10 +73,7 @@ enum Role {
     /// Logits over a vocabulary of this size are sampled.
     Decoder { vocab_size: usize },
     /// Hidden states of this width are pooled.
-    Encoder {
-        hidden_size: usize,
-        pooling: PoolingConfig,
-    },
+    Encoder { hidden_size: usize, pooling: PoolingConfig },
 }
 
 impl ModelRunner {
@@ -131,15 +128,8 @@ impl ModelRunner {
         sequences: &mut Sequences,
         results: &mut [SeqResult],
     ) {
-        let scheduled = || {
-            plan.seqs
-                .iter()
-                .enumerate()
-                .filter(|(_, seq)| seq.model == model)
-        };
-        let rows = scheduled()
-            .map(|(_, seq)| row_of(seq, sequences))
-            .collect::<Vec<_>>();
+        let scheduled = || plan.seqs.iter().enumerate().filter(|(_, seq)| seq.model == model);
+        let rows = scheduled().map(|(_, seq)| row_of(seq, sequences)).collect::<Vec<_>>();
         if rows.is_empty() {
             return;
         }
@@ -150,10 +140,7 @@ impl ModelRunner {
                 let ids = emitting.map(|(_, seq)| seq.id).collect::<Vec<_>>();
                 self.sample(outputs, vocab_size, &ids, sequences)
             }
-            Role::Encoder {
-                hidden_size,
-                pooling,
-            } => self.pool(outputs, hidden_size, pooling),
+            Role::Encoder { hidden_size, pooling } => self.pool(outputs, hidden_size, pooling),
         };
         let emitting = scheduled().filter(|(_, seq)| seq.emits);
         for ((index, _), result) in emitting.zip(emitted) {
@@ -169,11 +156,7 @@ impl ModelRunner {
         sequences: &mut Sequences,
     ) -> Vec<SeqResult> {
         let mut results = Vec::with_capacity(ids.len());
-        let rows = EmittingRows {
-            logits: self.device.read(logits),
-            vocab_size,
-            ids,
-        };
+        let rows = EmittingRows { logits: self.device.read(logits), vocab_size, ids };
         self.sampler.sample(rows, sequences, &mut results);
         results
     }
@@ -207,17 +190,12 @@ impl Executor for ModelRunner {
         for model in 0..self.models.len() as u32 {
             self.step(ModelId(model), plan, sequences, &mut results);
         }
-        self.output = Some(StepOutput {
-            results,
-            device_time: self.clock.now().since(start),
-        });
+        self.output = Some(StepOutput { results, device_time: self.clock.now().since(start) });
         Ok(())
     }
 
     fn collect(&mut self) -> Result<StepOutput> {
-        self.output
-            .take()
-            .ok_or_else(|| Error::Device("collect without a submitted step".into()))
+        self.output.take().ok_or_else(|| Error::Device("collect without a submitted step".into()))
     }
 }
 
@@ -233,34 +211,24 @@ fn load_model(
     device: &mut dyn Device,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<LoadedModel> {
-    let checkpoint = Checkpoint::open(files)?;
-    let mut now = Progress {
-        model: config.label(),
-        loaded_bytes: 0,
-        total_bytes: config.weights_bytes(),
-    };
+    let mut now =
+        Progress { model: config.label(), loaded_bytes: 0, total_bytes: config.weights_bytes() };
     progress(now);
     let mut loaded = |num_bytes: usize| {
         now.loaded_bytes += num_bytes as u64;
         progress(now);
     };
-    let model = config.build(&mut CheckpointSource::new(&checkpoint, device, &mut loaded))?;
-    Ok(LoadedModel {
-        model,
-        role: role_of(config),
-    })
+    let model = config.load(files, device, &mut loaded)?;
+    Ok(LoadedModel { model, role: role_of(config) })
 }
 
 fn role_of(config: &ModelConfig) -> Role {
     let limits = config.limits();
     match (limits.kind, config.pooling()) {
-        (ModelKind::Encoder, Some(pooling)) => Role::Encoder {
-            hidden_size: config.hidden_size() as usize,
-            pooling,
-        },
-        _ => Role::Decoder {
-            vocab_size: limits.vocab_size as usize,
-        },
+        (ModelKind::Encoder, Some(pooling)) => {
+            Role::Encoder { hidden_size: config.hidden_size() as usize, pooling }
+        }
+        _ => Role::Decoder { vocab_size: limits.vocab_size as usize },
     }
 }
 
@@ -270,11 +238,7 @@ fn row_of<'a>(seq: &ScheduledSeq, sequences: &'a Sequences) -> BatchRow<'a> {
         tokens: sequence.tokens(),
         positions: seq.positions.clone(),
         blocks: sequence.table().blocks(),
-        emits: if seq.emits {
-            Emits::Last
-        } else {
-            Emits::Nothing
-        },
+        emits: if seq.emits { Emits::Last } else { Emits::Nothing },
     }
 }
 

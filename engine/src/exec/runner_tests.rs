@@ -36,18 +36,10 @@ fn weights(tensors: &[(String, Vec<usize>)], words: &str) -> Vec<u8> {
         if name == words {
             numbers[POISON as usize * HIDDEN..][..HIDDEN].fill(f32::NAN);
         }
-        data.push(
-            numbers
-                .iter()
-                .flat_map(|x| x.to_le_bytes())
-                .collect::<Vec<_>>(),
-        );
+        data.push(numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
     }
     let views = tensors.iter().zip(&data).map(|((name, shape), bytes)| {
-        (
-            name,
-            TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
-        )
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
     });
     serialize(views, None).unwrap()
 }
@@ -80,10 +72,7 @@ fn decoder_tensors() -> Vec<(String, Vec<usize>)> {
             ("mlp.down_proj", &[HIDDEN, 24]),
         ];
         let named = |(name, shape): (&str, &[usize])| {
-            (
-                format!("model.layers.{layer}.{name}.weight"),
-                shape.to_vec(),
-            )
+            (format!("model.layers.{layer}.{name}.weight"), shape.to_vec())
         };
         tensors.extend(shapes.map(named));
     }
@@ -96,11 +85,7 @@ fn decoder(tensors: &[(String, Vec<usize>)]) -> ModelFiles {
         "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
         "num_key_value_heads": 1, "max_position_embeddings": 64
     });
-    model(
-        "tiny-decoder",
-        &config,
-        weights(tensors, "model.embed_tokens.weight"),
-    )
+    model("tiny-decoder", &config, weights(tensors, "model.embed_tokens.weight"))
 }
 
 fn encoder() -> ModelFiles {
@@ -115,30 +100,15 @@ fn encoder() -> ModelFiles {
         ("embeddings.token_type_embeddings.weight", &[2, HIDDEN]),
         ("embeddings.LayerNorm.weight", &[HIDDEN]),
         ("embeddings.LayerNorm.bias", &[HIDDEN]),
-        (
-            "encoder.layer.0.attention.self.query.weight",
-            &[HIDDEN, HIDDEN],
-        ),
+        ("encoder.layer.0.attention.self.query.weight", &[HIDDEN, HIDDEN]),
         ("encoder.layer.0.attention.self.query.bias", &[HIDDEN]),
-        (
-            "encoder.layer.0.attention.self.key.weight",
-            &[HIDDEN, HIDDEN],
-        ),
+        ("encoder.layer.0.attention.self.key.weight", &[HIDDEN, HIDDEN]),
         ("encoder.layer.0.attention.self.key.bias", &[HIDDEN]),
-        (
-            "encoder.layer.0.attention.self.value.weight",
-            &[HIDDEN, HIDDEN],
-        ),
+        ("encoder.layer.0.attention.self.value.weight", &[HIDDEN, HIDDEN]),
         ("encoder.layer.0.attention.self.value.bias", &[HIDDEN]),
-        (
-            "encoder.layer.0.attention.output.dense.weight",
-            &[HIDDEN, HIDDEN],
-        ),
+        ("encoder.layer.0.attention.output.dense.weight", &[HIDDEN, HIDDEN]),
         ("encoder.layer.0.attention.output.dense.bias", &[HIDDEN]),
-        (
-            "encoder.layer.0.attention.output.LayerNorm.gamma",
-            &[HIDDEN],
-        ),
+        ("encoder.layer.0.attention.output.LayerNorm.gamma", &[HIDDEN]),
         ("encoder.layer.0.attention.output.LayerNorm.beta", &[HIDDEN]),
         ("encoder.layer.0.intermediate.dense.weight", &[24, HIDDEN]),
         ("encoder.layer.0.intermediate.dense.bias", &[24]),
@@ -148,11 +118,7 @@ fn encoder() -> ModelFiles {
         ("encoder.layer.0.output.LayerNorm.bias", &[HIDDEN]),
     ];
     let tensors = shapes.map(|(name, shape)| (name.to_owned(), shape.to_vec()));
-    model(
-        "tiny-encoder",
-        &config,
-        weights(&tensors, "embeddings.word_embeddings.weight"),
-    )
+    model("tiny-encoder", &config, weights(&tensors, "embeddings.word_embeddings.weight"))
 }
 
 fn load(
@@ -160,7 +126,14 @@ fn load(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(ModelRunner, EngineConfig)> {
     let configs = files.iter().map(|files| ModelConfig::read(files, None));
-    let configs = configs.collect::<Result<Vec<_>>>()?;
+    load_configured(files.clone(), configs.collect::<Result<_>>()?, progress)
+}
+
+fn load_configured(
+    files: Vec<ModelFiles>,
+    configs: Vec<ModelConfig>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<(ModelRunner, EngineConfig)> {
     let options = MemoryOptions {
         block_size: 4,
         max_num_seqs: 8,
@@ -187,29 +160,12 @@ fn load(
 }
 
 fn request(model: ModelId, prompt: &[TokenId]) -> (Request, EventReceiver) {
-    let stop = StopConditions {
-        max_tokens: 6,
-        ..StopConditions::default()
-    };
-    let greedy = Sampling {
-        temperature: 0.0,
-        ..Sampling::default()
-    };
-    let params = SamplingParams {
-        sampling: greedy,
-        stop,
-        ..SamplingParams::default()
-    };
-    let task = if model == DECODER {
-        Task::Generate(params)
-    } else {
-        Task::Embed
-    };
+    let stop = StopConditions { max_tokens: 6, ..StopConditions::default() };
+    let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+    let params = SamplingParams { sampling: greedy, stop, ..SamplingParams::default() };
+    let task = if model == DECODER { Task::Generate(params) } else { Task::Embed };
     let (events, receiver) = EventSender::channel(6);
-    let choice = Choice {
-        events,
-        processors: Vec::new(),
-    };
+    let choice = Choice { events, processors: Vec::new() };
     let request = Request {
         id: RequestId(0),
         model,
@@ -285,30 +241,20 @@ fn loading_reports_its_progress() {
     let mut reports = Vec::new();
     let files = vec![decoder(&decoder_tensors()), encoder()];
     let report = |progress: Progress<'_>| {
-        reports.push((
-            progress.model.to_owned(),
-            progress.loaded_bytes,
-            progress.total_bytes,
-        ));
+        reports.push((progress.model.to_owned(), progress.loaded_bytes, progress.total_bytes));
     };
     let mut report = report;
     load(files, &mut report).unwrap();
     assert_eq!(reports[0].1, 0);
     for name in ["tiny-decoder", "tiny-encoder"] {
         let mut of_model = reports.iter().filter(|(model, ..)| model == name);
-        let loaded = of_model
-            .clone()
-            .map(|(_, loaded, _)| *loaded)
-            .collect::<Vec<_>>();
+        let loaded = of_model.clone().map(|(_, loaded, _)| *loaded).collect::<Vec<_>>();
         assert!(loaded.is_sorted(), "{loaded:?}");
         let Some((_, loaded, total)) = of_model.next_back() else {
             panic!("no report for {name}");
         };
         // What is left of the file is its header.
-        assert!(
-            *loaded < *total && *loaded > *total / 2,
-            "{loaded} of {total}"
-        );
+        assert!(*loaded < *total && *loaded > *total / 2, "{loaded} of {total}");
     }
 }
 
@@ -318,9 +264,36 @@ fn a_missing_weight_is_named() {
     for (index, (name, _)) in tensors.iter().enumerate() {
         let mut rest = tensors.clone();
         rest.remove(index);
-        let error = load(vec![decoder(&rest)], &mut |_| {})
-            .unwrap_err()
-            .to_string();
+        let error = load(vec![decoder(&rest)], &mut |_| {}).unwrap_err().to_string();
         assert_eq!(error, format!("weight {name}: missing from the checkpoint"));
     }
+}
+
+#[test]
+fn a_model_of_made_up_weights_needs_its_configuration_alone() {
+    let config = json!({
+        "architectures": ["Qwen2ForCausalLM"], "vocab_size": VOCAB, "hidden_size": HIDDEN,
+        "intermediate_size": 24, "num_hidden_layers": 30, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "max_position_embeddings": 64
+    });
+    let text: &[u8] = config.to_string().into_bytes().leak();
+    let files = ModelFiles::Embedded(Box::leak(Box::new(Embedded {
+        name: "dummy",
+        files: Box::leak(Box::new([("config.json", text)])),
+    })));
+    assert!(ModelConfig::read(&files, None).is_err());
+    let config = ModelConfig::read_dummy(&files, None).unwrap();
+    let mut last = (0, 0);
+    let mut report = |now: Progress<'_>| last = (now.loaded_bytes, now.total_bytes);
+    let (mut runner, _) = load_configured(vec![files], vec![config], &mut report).unwrap();
+    assert!(last.0 > 0 && last.0 == last.1, "{last:?}");
+    let row = BatchRow {
+        tokens: &[1, 2, 3],
+        positions: 0..3,
+        blocks: &[crate::types::BlockId(1)],
+        emits: Emits::All,
+    };
+    let logits = runner.forward(DECODER, &[row]);
+    assert_eq!(logits.len(), 3 * VOCAB);
+    assert!(logits.iter().all(|x| x.is_finite() && x.abs() < 100.0), "{logits:?}");
 }

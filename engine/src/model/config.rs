@@ -1,12 +1,13 @@
 //! What a model's configuration files say, checked before any weight is read.
 
 use super::architectures::{self, Description};
+use super::dummy::DummyWeights;
 use super::fields::Fields;
 use super::files::ModelFiles;
 use super::sentence::PoolingConfig;
-use super::weights::{self, DryWeights};
-use super::{Blueprint, Model};
-use crate::ops::{DryOps, KvShape};
+use super::weights::{self, CheckpointSource, DryWeights};
+use super::{Blueprint, Checkpoint, Model, WeightSource};
+use crate::ops::{Device, DryOps, Dtype, KvShape};
 use crate::types::{ConfigError, ModelKind, ModelLimits, Result, TokenId};
 
 /// The configuration of one model.
@@ -16,8 +17,18 @@ pub struct ModelConfig {
     blueprint: Box<dyn Blueprint>,
     max_model_len: u32,
     eos_token_ids: Vec<TokenId>,
+    weights: Weights,
     weights_bytes: u64,
     notes: Vec<String>,
+}
+
+/// Where the weights come from.
+#[derive(Clone, Copy, Debug)]
+enum Weights {
+    /// The model's files.
+    Checkpoint,
+    /// They are made up.
+    Dummy,
 }
 
 impl ModelConfig {
@@ -27,17 +38,28 @@ impl ModelConfig {
     /// Fails with [`UnsupportedModel`](crate::types::Error::UnsupportedModel) for everything that
     /// is not implemented. No weight is read.
     pub fn read(files: &ModelFiles, max_model_len: Option<u32>) -> Result<Self> {
+        let config = Self::read_dummy(files, max_model_len)?;
+        let sizes = weights::weight_files(files)?.into_iter();
+        let weights_bytes = sizes.map(|(_, num_bytes)| num_bytes).sum();
+        Ok(Self { weights: Weights::Checkpoint, weights_bytes, ..config })
+    }
+
+    /// Like [`read`](Self::read), for a model whose weights are to be made up: what it computes
+    /// means nothing, but takes as long as the real one. No weight file is needed.
+    pub fn read_dummy(files: &ModelFiles, max_model_len: Option<u32>) -> Result<Self> {
         let Some(config) = Fields::read(files, "config.json")? else {
             return Err(files.error("config.json", "there is no such file".into()));
         };
         let Description { blueprint, notes } = architectures::describe(&config, files)?;
         let max_model_len = checked_len(max_model_len, blueprint.max_len())?;
-        let sizes = weights::weight_files(files)?.into_iter();
+        let mut dry = DryWeights::default();
+        blueprint.build(&mut dry, max_model_len)?;
         Ok(Self {
             label: files.label(),
             max_model_len,
             eos_token_ids: eos_token_ids(&config, files)?,
-            weights_bytes: sizes.map(|(_, num_bytes)| num_bytes).sum(),
+            weights: Weights::Dummy,
+            weights_bytes: dry.num_numbers * Dtype::Bf16.num_bytes() as u64,
             blueprint,
             notes,
         })
@@ -78,7 +100,7 @@ impl ModelConfig {
         &self.notes
     }
 
-    /// Bytes of the weight files.
+    /// Bytes of the weight files, or of the weights that are made up.
     #[must_use]
     pub fn weights_bytes(&self) -> u64 {
         self.weights_bytes
@@ -106,14 +128,29 @@ impl ModelConfig {
     /// Floats of activations in a step of `num_tokens` of which `num_outputs` emit: the arena's
     /// peak in a dry run of the very forward pass.
     pub fn num_activations(&self, num_tokens: u32, num_outputs: u32) -> Result<usize> {
-        let model = self.build(&mut DryWeights)?;
+        let model = self.build(&mut DryWeights::default())?;
         let mut ops = DryOps::new(num_tokens as usize, num_outputs as usize);
         model.forward(&mut ops);
         Ok(ops.peak())
     }
 
-    /// Takes the weights.
-    pub(crate) fn build(&self, weights: &mut dyn super::WeightSource) -> Result<Box<dyn Model>> {
+    /// Loads the weights onto a device; calls `loaded` with the bytes of each tensor.
+    pub(crate) fn load(
+        &self,
+        files: &ModelFiles,
+        device: &mut dyn Device,
+        loaded: &mut dyn FnMut(usize),
+    ) -> Result<Box<dyn Model>> {
+        match self.weights {
+            Weights::Dummy => self.build(&mut DummyWeights::new(device, loaded)),
+            Weights::Checkpoint => {
+                let checkpoint = Checkpoint::open(files)?;
+                self.build(&mut CheckpointSource::new(&checkpoint, device, loaded))
+            }
+        }
+    }
+
+    fn build(&self, weights: &mut dyn WeightSource) -> Result<Box<dyn Model>> {
         self.blueprint.build(weights, self.max_model_len)
     }
 }

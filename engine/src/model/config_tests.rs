@@ -8,15 +8,9 @@ use crate::types::{Error, ModelKind, Result};
 /// A model of these files, with an empty weight file: nothing here may read it.
 fn model(files: &[(&'static str, Value)]) -> ModelFiles {
     let text = |value: &Value| -> &'static [u8] { value.to_string().into_bytes().leak() };
-    let mut files = files
-        .iter()
-        .map(|(name, value)| (*name, text(value)))
-        .collect::<Vec<_>>();
+    let mut files = files.iter().map(|(name, value)| (*name, text(value))).collect::<Vec<_>>();
     files.push(("model.safetensors", b""));
-    ModelFiles::Embedded(Box::leak(Box::new(Embedded {
-        name: "test",
-        files: files.leak(),
-    })))
+    ModelFiles::Embedded(Box::leak(Box::new(Embedded { name: "test", files: files.leak() })))
 }
 
 /// `base` in which the fields of `changes` replace others, or remove them where null.
@@ -25,11 +19,7 @@ fn changed(base: Value, changes: Value) -> Value {
         panic!("objects");
     };
     base.extend(changes);
-    Value::Object(
-        base.into_iter()
-            .filter(|(_, value)| !value.is_null())
-            .collect::<Map<_, _>>(),
-    )
+    Value::Object(base.into_iter().filter(|(_, value)| !value.is_null()).collect::<Map<_, _>>())
 }
 
 fn llama(changes: Value) -> Value {
@@ -60,16 +50,9 @@ fn read(config: Value) -> Result<ModelConfig> {
 fn assert_refused(cases: &[(Value, &str, &str)]) {
     for (config, field, value) in cases {
         match read(config.clone()).unwrap_err() {
-            Error::UnsupportedModel {
-                field: found_field,
-                value: found,
-                ..
-            } => {
+            Error::UnsupportedModel { field: found_field, value: found, .. } => {
                 assert_eq!(found_field, *field);
-                assert!(
-                    found.starts_with(value),
-                    "{field} = {found}, expected {value}"
-                );
+                assert!(found.starts_with(value), "{field} = {found}, expected {value}");
             }
             other => panic!("{field} = {value}: {other}"),
         }
@@ -79,48 +62,16 @@ fn assert_refused(cases: &[(Value, &str, &str)]) {
 #[test]
 fn what_no_decoder_implements_is_refused_by_field_and_value() {
     assert_refused(&[
-        (
-            llama(json!({"architectures": ["GPT2LMHeadModel"]})),
-            "architectures",
-            "[\"GPT2",
-        ),
-        (
-            llama(json!({"architectures": null})),
-            "architectures",
-            "absent",
-        ),
-        (
-            llama(json!({"quantization_config": {"bits": 4}})),
-            "quantization_config",
-            "{\"bits\":4}",
-        ),
-        (
-            llama(json!({"torch_dtype": "float8_e4m3fn"})),
-            "torch_dtype",
-            "\"float8_e4m3fn\"",
-        ),
-        (
-            llama(json!({"hidden_act": "relu"})),
-            "hidden_act",
-            "\"relu\"",
-        ),
-        (
-            llama(json!({"rope_scaling": {"type": "dynamic"}})),
-            "rope_scaling.type",
-            "\"dynamic\"",
-        ),
+        (llama(json!({"architectures": ["GPT2LMHeadModel"]})), "architectures", "[\"GPT2"),
+        (llama(json!({"architectures": null})), "architectures", "absent"),
+        (llama(json!({"quantization_config": {"bits": 4}})), "quantization_config", "{\"bits\":4}"),
+        (llama(json!({"torch_dtype": "float8_e4m3fn"})), "torch_dtype", "\"float8_e4m3fn\""),
+        (llama(json!({"hidden_act": "relu"})), "hidden_act", "\"relu\""),
+        (llama(json!({"rope_scaling": {"type": "dynamic"}})), "rope_scaling.type", "\"dynamic\""),
         (llama(json!({"head_dim": 20})), "head_dim", "20"),
         (llama(json!({"head_dim": 512})), "head_dim", "512"),
-        (
-            llama(json!({"num_key_value_heads": 3})),
-            "num_key_value_heads",
-            "3",
-        ),
-        (
-            llama(json!({"hidden_size": 66})),
-            "num_attention_heads",
-            "4",
-        ),
+        (llama(json!({"num_key_value_heads": 3})), "num_key_value_heads", "3"),
+        (llama(json!({"hidden_size": 66})), "num_attention_heads", "4"),
         (
             llama(json!({"layer_types": ["full_attention", "linear", "full_attention"]})),
             "layer_types",
@@ -142,11 +93,7 @@ fn what_no_encoder_implements_is_refused_by_field_and_value() {
             "position_embedding_type",
             "\"r",
         ),
-        (
-            bert(json!({"hidden_act": "tanh"})),
-            "hidden_act",
-            "\"tanh\"",
-        ),
+        (bert(json!({"hidden_act": "tanh"})), "hidden_act", "\"tanh\""),
         (bert(json!({"is_decoder": true})), "is_decoder", "true"),
         (bert(json!({"num_attention_heads": 16})), "head_dim", "4"),
         (
@@ -160,31 +107,17 @@ fn what_no_encoder_implements_is_refused_by_field_and_value() {
 #[test]
 fn malformed_configurations_name_file_and_field() {
     let cases = [
-        (
-            llama(json!({"hidden_size": null})),
-            "test/config.json: hidden_size is missing",
-        ),
-        (
-            llama(json!({"hidden_size": -1})),
-            "test/config.json: hidden_size = -1 is not a whole",
-        ),
-        (
-            llama(json!({"tie_word_embeddings": 1})),
-            "tie_word_embeddings = 1 is not true or false",
-        ),
-        (
-            llama(json!({"layer_types": ["full_attention"]})),
-            "layer_types has 1 entries",
-        ),
+        (llama(json!({"hidden_size": null})), "test/config.json: hidden_size is missing"),
+        (llama(json!({"hidden_size": -1})), "test/config.json: hidden_size = -1 is not a whole"),
+        (llama(json!({"tie_word_embeddings": 1})), "tie_word_embeddings = 1 is not true or false"),
+        (llama(json!({"layer_types": ["full_attention"]})), "layer_types has 1 entries"),
         (json!([1]), "test/config.json: not a JSON object"),
     ];
     for (config, message) in cases {
         let error = read(config).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
-    let error = ModelConfig::read(&model(&[]), None)
-        .unwrap_err()
-        .to_string();
+    let error = ModelConfig::read(&model(&[]), None).unwrap_err().to_string();
     assert_eq!(error, "test/config.json: there is no such file");
 }
 
@@ -208,10 +141,7 @@ fn end_tokens_come_from_the_generation_file_first() {
     let ids = |generation: Option<Value>| {
         let mut files = vec![("config.json", llama(json!({"eos_token_id": [7, 8]})))];
         files.extend(generation.map(|generation| ("generation_config.json", generation)));
-        ModelConfig::read(&model(&files), None)
-            .unwrap()
-            .eos_token_ids()
-            .to_vec()
+        ModelConfig::read(&model(&files), None).unwrap().eos_token_ids().to_vec()
     };
     assert_eq!(ids(None), [7, 8]);
     assert_eq!(ids(Some(json!({}))), [7, 8]);
@@ -252,15 +182,9 @@ fn pooling_is_what_the_files_say() {
     ];
     for (config, pooling) in cases {
         let found = pooled(config.clone(), &usual).unwrap();
-        assert_eq!(
-            (found.pooling, found.normalization),
-            (pooling, Normalization::L2)
-        );
+        assert_eq!((found.pooling, found.normalization), (pooling, Normalization::L2));
         let found = pooled(config, &usual[..2]).unwrap();
-        assert_eq!(
-            (found.pooling, found.normalization),
-            (pooling, Normalization::None)
-        );
+        assert_eq!((found.pooling, found.normalization), (pooling, Normalization::None));
     }
     let mut both = flags("pooling_mode_mean_tokens");
     both["pooling_mode_cls_token"] = true.into();
@@ -268,17 +192,11 @@ fn pooling_is_what_the_files_say() {
         (both, &usual[..]),
         (flags("pooling_mode_max_tokens"), &usual[..]),
         (json!({"pooling_mode": "weightedmean"}), &usual[..]),
-        (
-            flags("pooling_mode_mean_tokens"),
-            &["Transformer", "Pooling", "Dense"][..],
-        ),
+        (flags("pooling_mode_mean_tokens"), &["Transformer", "Pooling", "Dense"][..]),
     ];
     for (config, kinds) in refused {
         let error = pooled(config.clone(), kinds).unwrap_err();
-        assert!(
-            matches!(error, Error::UnsupportedModel { .. }),
-            "{config}: {error}"
-        );
+        assert!(matches!(error, Error::UnsupportedModel { .. }), "{config}: {error}");
     }
     assert!(pooled(flags("pooling_mode_mean_tokens"), &["Transformer"]).is_err());
 }
@@ -287,10 +205,7 @@ fn pooling_is_what_the_files_say() {
 fn without_sentence_files_the_default_is_noted() {
     let config = encoder(bert(json!({})), &[]).unwrap();
     let pooling = config.pooling().unwrap();
-    assert_eq!(
-        (pooling.pooling, pooling.normalization),
-        (Pooling::Mean, Normalization::L2)
-    );
+    assert_eq!((pooling.pooling, pooling.normalization), (Pooling::Mean, Normalization::L2));
     assert_eq!(config.notes().len(), 1);
     assert_eq!(config.limits().kind, ModelKind::Encoder);
 }
@@ -303,27 +218,13 @@ fn the_longest_text_is_the_least_of_all_limits() {
     let sentence = |max: Value| ("sentence_bert_config.json", json!({"max_seq_length": max}));
     let tokenizer = |max: Value| ("tokenizer_config.json", json!({"model_max_length": max}));
     assert_eq!(len(bert(json!({})), &[]), 512);
-    assert_eq!(
-        len(
-            bert(json!({})),
-            &[sentence(json!(256)), tokenizer(json!(300))]
-        ),
-        256
-    );
-    assert_eq!(
-        len(
-            bert(json!({})),
-            &[sentence(Value::Null), tokenizer(json!(300))]
-        ),
-        300
-    );
+    assert_eq!(len(bert(json!({})), &[sentence(json!(256)), tokenizer(json!(300))]), 256);
+    assert_eq!(len(bert(json!({})), &[sentence(Value::Null), tokenizer(json!(300))]), 300);
     assert_eq!(len(bert(json!({})), &[tokenizer(json!(1e30))]), 512);
     assert_eq!(len(bert(json!({})), &[sentence(json!(1024))]), 512);
     let roberta = |rows: u32| {
-        bert(
-            json!({"architectures": ["XLMRobertaModel"], "pad_token_id": 1,
-            "max_position_embeddings": rows}),
-        )
+        bert(json!({"architectures": ["XLMRobertaModel"], "pad_token_id": 1,
+            "max_position_embeddings": rows}))
     };
     assert_eq!(len(roberta(514), &[]), 512);
     assert!(encoder(roberta(2), &[]).is_err());

@@ -107,18 +107,10 @@ impl Blueprint for DecoderConfig {
             let compute = || self.rope.table(head_size, num_positions, function);
             weights.computed_vector(num_positions * head_size / 2, &compute)
         };
-        let rope = Rope {
-            cosines: table(f64::cos)?,
-            sines: table(f64::sin)?,
-            head_size,
-        };
+        let rope = Rope { cosines: table(f64::cos)?, sines: table(f64::sin)?, head_size };
         let mut layers = Vec::with_capacity(self.windows.len());
         for (index, window) in self.windows.iter().enumerate() {
-            let attention = PagedAttention {
-                layer: index,
-                heads: self.heads,
-                window: *window,
-            };
+            let attention = PagedAttention { layer: index, heads: self.heads, window: *window };
             layers.push(self.build_layer(weights, attention)?);
         }
         Ok(Box::new(Decoder {
@@ -143,18 +135,10 @@ impl DecoderConfig {
         let mut project = |name: &str, shape, bias| {
             layers::linear(weights, &format!("{layer}.{name}_proj"), shape, bias)
         };
-        let query = project(
-            "self_attn.q",
-            [heads.query_cols(), hidden],
-            variant.qkv_bias,
-        )?;
+        let query = project("self_attn.q", [heads.query_cols(), hidden], variant.qkv_bias)?;
         let key = project("self_attn.k", [heads.kv_cols(), hidden], variant.qkv_bias)?;
         let value = project("self_attn.v", [heads.kv_cols(), hidden], variant.qkv_bias)?;
-        let output = project(
-            "self_attn.o",
-            [hidden, heads.query_cols()],
-            variant.output_bias,
-        )?;
+        let output = project("self_attn.o", [hidden, heads.query_cols()], variant.output_bias)?;
         let gate = project("mlp.gate", [inner, hidden], variant.mlp_bias)?;
         let up = project("mlp.up", [inner, hidden], variant.mlp_bias)?;
         let down = project("mlp.down", [hidden, inner], variant.mlp_bias)?;
@@ -236,10 +220,7 @@ enum Rows {
 
 impl Model for Decoder {
     fn forward(&self, ops: &mut dyn Ops) -> Tensor {
-        let mut hidden = ops.embed(&[Lookup {
-            table: self.embedding,
-            index: LookupIndex::Token,
-        }]);
+        let mut hidden = ops.embed(&[Lookup { table: self.embedding, index: LookupIndex::Token }]);
         for (index, layer) in self.layers.iter().enumerate() {
             let is_last = index + 1 == self.layers.len();
             let rows = if is_last { Rows::Emitting } else { Rows::All };

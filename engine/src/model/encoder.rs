@@ -90,13 +90,7 @@ impl Blueprint for EncoderConfig {
         let layers = (0..self.num_layers)
             .map(|index| self.build_layer(weights, &format!("{prefix}encoder.layer.{index}")))
             .collect::<Result<_>>()?;
-        Ok(Box::new(Encoder {
-            words,
-            positions,
-            offset: self.positions.offset,
-            norm,
-            layers,
-        }))
+        Ok(Box::new(Encoder { words, positions, offset: self.positions.offset, norm, layers }))
     }
 }
 
@@ -134,12 +128,7 @@ impl EncoderConfig {
         let up = project("intermediate.dense", [inner, hidden])?;
         let down = project("output.dense", [hidden, inner])?;
         let mut norm = |name: &str| {
-            layers::layer_norm(
-                weights,
-                &format!("{layer}.{name}"),
-                hidden,
-                self.norm_epsilon,
-            )
+            layers::layer_norm(weights, &format!("{layer}.{name}"), hidden, self.norm_epsilon)
         };
         Ok(Layer {
             qkv,
@@ -179,16 +168,9 @@ struct Layer {
 
 impl Model for Encoder {
     fn forward(&self, ops: &mut dyn Ops) -> Tensor {
-        let words = Lookup {
-            table: self.words,
-            index: LookupIndex::Token,
-        };
-        let positions = Lookup {
-            table: self.positions,
-            index: LookupIndex::Position {
-                offset: self.offset,
-            },
-        };
+        let words = Lookup { table: self.words, index: LookupIndex::Token };
+        let positions =
+            Lookup { table: self.positions, index: LookupIndex::Position { offset: self.offset } };
         let hidden = ops.embed(&[words, positions]);
         ops.norm_in_place(hidden, self.norm);
         for layer in &self.layers {

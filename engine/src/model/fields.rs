@@ -29,11 +29,7 @@ impl Fields {
         if !object.is_object() {
             return Err(files.error(name, "not a JSON object".into()));
         }
-        Ok(Some(Self {
-            file: files.label_of(name),
-            prefix: String::new(),
-            object,
-        }))
+        Ok(Some(Self { file: files.label_of(name), prefix: String::new(), object }))
     }
 
     /// The field's value, `None` when absent or null.
@@ -56,8 +52,7 @@ impl Fields {
 
     /// A whole number of at least one.
     pub(crate) fn size(&self, field: &str) -> Result<u32> {
-        self.optional_size(field)?
-            .ok_or_else(|| self.missing(field))
+        self.optional_size(field)?.ok_or_else(|| self.missing(field))
     }
 
     /// A whole number of at least one, `None` when absent.
@@ -78,17 +73,13 @@ impl Fields {
     /// A finite number above zero.
     pub(crate) fn optional_positive(&self, field: &str) -> Result<Option<f64>> {
         self.optional(field, "a number above 0", |value| {
-            value
-                .as_f64()
-                .filter(|number| number.is_finite() && *number > 0.0)
+            value.as_f64().filter(|number| number.is_finite() && *number > 0.0)
         })
     }
 
     /// A finite number.
     pub(crate) fn optional_number(&self, field: &str) -> Result<Option<f64>> {
-        self.optional(field, "a number", |value| {
-            value.as_f64().filter(|number| number.is_finite())
-        })
+        self.optional(field, "a number", |value| value.as_f64().filter(|number| number.is_finite()))
     }
 
     /// A truth value, `false` when absent.
@@ -126,10 +117,7 @@ impl Fields {
 
     /// Names of all fields.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.object
-            .as_object()
-            .into_iter()
-            .flat_map(|object| object.keys().map(String::as_str))
+        self.object.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str))
     }
 
     /// The error for a field that asks for something that is not implemented.
@@ -149,10 +137,7 @@ impl Fields {
 
     /// An error about the file.
     pub(crate) fn error(&self, message: String) -> Error {
-        Error::ModelFile {
-            file: self.file.clone(),
-            message,
-        }
+        Error::ModelFile { file: self.file.clone(), message }
     }
 
     fn optional<T>(
@@ -172,10 +157,7 @@ impl Fields {
 
     fn wrong(&self, field: &str, value: &Value, expected: &str) -> Error {
         let shown = shown(value);
-        self.error(format!(
-            "{}{field} = {shown} is not {expected}",
-            self.prefix
-        ))
+        self.error(format!("{}{field} = {shown} is not {expected}", self.prefix))
     }
 }
 
@@ -210,16 +192,10 @@ mod tests {
     fn errors_name_the_field_its_value_and_what_is_expected() {
         let fields = Fields::of(r#"{"a": -1, "rope": {"factor": "x"}, "list": [1, 2], "n": null}"#);
         let error = fields.size("a").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "config.json: a = -1 is not a whole number from 1 to 4294967295"
-        );
+        assert_eq!(error, "config.json: a = -1 is not a whole number from 1 to 4294967295");
         let rope = fields.object("rope").unwrap().unwrap();
         let error = rope.optional_positive("factor").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "config.json: rope.factor = \"x\" is not a number above 0"
-        );
+        assert_eq!(error, "config.json: rope.factor = \"x\" is not a number above 0");
         let error = fields.size("n").unwrap_err().to_string();
         assert_eq!(error, "config.json: n is missing");
         assert_eq!(fields.optional_token_ids("list").unwrap(), Some(vec![1, 2]));

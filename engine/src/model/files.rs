@@ -88,10 +88,7 @@ impl ModelFiles {
 
     /// An error about the file `name`.
     pub(crate) fn error(&self, name: &str, message: String) -> Error {
-        Error::ModelFile {
-            file: self.label_of(name),
-            message,
-        }
+        Error::ModelFile { file: self.label_of(name), message }
     }
 
     fn absent_or_error<T>(&self, name: &str, error: &std::io::Error) -> Result<Option<T>> {
@@ -103,9 +100,7 @@ impl ModelFiles {
 
     /// Names come from the model's own files too, so they must not reach outside.
     fn check_name(&self, name: &str) -> Result<()> {
-        let stays = Path::new(name)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
+        let stays = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
         if stays && !name.is_empty() {
             return Ok(());
         }
@@ -118,10 +113,7 @@ impl ModelFiles {
 
 impl Embedded {
     fn find(&self, name: &str) -> Option<&'static [u8]> {
-        self.files
-            .iter()
-            .find(|(file, _)| *file == name)
-            .map(|(_, bytes)| *bytes)
+        self.files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes)
     }
 }
 
@@ -156,10 +148,7 @@ mod tests {
         let files = ModelFiles::Directory("/tmp".into());
         for name in ["../etc/passwd", "/etc/passwd", "", "a/../../b"] {
             let error = files.read(name).unwrap_err().to_string();
-            assert!(
-                error.contains("not a name of a file inside"),
-                "{name}: {error}"
-            );
+            assert!(error.contains("not a name of a file inside"), "{name}: {error}");
         }
     }
 }

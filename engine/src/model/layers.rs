@@ -15,11 +15,7 @@ pub(crate) enum Bias {
 
 impl From<bool> for Bias {
     fn from(is_present: bool) -> Self {
-        if is_present {
-            Self::Present
-        } else {
-            Self::Absent
-        }
+        if is_present { Self::Present } else { Self::Absent }
     }
 }
 
@@ -57,11 +53,7 @@ pub(crate) fn layer_norm(
     epsilon: f32,
 ) -> Result<Norm> {
     let is_old = weights.contains(&format!("{name}.gamma"));
-    let (scale, bias) = if is_old {
-        ("gamma", "beta")
-    } else {
-        ("weight", "bias")
-    };
+    let (scale, bias) = if is_old { ("gamma", "beta") } else { ("weight", "bias") };
     Ok(Norm::Layer {
         scale: weights.vector(&format!("{name}.{scale}"), cols)?,
         bias: weights.vector(&format!("{name}.{bias}"), cols)?,

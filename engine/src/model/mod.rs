@@ -7,6 +7,7 @@
 mod architectures;
 mod config;
 mod decoder;
+mod dummy;
 mod encoder;
 mod fields;
 mod files;
@@ -19,8 +20,6 @@ pub use config::ModelConfig;
 pub use files::{Embedded, ModelFiles};
 pub use sentence::{Normalization, Pooling, PoolingConfig};
 pub use weights::{Checkpoint, WeightSource};
-
-pub(crate) use weights::CheckpointSource;
 
 use crate::ops::{Heads, Ops, Tensor};
 use crate::types::{ModelKind, Result};

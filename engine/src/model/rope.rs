@@ -75,25 +75,17 @@ impl RopeConfig {
             Some(parameters) => Some(parameters),
             None => config.object("rope_scaling")?,
         };
-        let theta = match parameters
-            .as_ref()
-            .map(|p| p.optional_positive("rope_theta"))
-        {
+        let theta = match parameters.as_ref().map(|p| p.optional_positive("rope_theta")) {
             Some(inner) => inner?,
             None => None,
         };
         let theta = match theta {
             Some(theta) => theta,
-            None => config
-                .optional_positive("rope_theta")?
-                .unwrap_or(default_theta),
+            None => config.optional_positive("rope_theta")?.unwrap_or(default_theta),
         };
         reject_partial(config)?;
         let Some(parameters) = parameters else {
-            return Ok(Self {
-                theta,
-                scaling: RopeScaling::None,
-            });
+            return Ok(Self { theta, scaling: RopeScaling::None });
         };
         reject_partial(&parameters)?;
         let scaling = read_scaling(&parameters, config)?;
@@ -119,9 +111,9 @@ impl RopeConfig {
         match self.scaling {
             RopeScaling::None => pairs.map(base).collect(),
             RopeScaling::Linear { factor } => pairs.map(|p| base(p) / factor as f32).collect(),
-            RopeScaling::Llama3 { .. } => pairs
-                .map(|p| self.llama3(f64::from(base(p))) as f32)
-                .collect(),
+            RopeScaling::Llama3 { .. } => {
+                pairs.map(|p| self.llama3(f64::from(base(p))) as f32).collect()
+            }
             RopeScaling::Yarn(yarn) => {
                 let (low, high) = yarn.ramp_bounds(head_size as f64, self.theta);
                 pairs
@@ -150,21 +142,15 @@ impl RopeConfig {
         };
         let mut table = Vec::with_capacity(num_positions * frequencies.len());
         for position in 0..num_positions {
-            let angles = frequencies
-                .iter()
-                .map(|frequency| position as f32 * frequency);
+            let angles = frequencies.iter().map(|frequency| position as f32 * frequency);
             table.extend(angles.map(|angle| function(f64::from(angle)) as f32 * factor));
         }
         table
     }
 
     fn llama3(&self, frequency: f64) -> f64 {
-        let RopeScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original_len,
-        } = self.scaling
+        let RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_len } =
+            self.scaling
         else {
             return frequency;
         };
@@ -205,11 +191,7 @@ fn reject_partial(fields: &Fields) -> Result<()> {
 }
 
 fn read_scaling(parameters: &Fields, config: &Fields) -> Result<RopeScaling> {
-    let field = if parameters.get("rope_type").is_some() {
-        "rope_type"
-    } else {
-        "type"
-    };
+    let field = if parameters.get("rope_type").is_some() { "rope_type" } else { "type" };
     let factor = || {
         let factor = parameters.optional_positive("factor")?;
         factor.ok_or_else(|| parameters.missing("factor"))
@@ -226,11 +208,7 @@ fn read_scaling(parameters: &Fields, config: &Fields) -> Result<RopeScaling> {
 
 /// Whether no parameter is itself an object: those would be parameters for kinds of layers.
 fn is_flat(parameters: &Fields) -> bool {
-    let is_object = |name: &str| {
-        parameters
-            .get(name)
-            .is_some_and(serde_json::Value::is_object)
-    };
+    let is_object = |name: &str| parameters.get(name).is_some_and(serde_json::Value::is_object);
     !parameters.names().any(is_object)
 }
 
@@ -261,11 +239,7 @@ fn read_yarn(parameters: &Fields, config: &Fields, factor: f64) -> Result<Yarn> 
         None => f64::from(config.size("max_position_embeddings")?),
     };
     let scale_of = |scale: f64| {
-        if factor <= 1.0 {
-            1.0
-        } else {
-            0.1 * scale * factor.ln() + 1.0
-        }
+        if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
     };
     let derived = match (number("mscale")?, number("mscale_all_dim")?) {
         (Some(scale), Some(scale_all)) => scale_of(scale) / scale_of(scale_all),
@@ -314,14 +288,8 @@ mod tests {
     #[test]
     fn unknown_kinds_are_refused_by_name() {
         let cases = [
-            (
-                r#"{"rope_scaling": {"type": "dynamic", "factor": 2}}"#,
-                "rope_scaling.type",
-            ),
-            (
-                r#"{"rope_scaling": {"rope_type": "longrope"}}"#,
-                "rope_scaling.rope_type",
-            ),
+            (r#"{"rope_scaling": {"type": "dynamic", "factor": 2}}"#, "rope_scaling.type"),
+            (r#"{"rope_scaling": {"rope_type": "longrope"}}"#, "rope_scaling.rope_type"),
             (
                 r#"{"rope_parameters": {"full_attention": {"rope_theta": 1}}}"#,
                 "rope_parameters.type",
@@ -345,10 +313,7 @@ mod tests {
                 "original_max_position_embeddings": 8192}}"#,
         )
         .unwrap();
-        let plain = RopeConfig {
-            theta: rope.theta,
-            scaling: RopeScaling::None,
-        };
+        let plain = RopeConfig { theta: rope.theta, scaling: RopeScaling::None };
         let (scaled, plain) = (rope.frequencies(128), plain.frequencies(128));
         assert_eq!(scaled[0].to_bits(), plain[0].to_bits());
         assert_eq!(scaled[63].to_bits(), (plain[63] / 8.0).to_bits());

@@ -51,10 +51,7 @@ pub(crate) fn read(files: &ModelFiles) -> Result<SentenceConfig> {
     let max_seq_length = max_seq_length(files)?;
     let Some(bytes) = files.read(MODULES)? else {
         return Ok(SentenceConfig {
-            pooling: PoolingConfig {
-                pooling: Pooling::Mean,
-                normalization: Normalization::L2,
-            },
+            pooling: PoolingConfig { pooling: Pooling::Mean, normalization: Normalization::L2 },
             max_seq_length,
             notes: vec![format!(
                 "there is no {MODULES}: embeddings are means over all tokens, of length 1"
@@ -64,11 +61,7 @@ pub(crate) fn read(files: &ModelFiles) -> Result<SentenceConfig> {
     let modules = serde_json::from_slice::<Value>(&bytes)
         .map_err(|error| files.error(MODULES, format!("not valid JSON: {error}")))?;
     let pooling = read_modules(files, MODULES, &modules)?;
-    Ok(SentenceConfig {
-        pooling,
-        max_seq_length,
-        notes: Vec::new(),
-    })
+    Ok(SentenceConfig { pooling, max_seq_length, notes: Vec::new() })
 }
 
 /// `max_seq_length` of sentence_bert_config.json, else `model_max_length` of tokenizer_config.json,
@@ -131,9 +124,7 @@ fn read_pooling(files: &ModelFiles, path: &str) -> Result<Pooling> {
         };
     }
     let mut chosen = None;
-    let flags = fields
-        .names()
-        .filter(|name| name.starts_with("pooling_mode_"));
+    let flags = fields.names().filter(|name| name.starts_with("pooling_mode_"));
     for flag in flags {
         if !fields.is_set(flag)? {
             continue;

@@ -70,9 +70,7 @@ pub(crate) fn weight_files(files: &ModelFiles) -> Result<Vec<(String, u64)>> {
 }
 
 fn indexed_files(index: &Fields) -> Result<BTreeSet<String>> {
-    let map = index
-        .object("weight_map")?
-        .ok_or_else(|| index.missing("weight_map"))?;
+    let map = index.object("weight_map")?.ok_or_else(|| index.missing("weight_map"))?;
     let mut names = BTreeSet::new();
     for tensor in map.names().map(str::to_owned).collect::<Vec<_>>() {
         names.extend(map.optional_text(&tensor)?);
@@ -81,13 +79,9 @@ fn indexed_files(index: &Fields) -> Result<BTreeSet<String>> {
 }
 
 fn no_weights(files: &ModelFiles, name: &str) -> Error {
-    let other = [
-        "pytorch_model.bin",
-        "pytorch_model.bin.index.json",
-        "model.gguf",
-    ]
-    .into_iter()
-    .find(|other| matches!(files.num_bytes(other), Ok(Some(_))));
+    let other = ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.gguf"]
+        .into_iter()
+        .find(|other| matches!(files.num_bytes(other), Ok(Some(_))));
     let hint = match other {
         Some(other) => format!("there is no such file; {other} is not read, convert it first"),
         None => "there is no such file".to_owned(),
@@ -142,10 +136,7 @@ impl Checkpoint {
         };
         if stored.shape != shape {
             let found = &stored.shape;
-            return Err(weight_error(
-                name,
-                format!("expected shape {shape:?}, found {found:?}"),
-            ));
+            return Err(weight_error(name, format!("expected shape {shape:?}, found {found:?}")));
         }
         let dtype = match stored.dtype {
             safetensors::Dtype::F32 => Dtype::F32,
@@ -160,18 +151,10 @@ impl Checkpoint {
             [len] => [1, len],
             [rows, cols] => [rows, cols],
             _ => {
-                return Err(weight_error(
-                    name,
-                    format!("shape {shape:?} is not implemented"),
-                ));
+                return Err(weight_error(name, format!("shape {shape:?} is not implemented")));
             }
         };
-        Ok(HostTensor::new(
-            dtype,
-            matrix,
-            stored.bytes.clone(),
-            stored.range.clone(),
-        ))
+        Ok(HostTensor::new(dtype, matrix, stored.bytes.clone(), stored.range.clone()))
     }
 
     /// What to say about a tensor that is not there: a name with another prefix helps.
@@ -182,8 +165,7 @@ impl Checkpoint {
             } else {
                 (name, other.as_str())
             };
-            long.strip_suffix(short)
-                .is_some_and(|prefix| prefix.ends_with('.'))
+            long.strip_suffix(short).is_some_and(|prefix| prefix.ends_with('.'))
         };
         match self.tensors.keys().find(is_similar) {
             Some(similar) => format!("missing from the checkpoint, which has {similar}"),
@@ -210,20 +192,12 @@ fn read_header(
         let is_sound = range.end <= bytes.as_slice().len()
             && num_numbers.checked_mul(info.dtype.bitsize()) == Some(range.len() * 8);
         if !is_sound {
-            return Err(malformed(format!(
-                "tensor {tensor} exceeds the file or its shape"
-            )));
+            return Err(malformed(format!("tensor {tensor} exceeds the file or its shape")));
         }
-        let stored = Stored {
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-            bytes: bytes.clone(),
-            range,
-        };
+        let stored =
+            Stored { dtype: info.dtype, shape: info.shape.clone(), bytes: bytes.clone(), range };
         if tensors.insert(tensor.clone(), stored).is_some() {
-            return Err(malformed(format!(
-                "tensor {tensor} is in another file as well"
-            )));
+            return Err(malformed(format!("tensor {tensor} is in another file as well")));
         }
     }
     Ok(())
@@ -234,10 +208,7 @@ fn is_quantised(name: &str) -> bool {
 }
 
 fn weight_error(name: &str, message: String) -> Error {
-    Error::Weight {
-        name: name.to_owned(),
-        message,
-    }
+    Error::Weight { name: name.to_owned(), message }
 }
 
 /// Loads a checkpoint's tensors onto a device.
@@ -255,11 +226,7 @@ impl<'a> CheckpointSource<'a> {
         device: &'a mut dyn Device,
         loaded: &'a mut dyn FnMut(usize),
     ) -> Self {
-        Self {
-            checkpoint,
-            device,
-            loaded,
-        }
+        Self { checkpoint, device, loaded }
     }
 
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<HostTensor> {
@@ -308,12 +275,16 @@ impl WeightSource for CheckpointSource<'_> {
 }
 
 /// Weights of the right shapes without content, for a dry run.
-#[derive(Debug)]
-pub(crate) struct DryWeights;
+#[derive(Debug, Default)]
+pub(crate) struct DryWeights {
+    /// Numbers that a checkpoint would be asked for.
+    pub(crate) num_numbers: u64,
+}
 
 impl WeightSource for DryWeights {
     fn matrix(&mut self, _name: &str, shape: [usize; 2]) -> Result<Weight> {
         let [rows, cols] = shape;
+        self.num_numbers += rows as u64 * cols as u64;
         Ok(Weight { id: 0, rows, cols })
     }
 
@@ -321,16 +292,17 @@ impl WeightSource for DryWeights {
         self.matrix(name, [1, len])
     }
 
-    fn numbers(&mut self, _name: &str, _shape: [usize; 2]) -> Result<Vec<f32>> {
-        Ok(Vec::new())
+    fn numbers(&mut self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
+        self.matrix(name, shape).map(|_| Vec::new())
     }
 
     fn computed(&mut self, _numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {
-        self.matrix("", shape)
+        let [rows, cols] = shape;
+        Ok(Weight { id: 0, rows, cols })
     }
 
     fn computed_vector(&mut self, len: usize, _compute: &dyn Fn() -> Vec<f32>) -> Result<Weight> {
-        self.vector("", len)
+        Ok(Weight { id: 0, rows: 1, cols: len })
     }
 
     fn contains(&self, _name: &str) -> bool {
@@ -361,21 +333,14 @@ mod tests {
     }
 
     fn model(files: Vec<(&'static str, &'static [u8])>) -> ModelFiles {
-        ModelFiles::Embedded(Box::leak(Box::new(Embedded {
-            name: "test",
-            files: files.leak(),
-        })))
+        ModelFiles::Embedded(Box::leak(Box::new(Embedded { name: "test", files: files.leak() })))
     }
 
     #[test]
     fn shapes_and_formats_are_checked_against_what_is_expected() {
         use safetensors::Dtype::{BF16, F16, F32, I64};
-        let bytes = file(&[
-            ("a", F32, &[2, 3]),
-            ("b", BF16, &[4]),
-            ("c", I64, &[2]),
-            ("d", F16, &[1]),
-        ]);
+        let bytes =
+            file(&[("a", F32, &[2, 3]), ("b", BF16, &[4]), ("c", I64, &[2]), ("d", F16, &[1])]);
         let checkpoint = Checkpoint::open(&model(vec![(SINGLE, bytes)])).unwrap();
         let a = checkpoint.tensor("a", &[2, 3]).unwrap();
         assert_eq!((a.rows(), a.cols(), a.dtype()), (2, 3, Dtype::F32));
@@ -384,14 +349,8 @@ mod tests {
         assert_eq!(checkpoint.tensor("d", &[1]).unwrap().dtype(), Dtype::F16);
         let message =
             |name: &str, shape: &[usize]| checkpoint.tensor(name, shape).unwrap_err().to_string();
-        assert_eq!(
-            message("a", &[3, 2]),
-            "weight a: expected shape [3, 2], found [2, 3]"
-        );
-        assert_eq!(
-            message("c", &[2]),
-            "weight c: expected dtype F32, BF16 or F16, found I64"
-        );
+        assert_eq!(message("a", &[3, 2]), "weight a: expected shape [3, 2], found [2, 3]");
+        assert_eq!(message("c", &[2]), "weight c: expected dtype F32, BF16 or F16, found I64");
         assert_eq!(message("x", &[2]), "weight x: missing from the checkpoint");
     }
 
@@ -400,13 +359,8 @@ mod tests {
         let name = "language_model.model.layers.0.mlp.up_proj.weight";
         let bytes = file(&[(name, safetensors::Dtype::F32, &[1])]);
         let checkpoint = Checkpoint::open(&model(vec![(SINGLE, bytes)])).unwrap();
-        let error = checkpoint
-            .tensor("model.layers.0.mlp.up_proj.weight", &[1])
-            .unwrap_err();
-        assert!(
-            error.to_string().ends_with(&format!("which has {name}")),
-            "{error}"
-        );
+        let error = checkpoint.tensor("model.layers.0.mlp.up_proj.weight", &[1]).unwrap_err();
+        assert!(error.to_string().ends_with(&format!("which has {name}")), "{error}");
     }
 
     #[test]
@@ -426,9 +380,7 @@ mod tests {
             file(&[("b", safetensors::Dtype::F32, &[3])]),
         );
         let mut files: Vec<(_, &'static [u8])> = vec![(INDEX, index), ("1.safetensors", a)];
-        let error = Checkpoint::open(&model(files.clone()))
-            .unwrap_err()
-            .to_string();
+        let error = Checkpoint::open(&model(files.clone())).unwrap_err().to_string();
         assert_eq!(error, "test/2.safetensors: there is no such file");
         files.push(("2.safetensors", b));
         let checkpoint = Checkpoint::open(&model(files)).unwrap();
@@ -440,10 +392,7 @@ mod tests {
         let whole = file(&[("a", safetensors::Dtype::F32, &[8, 4])]);
         for len in 0..whole.len() {
             let error = Checkpoint::open(&model(vec![(SINGLE, &whole[..len])])).unwrap_err();
-            assert!(
-                error.to_string().starts_with("test/model.safetensors: "),
-                "{error}"
-            );
+            assert!(error.to_string().starts_with("test/model.safetensors: "), "{error}");
         }
         let mut damaged = whole.to_vec();
         for index in 0..damaged.len().min(80) {
@@ -456,9 +405,6 @@ mod tests {
             damaged[index] ^= 0x5a;
         }
         let error = Checkpoint::open(&model(vec![("pytorch_model.bin", b"")])).unwrap_err();
-        assert!(
-            error.to_string().contains("pytorch_model.bin is not read"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("pytorch_model.bin is not read"), "{error}");
     }
 }

@@ -82,8 +82,7 @@ impl Ops for CpuDevice {
                 LookupIndex::Token => self.entries.extend(&self.batch.token_ids),
                 LookupIndex::Position { offset } => {
                     let positions = self.batch.positions.iter();
-                    self.entries
-                        .extend(positions.map(|position| position + offset));
+                    self.entries.extend(positions.map(|position| position + offset));
                 }
             }
             let table = self.weights.matrix(lookup.table);
@@ -307,11 +306,7 @@ impl Weights {
                 let weight = self.vector(scale);
                 cpu::rms_norm(pool, x, cpu::RmsNorm { weight, epsilon }, out);
             }
-            Norm::Layer {
-                scale,
-                bias,
-                epsilon,
-            } => {
+            Norm::Layer { scale, bias, epsilon } => {
                 let norm = cpu::LayerNorm {
                     weight: self.vector(scale),
                     bias: Some(self.vector(bias)),

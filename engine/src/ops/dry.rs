@@ -17,11 +17,7 @@ impl DryOps {
     /// A step of `num_tokens` tokens of which `num_outputs` emit.
     #[must_use]
     pub fn new(num_tokens: usize, num_outputs: usize) -> Self {
-        Self {
-            arena: Arena::unbounded(),
-            num_tokens,
-            num_outputs,
-        }
+        Self { arena: Arena::unbounded(), num_tokens, num_outputs }
     }
 
     /// Most floats that were in use at once.

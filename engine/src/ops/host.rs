@@ -73,22 +73,9 @@ impl HostTensor {
     #[must_use]
     pub fn new(dtype: Dtype, shape: [usize; 2], bytes: HostBytes, range: Range<usize>) -> Self {
         let [rows, cols] = shape;
-        assert_eq!(
-            range.len(),
-            rows * cols * dtype.num_bytes(),
-            "{dtype:?} {shape:?}"
-        );
-        assert!(
-            range.end <= bytes.as_slice().len(),
-            "{range:?} of {bytes:?}"
-        );
-        Self {
-            dtype,
-            rows,
-            cols,
-            bytes,
-            range,
-        }
+        assert_eq!(range.len(), rows * cols * dtype.num_bytes(), "{dtype:?} {shape:?}");
+        assert!(range.end <= bytes.as_slice().len(), "{range:?} of {bytes:?}");
+        Self { dtype, rows, cols, bytes, range }
     }
 
     /// A tensor of numbers computed at load time.
@@ -158,10 +145,7 @@ mod tests {
     #[test]
     fn computed_tensors_keep_their_numbers() {
         let tensor = HostTensor::of_f32(&[1.0, -2.5, 3.0, f32::MIN_POSITIVE], [2, 2]);
-        assert_eq!(
-            (tensor.rows(), tensor.cols(), tensor.dtype()),
-            (2, 2, Dtype::F32)
-        );
+        assert_eq!((tensor.rows(), tensor.cols(), tensor.dtype()), (2, 2, Dtype::F32));
         assert_eq!(tensor.to_f32(), [1.0, -2.5, 3.0, f32::MIN_POSITIVE]);
     }
 }

@@ -31,15 +31,8 @@ impl Tensor {
     #[must_use]
     pub fn with_cols(self, cols: usize) -> Self {
         let len = self.rows * self.cols;
-        assert!(
-            cols > 0 && len.is_multiple_of(cols),
-            "{self:?} as rows of {cols}"
-        );
-        Self {
-            offset: self.offset,
-            rows: len / cols,
-            cols,
-        }
+        assert!(cols > 0 && len.is_multiple_of(cols), "{self:?} as rows of {cols}");
+        Self { offset: self.offset, rows: len / cols, cols }
     }
 
     /// Where its numbers lie in the arena, in floats.
@@ -69,11 +62,7 @@ impl Arena {
     /// An arena of `capacity` floats.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            used: 0,
-            peak: 0,
-        }
+        Self { capacity, used: 0, peak: 0 }
     }
 
     /// An arena without an end, to find out how much a step needs.

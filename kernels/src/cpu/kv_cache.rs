@@ -1,7 +1,7 @@
 //! The paged key/value cache of one layer, and what writes it.
 //!
-//! Keys of a block lie `[K, D, P]`, positions innermost, so that attention scores 16 positions per vector
-//! with no sums across lanes; values lie `[K, P, D]`. Other code treats both as opaque.
+//! Keys of a block lie `[K, D, P]`, positions innermost, so that attention scores 16 positions per
+//! vector with no sums across lanes; values lie `[K, P, D]`. Other code treats both as opaque.
 
 use super::output::Output;
 use super::pool::Pool;
@@ -95,8 +95,8 @@ impl<'a> KvCacheMut<'a> {
 
 /// Writes the keys and values of T tokens into their slots.
 ///
-/// `k` and `v` are `[T, K, D]`; `slots` is `[T]`, each block number times P plus offset. Of equal slots
-/// the last wins. Panics if a slot lies outside the cache.
+/// `k` and `v` are `[T, K, D]`; `slots` is `[T]`, each block number times P plus offset. Of equal
+/// slots the last wins. Panics if a slot lies outside the cache.
 pub fn store_kv(pool: &Pool, k: &[f32], v: &[f32], slots: &[u32], cache: &mut KvCacheMut<'_>) {
     let layout = cache.layout;
     let KvLayout {

@@ -1,9 +1,10 @@
 //! `linear`: activations times the transpose of a weight matrix.
 //!
 //! An output is a dot product over K, cut into chunks of [`CHUNK`]; inside a chunk each vector lane
-//! sums its own positions in order, the lanes are added by a fixed tree, and the chunk sums are added in
-//! order. That order involves nothing but K, so a row never depends on the rows beside it. Tiles of
-//! several rows by three or four weight rows share loads; weights are widened in registers and never packed.
+//! sums its own positions in order, the lanes are added by a fixed tree, and the chunk sums are
+//! added in order. That order involves nothing but K, so a row never depends on the rows beside it.
+//! Tiles of several rows by three or four weight rows share loads; weights are widened in registers
+//! and never packed.
 
 use std::cmp::min;
 
@@ -12,8 +13,8 @@ use super::output::Output;
 use super::pool::Pool;
 use super::simd::{Kernel, MAX_LANES, Simd, dispatch};
 
-/// Positions of K summed before the lanes are folded; a multiple of every lane count. 512 and 768 fold
-/// more often than their smaller share of the first-level cache repays.
+/// Positions of K summed before the lanes are folded; a multiple of every lane count. 512 and 768
+/// fold more often than their smaller share of the first-level cache repays.
 const CHUNK: usize = 1024;
 /// A number of weight rows that every width of register tile divides.
 const TILE_STEP: usize = 12;
@@ -22,9 +23,9 @@ const TASK_ROWS: usize = 96;
 
 /// `out = x w^T + bias`, accumulated in f32.
 ///
-/// `x` is `[M, K]`, `w` is `[N, K]`, `bias` is `[N]`, `out` is `[M, N]`; M is taken from `x` and may
-/// be zero. Bit-identical for a row of `x` whatever M, the other rows and the number of threads.
-/// Panics if the sizes do not agree.
+/// `x` is `[M, K]`, `w` is `[N, K]`, `bias` is `[N]`, `out` is `[M, N]`; M is taken from `x` and
+/// may be zero. Bit-identical for a row of `x` whatever M, the other rows and the number of
+/// threads. Panics if the sizes do not agree.
 ///
 /// Streams the weights once per [`TASK_ROWS`] rows; below about ten rows it runs at memory speed.
 pub fn linear(pool: &Pool, x: &[f32], w: &Matrix<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
@@ -118,7 +119,8 @@ struct Args {
     row_bytes: usize,
 }
 
-// SAFETY: the pointers are to borrowed slices that outlive the job; `out` is written in disjoint blocks.
+// SAFETY: the pointers are to borrowed slices that outlive the job; `out` is written in disjoint
+// blocks.
 unsafe impl Send for Args {}
 // SAFETY: as above.
 unsafe impl Sync for Args {}
@@ -222,9 +224,10 @@ impl<const DTYPE: u8> Typed<DTYPE> {
             let x: [*const f32; ROWS] = std::array::from_fn(|i| x.add(i * args.num_inputs));
             let w: [*const u8; COLS] = std::array::from_fn(|j| w.add(j * args.row_bytes));
             let mut k = 0;
-            // Two steps at once, so that each line of weights is asked for once: for the tile that comes
-            // next, and into the second-level cache, whose many outstanding lines reach the memory's
-            // full speed (21.9 GB/s of 22 to 25; near prefetches into the first level stop at 15).
+            // Two steps at once, so that each line of weights is asked for once: for the tile that
+            // comes next, and into the second-level cache, whose many outstanding lines reach the
+            // memory's full speed (21.9 GB/s of 22 to 25; near prefetches into the first level stop
+            // at 15).
             while k + 2 * S::LANES <= len {
                 for w in w {
                     S::prefetch(w.wrapping_add(k * Self::NUM_BYTES + ahead));
@@ -316,33 +319,31 @@ impl<const DTYPE: u8> Typed<DTYPE> {
     }
 }
 
-/// Folds the lanes of a tile's sums, four vectors at a time along rows or columns: either way a sum is
-/// folded in the same order.
+/// Folds the lanes of a tile's sums, four vectors at a time along rows or columns: either way a sum
+/// is folded in the same order.
 #[inline(always)]
 unsafe fn fold<S: Simd, const ROWS: usize, const COLS: usize>(
     sums: &[[S::V; COLS]; ROWS],
 ) -> [[f32; COLS]; ROWS] {
     let mut folded = [[0.0; COLS]; ROWS];
-    // Closures and iterators are left out here: not inlined, they would pass vectors through memory.
-    // SAFETY: the instruction set is the caller's.
+    // Closures and iterators are left out here: not inlined, they would pass vectors through
+    // memory. SAFETY: the instruction set is the caller's.
     unsafe {
         if COLS == 4 {
             for i in 0..ROWS {
                 let row = sums[i];
                 let four = [row[0], row[1 % COLS], row[2 % COLS], row[3 % COLS]];
                 let four = S::reduce_add4(four);
-                for j in 0..COLS {
-                    folded[i][j] = four[j];
-                }
+                folded[i][..COLS].copy_from_slice(&four[..COLS]);
             }
         } else {
             for j in 0..COLS {
                 let mut i = 0;
                 while i < ROWS {
                     let last = ROWS - 1;
-                    let (a, b) = (sums[i][j], sums[min(i + 1, last)][j]);
-                    let (c, d) = (sums[min(i + 2, last)][j], sums[min(i + 3, last)][j]);
-                    let four = S::reduce_add4([a, b, c, d]);
+                    let low = [sums[i][j], sums[min(i + 1, last)][j]];
+                    let high = [sums[min(i + 2, last)][j], sums[min(i + 3, last)][j]];
+                    let four = S::reduce_add4([low[0], low[1], high[0], high[1]]);
                     for n in 0..min(4, ROWS - i) {
                         folded[i + n][j] = four[n];
                     }

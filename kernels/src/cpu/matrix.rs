@@ -64,8 +64,8 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Views `data` as a matrix; it must hold exactly `rows * cols` elements, and `cols` must be above
-    /// zero.
+    /// Views `data` as a matrix; it must hold exactly `rows * cols` elements, and `cols` must be
+    /// above zero.
     pub fn new(
         dtype: WeightDtype,
         data: &'a [u8],

@@ -1,7 +1,7 @@
 //! Root-mean-square and layer norms of rows, alone or fused with the residual sum.
 //!
-//! A row's sums run over four vectors of partial sums in order, then one fixed tree: the same for every
-//! row, wherever it stands.
+//! A row's sums run over four vectors of partial sums in order, then one fixed tree: the same for
+//! every row, wherever it stands.
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "pointer arithmetic throughout; the contract is each function's"
@@ -69,7 +69,8 @@ pub fn add_rms_norm(
     );
 }
 
-/// `out = (x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias` for each row of `x`, `[T, H]`.
+/// `out = (x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias` for each row of `x`, `[T,
+/// H]`.
 pub fn layer_norm(pool: &Pool, x: &[f32], norm: LayerNorm<'_>, out: &mut [f32]) {
     run(pool, "layer_norm", Source::Rows(x), norm.into(), out);
 }

@@ -1,9 +1,10 @@
 //! A pool of persistent threads that runs the tasks of one kernel at a time.
 //!
-//! The calling thread works too; tasks are handed out by an atomic counter; `run` returns when all are
-//! done. A worker *enters* a job through the state word while the job is open, and `run` waits only for
-//! those that entered, so a worker that wakes late costs nothing. Idle workers spin for a few
-//! microseconds (the next kernel usually follows at once), then sleep. Nothing is allocated per job.
+//! The calling thread works too; tasks are handed out by an atomic counter; `run` returns when all
+//! are done. A worker *enters* a job through the state word while the job is open, and `run` waits
+//! only for those that entered, so a worker that wakes late costs nothing. Idle workers spin for a
+//! few microseconds (the next kernel usually follows at once), then sleep. Nothing is allocated per
+//! job.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -24,7 +25,8 @@ const FINISH_SPINS: u32 = 4_000;
 
 /// Set in the state word while workers may enter the job.
 const OPEN: u64 = 1 << 63;
-/// One step of the job number, which fills the bits between `OPEN` and the count of entered workers.
+/// One step of the job number, which fills the bits between `OPEN` and the count of entered
+/// workers.
 const JOB: u64 = 1 << 16;
 /// The bits that count the workers inside the job.
 const INSIDE: u64 = JOB - 1;
@@ -38,7 +40,8 @@ struct Job {
 }
 
 struct Shared {
-    /// `OPEN`, job number and number of workers inside, in one word so that entering is one exchange.
+    /// `OPEN`, job number and number of workers inside, in one word so that entering is one
+    /// exchange.
     state: AtomicU64,
     next_task: AtomicUsize,
     job: UnsafeCell<Job>,
@@ -52,8 +55,9 @@ struct Shared {
 }
 
 // SAFETY: `job` is written only by the caller of `run` while the state word is closed with nobody
-// inside, and read only by workers that entered through that word, whose orderings publish the write.
-// The task pointer is `Sync` by its type and outlives the job, since `run` waits for all who entered.
+// inside, and read only by workers that entered through that word, whose orderings publish the
+// write. The task pointer is `Sync` by its type and outlives the job, since `run` waits for all who
+// entered.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -175,8 +179,8 @@ impl Shared {
 
 /// The threads that run kernels, and the instruction set they run with.
 ///
-/// Belongs to one engine thread: it can be sent but not shared, so one job runs at a time and a task
-/// cannot start another. Results of kernels do not depend on the number of threads.
+/// Belongs to one engine thread: it can be sent but not shared, so one job runs at a time and a
+/// task cannot start another. Results of kernels do not depend on the number of threads.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -196,7 +200,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `num_threads` threads, the caller's included, with the fastest instruction set here.
+    /// A pool of `num_threads` threads, the caller's included, with the fastest instruction set
+    /// here.
     ///
     /// Zero counts as one. If the system refuses a thread, the pool has fewer: see
     /// [`Pool::num_threads`].
@@ -252,14 +257,15 @@ impl Pool {
     /// Calls `task(0)`, …, `task(num_tasks - 1)` once each, on any thread in any order, and returns
     /// when all have returned.
     ///
-    /// If a task panics, tasks not yet begun may be left out and the first panic goes on in the caller,
-    /// after every running task has ended; the pool stays usable.
+    /// If a task panics, tasks not yet begun may be left out and the first panic goes on in the
+    /// caller, after every running task has ended; the pool stays usable.
     pub fn run(&self, num_tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         if self.workers.is_empty() || num_tasks <= 1 {
             (0..num_tasks).for_each(task);
             return;
         }
-        // SAFETY: only the lifetime changes; `close` below waits for every thread that could use it.
+        // SAFETY: only the lifetime changes; `close` below waits for every thread that could use
+        // it.
         let erased = unsafe { std::mem::transmute::<&Task<'_>, &Task<'static>>(task) };
         self.shared.open(erased, num_tasks);
         self.shared.work(task, num_tasks);

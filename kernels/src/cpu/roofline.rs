@@ -45,8 +45,8 @@ impl Kernel for MultiplyAdds {
     }
 }
 
-/// Reads all of `data` once, in parts on every thread, and returns a checksum. Time it to get the read
-/// bandwidth.
+/// Reads all of `data` once, in parts on every thread, and returns a checksum. Time it to get the
+/// read bandwidth.
 pub fn read(pool: &Pool, data: &[u8]) -> u32 {
     /// Bytes per task.
     const PART: usize = 1 << 18;

@@ -21,8 +21,8 @@ pub struct Rope<'a> {
 
 /// Rotates every head of `x`, `[T, heads, D]`, in place by its token's position, `[T]`.
 ///
-/// The number of heads is taken from `x`. Panics if sizes do not agree or a position has no row in the
-/// tables.
+/// The number of heads is taken from `x`. Panics if sizes do not agree or a position has no row in
+/// the tables.
 pub fn rope(pool: &Pool, x: &mut [f32], positions: &[u32], rope: Rope<'_>) {
     let half = rope.rotary_size / 2;
     assert!(
@@ -55,7 +55,8 @@ pub fn rope(pool: &Pool, x: &mut [f32], positions: &[u32], rope: Rope<'_>) {
     let x = Output::new(x);
     let isa = pool.isa();
     pool.run_ranges(num_tokens, row, &|first, last| {
-        // SAFETY: ranges of tokens are disjoint, positions were checked, the instruction set is there.
+        // SAFETY: ranges of tokens are disjoint, positions were checked, the instruction set is
+        // there.
         unsafe {
             dispatch(
                 isa,

@@ -113,8 +113,8 @@ pub fn gather_rows(pool: &Pool, x: &[f32], rows: &[u32], out: &mut [f32]) {
     });
 }
 
-/// Divides each row of `x`, `[S, H]` with `size` = H, by its Euclidean length, or by `epsilon` if that
-/// is larger, in place.
+/// Divides each row of `x`, `[S, H]` with `size` = H, by its Euclidean length, or by `epsilon` if
+/// that is larger, in place.
 pub fn l2_normalize(pool: &Pool, x: &mut [f32], size: usize, epsilon: f32) {
     check_rows("l2_normalize", &[], x.len(), size);
     let (num_rows, x) = (x.len() / size, Output::new(x));
@@ -157,8 +157,8 @@ impl Kernel for Normalize<'_> {
 
 /// `out[s]` = the mean of rows `cu_seqlens[s]..cu_seqlens[s + 1]` of `x`, summed in order.
 ///
-/// `x` is `[T, H]`, `cu_seqlens` `[S + 1]` from 0 to T, `out` `[S, H]`, H taken from `out`. An empty
-/// sequence gives zeros.
+/// `x` is `[T, H]`, `cu_seqlens` `[S + 1]` from 0 to T, `out` `[S, H]`, H taken from `out`. An
+/// empty sequence gives zeros.
 pub fn mean_pool(pool: &Pool, x: &[f32], cu_seqlens: &[u32], out: &mut [f32]) {
     let num_sequences = cu_seqlens.len().saturating_sub(1);
     let size = out.len().checked_div(num_sequences).unwrap_or(0);

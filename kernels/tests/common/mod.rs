@@ -1,4 +1,5 @@
-//! What the kernel tests share: instruction sets of this machine, random numbers, references in f64.
+//! What the kernel tests share: instruction sets of this machine, random numbers, references in
+//! f64.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::expect_used, reason = "tests fail by panicking")]
 

@@ -1,8 +1,5 @@
 //! Reading the fixtures, and driving a runner over them.
-#![expect(
-    clippy::expect_used,
-    reason = "a fixture that cannot be read fails its test"
-)]
+#![expect(clippy::expect_used, reason = "a fixture that cannot be read fails its test")]
 
 use std::path::{Path, PathBuf};
 
@@ -97,11 +94,7 @@ fn encoder_case(directory: PathBuf, expected: &Value) -> EncoderCase {
             embedding: embedding.to_vec(),
         }));
     }
-    EncoderCase {
-        name: name_of(&directory),
-        directory,
-        texts,
-    }
+    EncoderCase { name: name_of(&directory), directory, texts }
 }
 
 /// The real MiniLM, where `scripts/fetch_minilm.sh` has fetched it.
@@ -113,19 +106,12 @@ pub(crate) fn minilm() -> Option<EncoderCase> {
     }
     let text = std::fs::read_to_string(root.join("golden/minilm/expected.json"));
     let expected: Value = serde_json::from_str(&text.expect("expected.json")).expect("valid JSON");
-    let texts = expected["texts"]
-        .as_array()
-        .expect("a list of texts")
-        .iter();
+    let texts = expected["texts"].as_array().expect("a list of texts").iter();
     let texts = texts.map(|text| Text {
         ids: ids(&text["ids"]),
         embedding: serde_json::from_value(text["embedding"].clone()).expect("numbers"),
     });
-    Some(EncoderCase {
-        name: "minilm".into(),
-        texts: texts.collect(),
-        directory,
-    })
+    Some(EncoderCase { name: "minilm".into(), texts: texts.collect(), directory })
 }
 
 fn expected_files() -> Vec<(PathBuf, Value)> {
@@ -172,9 +158,7 @@ fn decoder_case(directory: PathBuf, expected: &Value) -> DecoderCase {
 }
 
 fn name_of(directory: &Path) -> String {
-    let name = directory
-        .file_name()
-        .expect("a directory below tests/golden");
+    let name = directory.file_name().expect("a directory below tests/golden");
     name.to_string_lossy().into_owned()
 }
 
@@ -186,10 +170,7 @@ fn numbers(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let tensor = tensors.tensor(name).expect("an expected tensor");
     assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
     let (numbers, _) = tensor.data().as_chunks::<4>();
-    numbers
-        .iter()
-        .map(|bytes| f32::from_le_bytes(*bytes))
-        .collect()
+    numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 /// A case in a runner, with blocks to give out.
@@ -210,11 +191,7 @@ pub(crate) struct Lane<'a> {
 impl<'a> Lane<'a> {
     /// `ids`, `chunk` tokens at a time.
     pub(crate) fn new(ids: &'a [TokenId], chunk: usize) -> Self {
-        Self {
-            ids,
-            chunk,
-            num_computed: 0,
-        }
+        Self { ids, chunk, num_computed: 0 }
     }
 
     fn num_next(&self) -> usize {
@@ -235,10 +212,7 @@ fn load(directory: &Path, num_threads: usize) -> (ModelRunner, EngineConfig) {
         available_bytes: None,
     };
     let plan = MemoryPlan::new(std::slice::from_ref(&config), &options).expect("a plan");
-    let options = RunnerOptions {
-        device: DeviceOptions::Cpu { num_threads },
-        plan,
-    };
+    let options = RunnerOptions { device: DeviceOptions::Cpu { num_threads }, plan };
     let runner = ModelRunner::load(vec![(files, config)], &options, &mut |_| {});
     let config = EngineConfig {
         models,
@@ -267,9 +241,7 @@ pub(crate) fn generate(case: &DecoderCase) -> Vec<Vec<TokenId>> {
         receiver
     };
     let prompts = case.prompts.iter();
-    let receivers = prompts
-        .map(|prompt| admit(&mut core, prompt))
-        .collect::<Vec<_>>();
+    let receivers = prompts.map(|prompt| admit(&mut core, prompt)).collect::<Vec<_>>();
     while !core.is_idle() {
         let turn = core.step();
         assert!(matches!(turn, Turn::Stepped(_)), "{turn:?}");
@@ -289,20 +261,11 @@ fn greedy_request(prompt: &Prompt) -> (Request, EventReceiver) {
     let max_tokens = prompt.greedy.len() as u32;
     let (events, receiver) = EventSender::channel(max_tokens);
     let params = SamplingParams {
-        sampling: Sampling {
-            temperature: 0.0,
-            ..Sampling::default()
-        },
-        stop: StopConditions {
-            max_tokens,
-            ..StopConditions::default()
-        },
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        stop: StopConditions { max_tokens, ..StopConditions::default() },
         ..SamplingParams::default()
     };
-    let choice = Choice {
-        events,
-        processors: Vec::new(),
-    };
+    let choice = Choice { events, processors: Vec::new() };
     let request = Request {
         id: RequestId(0),
         model: MODEL,

@@ -4,14 +4,5 @@ use super::{Architecture, encoders};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
     names: &["BertModel", "BertForMaskedLM", "BertForPreTraining"],
-    read: |config, files| {
-        encoders::read(
-            config,
-            files,
-            encoders::Start {
-                prefix: "bert",
-                row: 0,
-            },
-        )
-    },
+    read: |config, files| encoders::read(config, files, encoders::Start { prefix: "bert", row: 0 }),
 };

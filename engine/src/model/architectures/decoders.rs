@@ -26,10 +26,7 @@ pub(super) fn read(
         norm_epsilon: config.optional_positive("rms_norm_eps")?.unwrap_or(1e-6) as f32,
         variant,
     };
-    Ok(Description {
-        blueprint: Box::new(blueprint),
-        notes: Vec::new(),
-    })
+    Ok(Description { blueprint: Box::new(blueprint), notes: Vec::new() })
 }
 
 /// No layer has a window; anything else in `layer_types` is refused.
@@ -92,9 +89,7 @@ pub(super) fn output(config: &Fields) -> Result<OutputMatrix> {
 
 fn heads(config: &Fields) -> Result<Heads> {
     let num_heads = config.size("num_attention_heads")?;
-    let num_kv_heads = config
-        .optional_size("num_key_value_heads")?
-        .unwrap_or(num_heads);
+    let num_kv_heads = config.optional_size("num_key_value_heads")?.unwrap_or(num_heads);
     if !num_heads.is_multiple_of(num_kv_heads) {
         let hint = format!("must divide num_attention_heads = {num_heads}");
         return Err(config.unsupported("num_key_value_heads", &hint));

@@ -39,10 +39,7 @@ pub(super) fn read(config: &Fields, files: &ModelFiles, start: Start) -> Result<
         num_rows,
         offset: start.row,
         num_types: config.optional_size("type_vocab_size")?.unwrap_or(2),
-        max_len: sentence
-            .max_seq_length
-            .unwrap_or(num_positions)
-            .min(num_positions),
+        max_len: sentence.max_seq_length.unwrap_or(num_positions).min(num_positions),
     };
     let blueprint = EncoderConfig {
         vocab_size: config.size("vocab_size")?,
@@ -56,17 +53,11 @@ pub(super) fn read(config: &Fields, files: &ModelFiles, start: Start) -> Result<
         pooling: sentence.pooling,
         prefix: start.prefix,
     };
-    Ok(Description {
-        blueprint: Box::new(blueprint),
-        notes: sentence.notes,
-    })
+    Ok(Description { blueprint: Box::new(blueprint), notes: sentence.notes })
 }
 
 fn heads(config: &Fields) -> Result<Heads> {
-    let (hidden, num_heads) = (
-        config.size("hidden_size")?,
-        config.size("num_attention_heads")?,
-    );
+    let (hidden, num_heads) = (config.size("hidden_size")?, config.size("num_attention_heads")?);
     if !hidden.is_multiple_of(num_heads) {
         let hint = format!("must divide hidden_size = {hidden}");
         return Err(config.unsupported("num_attention_heads", &hint));

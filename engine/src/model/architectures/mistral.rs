@@ -15,10 +15,6 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
             output: decoders::output(config)?,
         };
         let window = config.optional_size("sliding_window")?;
-        decoders::read(
-            config,
-            variant,
-            decoders::windows(config, window, |_| true)?,
-        )
+        decoders::read(config, variant, decoders::windows(config, window, |_| true)?)
     },
 };

@@ -4,24 +4,9 @@
 use super::{Architecture, encoders};
 
 pub(super) const ARCHITECTURE: Architecture = Architecture {
-    names: &[
-        "XLMRobertaModel",
-        "XLMRobertaForMaskedLM",
-        "RobertaModel",
-        "RobertaForMaskedLM",
-    ],
+    names: &["XLMRobertaModel", "XLMRobertaForMaskedLM", "RobertaModel", "RobertaForMaskedLM"],
     read: |config, files| {
-        let row = config
-            .optional_count("pad_token_id")?
-            .unwrap_or(1)
-            .saturating_add(1);
-        encoders::read(
-            config,
-            files,
-            encoders::Start {
-                prefix: "roberta",
-                row,
-            },
-        )
+        let row = config.optional_count("pad_token_id")?.unwrap_or(1).saturating_add(1);
+        encoders::read(config, files, encoders::Start { prefix: "roberta", row })
     },
 };

@@ -112,17 +112,13 @@ impl Case {
     /// A step of up to four sequences with up to `max_len` tokens each.
     fn begin_random(&mut self, max_len: usize) {
         let num_seqs = self.random.between(1, 4);
-        let lens = (0..num_seqs)
-            .map(|_| self.random.between(1, max_len))
-            .collect::<Vec<_>>();
+        let lens = (0..num_seqs).map(|_| self.random.between(1, max_len)).collect::<Vec<_>>();
         self.reserve(None);
         self.begin(&lens);
     }
 
     fn reserve(&mut self, kv: Option<KvShape>) {
-        self.device
-            .reserve(NUM_FLOATS, kv)
-            .expect("memory for a small case");
+        self.device.reserve(NUM_FLOATS, kv).expect("memory for a small case");
     }
 
     fn num_tokens(&self) -> usize {
@@ -136,10 +132,7 @@ impl Case {
         let numbers = self.random.numbers(rows * cols);
         let table = HostTensor::of_f32(&numbers, [rows, cols]);
         let table = self.device.load_matrix(table).expect("a small table");
-        let lookup = Lookup {
-            table,
-            index: LookupIndex::Token,
-        };
+        let lookup = Lookup { table, index: LookupIndex::Token };
         (self.device.embed(&[lookup]), Matrix::of(&numbers, cols))
     }
 
@@ -149,42 +142,26 @@ impl Case {
         let dtype = self.random.pick(&[Dtype::F32, Dtype::Bf16, Dtype::F16]);
         let bytes: Vec<u8> = match dtype {
             Dtype::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Dtype::Bf16 => numbers
-                .iter()
-                .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
-                .collect(),
-            Dtype::F16 => numbers
-                .iter()
-                .flat_map(|x| f16::from_f32(*x).to_le_bytes())
-                .collect(),
+            Dtype::Bf16 => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+            Dtype::F16 => numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
         };
         let range = 0..bytes.len();
         let bytes = HostBytes::Owned(bytes.into());
         let tensor = HostTensor::new(dtype, [rows, cols], bytes, range);
         let stored = Matrix::of(&tensor.to_f32(), cols);
-        (
-            self.device.load_matrix(tensor).expect("a small weight"),
-            stored,
-        )
+        (self.device.load_matrix(tensor).expect("a small weight"), stored)
     }
 
     fn vector(&mut self, len: usize) -> (Weight, Vec<f64>) {
         let numbers = self.random.numbers(len);
         let wide = numbers.iter().copied().map(f64::from).collect();
-        (
-            self.device.load_vector(numbers).expect("a small vector"),
-            wide,
-        )
+        (self.device.load_vector(numbers).expect("a small vector"), wide)
     }
 
     /// Compares a tensor on the device with its reference.
     fn expect(&mut self, found: Tensor, expected: &Reference) {
         let what = &self.what;
-        assert_eq!(
-            found.rows() * found.cols(),
-            expected.values.len(),
-            "{what}: numbers"
-        );
+        assert_eq!(found.rows() * found.cols(), expected.values.len(), "{what}: numbers");
         let found = self.device.read(found);
         for (index, (found, value)) in found.iter().zip(&expected.values).enumerate() {
             let allowed = self.tolerance * expected.magnitudes[index].max(1e-3);
@@ -202,27 +179,12 @@ fn embed(case: &mut Case) {
     let (cols, offset) = (case.random.between(1, 70), case.random.between(0, 3));
     let (words, word_rows) = case.weight(case.num_tokens(), cols);
     let (places, place_rows) = case.weight(9 + offset, cols);
-    let index = LookupIndex::Position {
-        offset: offset as u32,
-    };
-    let lookups = [
-        Lookup {
-            table: words,
-            index: LookupIndex::Token,
-        },
-        Lookup {
-            table: places,
-            index,
-        },
-    ];
+    let index = LookupIndex::Position { offset: offset as u32 };
+    let lookups =
+        [Lookup { table: words, index: LookupIndex::Token }, Lookup { table: places, index }];
     let found = case.device.embed(&lookups);
     let row_of = |position: &u32| place_rows.row(*position as usize + offset).to_vec();
-    let places = case
-        .batch
-        .positions
-        .iter()
-        .flat_map(row_of)
-        .collect::<Vec<_>>();
+    let places = case.batch.positions.iter().flat_map(row_of).collect::<Vec<_>>();
     case.expect(found, &reference::sum(&word_rows.numbers, &places));
 }
 
@@ -265,11 +227,7 @@ fn norm(case: &mut Case) {
     let (bias, biases) = case.vector(cols);
     let epsilon = case.random.pick(&[1e-12f32, 1e-5]);
     let rms = Norm::Rms { scale, epsilon };
-    let layer = Norm::Layer {
-        scale,
-        bias,
-        epsilon,
-    };
+    let layer = Norm::Layer { scale, bias, epsilon };
     for (norm, biases) in [(rms, None), (layer, Some(biases.as_slice()))] {
         let (input, rows) = case.input(cols);
         let expected = reference::norm(&rows, &scales, biases, f64::from(epsilon));
@@ -287,14 +245,8 @@ fn rope(case: &mut Case) {
     let angles = case.random.numbers(30 * head_size / 2);
     let table = |f: fn(f32) -> f32| angles.iter().map(|x| f(*x)).collect::<Vec<_>>();
     let rope = Rope {
-        cosines: case
-            .device
-            .load_vector(table(f32::cos))
-            .expect("a small table"),
-        sines: case
-            .device
-            .load_vector(table(f32::sin))
-            .expect("a small table"),
+        cosines: case.device.load_vector(table(f32::cos)).expect("a small table"),
+        sines: case.device.load_vector(table(f32::sin)).expect("a small table"),
         head_size,
     };
     let (heads, rows) = case.input(num_heads * head_size);
@@ -306,21 +258,13 @@ fn rope(case: &mut Case) {
 fn activate(case: &mut Case) {
     case.begin_random(20);
     let cols = case.random.between(1, 100);
-    for activation in [
-        Activation::Silu,
-        Activation::Gelu,
-        Activation::GeluTanh,
-        Activation::Relu,
-    ] {
+    for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
         let (input, rows) = case.input(cols);
         let (factor, factors) = case.input(cols);
         let alone = case.device.activate(input, activation, None);
         case.expect(alone, &reference::activate(&rows, activation, None));
         let gated = case.device.activate(input, activation, Some(factor));
-        case.expect(
-            gated,
-            &reference::activate(&rows, activation, Some(&factors)),
-        );
+        case.expect(gated, &reference::activate(&rows, activation, Some(&factors)));
     }
 }
 
@@ -330,19 +274,14 @@ fn gather_outputs(case: &mut Case) {
     let (input, rows) = case.input(cols);
     let found = case.device.gather_outputs(input);
     let wanted = case.batch.output_rows.iter();
-    let rows = wanted
-        .flat_map(|row| rows.row(*row as usize).to_vec())
-        .collect::<Vec<_>>();
+    let rows = wanted.flat_map(|row| rows.row(*row as usize).to_vec()).collect::<Vec<_>>();
     case.expect(found, &reference::exact(rows));
 }
 
 fn attention(case: &mut Case) {
     case.begin_random(100);
     let heads = random_heads(case);
-    let heads = Heads {
-        num_kv_heads: heads.num_heads,
-        ..heads
-    };
+    let heads = Heads { num_kv_heads: heads.num_heads, ..heads };
     let (queries, q) = case.input(heads.query_cols());
     let (keys, k) = case.input(heads.query_cols());
     let (values, v) = case.input(heads.query_cols());
@@ -388,10 +327,7 @@ fn begin_paged(case: &mut Case, max_len: usize) -> (KvShape, PagedAttention) {
 
 /// Starts a step of `rows` of two sequences: which sequence, and its positions.
 fn begin_positions(case: &mut Case, kv: KvShape, rows: &[(usize, std::ops::Range<usize>)]) {
-    let lens = rows
-        .iter()
-        .map(|(_, positions)| positions.len())
-        .collect::<Vec<_>>();
+    let lens = rows.iter().map(|(_, positions)| positions.len()).collect::<Vec<_>>();
     case.begin(&lens);
     let batch = &mut case.batch;
     batch.max_blocks = kv.num_blocks / 2 - 1;
@@ -404,9 +340,7 @@ fn begin_positions(case: &mut Case, kv: KvShape, rows: &[(usize, std::ops::Range
             block(position / block_size) * block_size as u32 + within as u32
         };
         batch.num_computed[index] = positions.start as u32;
-        batch
-            .positions
-            .extend(positions.clone().map(|position| position as u32));
+        batch.positions.extend(positions.clone().map(|position| position as u32));
         batch.slot_mapping.extend(positions.clone().map(slot));
         batch.block_tables.extend((0..batch.max_blocks).map(block));
     }
@@ -417,23 +351,14 @@ fn paged_attention(case: &mut Case) {
     const MAX_LEN: usize = 120;
     let (kv, attention) = begin_paged(case, MAX_LEN);
     let heads = attention.heads;
-    let lens = [
-        case.random.between(1, MAX_LEN),
-        case.random.between(1, MAX_LEN),
-    ];
+    let lens = [case.random.between(1, MAX_LEN), case.random.between(1, MAX_LEN)];
     let starts = lens.map(|len| case.random.between(0, len - 1));
     let empty = || Matrix::of(&[], 1);
     let mut known = [(empty(), empty()), (empty(), empty())];
     let mut last = None;
     // First what lies before the queries, then the queries with the rest.
-    for rows in [
-        [0..starts[0], 0..starts[1]],
-        [starts[0]..lens[0], starts[1]..lens[1]],
-    ] {
-        let rows = rows
-            .into_iter()
-            .enumerate()
-            .filter(|(_, positions)| !positions.is_empty());
+    for rows in [[0..starts[0], 0..starts[1]], [starts[0]..lens[0], starts[1]..lens[1]]] {
+        let rows = rows.into_iter().enumerate().filter(|(_, positions)| !positions.is_empty());
         let rows = rows.collect::<Vec<_>>();
         if rows.is_empty() {
             continue;
@@ -462,9 +387,7 @@ fn paged_attention(case: &mut Case) {
         let own = q.rows(row..row + positions.len());
         let sees = |query: usize, key: usize| {
             let position = positions.start + query;
-            let window = attention
-                .window
-                .map_or(usize::MAX, |window| window as usize);
+            let window = attention.window.map_or(usize::MAX, |window| window as usize);
             key <= position && position - key < window
         };
         expected.extend(reference::attention(&own, [keys, values], heads, &sees));
@@ -491,16 +414,9 @@ fn copy_blocks(case: &mut Case) {
     begin_positions(case, kv, &[(1, len - 1..len)]);
     let (queries, q) = case.input(heads.query_cols());
     for layer in 0..kv.num_layers {
-        let attention = PagedAttention {
-            layer,
-            window: None,
-            ..attention
-        };
+        let attention = PagedAttention { layer, window: None, ..attention };
         let found = case.device.paged_attention(queries, attention);
-        case.expect(
-            found,
-            &reference::attention(&q, [&k, &v], heads, &|_, _| true),
-        );
+        case.expect(found, &reference::attention(&q, [&k, &v], heads, &|_, _| true));
     }
 }
 

@@ -21,10 +21,7 @@ pub(super) struct Reference {
 
 impl Matrix {
     pub(super) fn of(numbers: &[f32], cols: usize) -> Self {
-        Self {
-            numbers: numbers.iter().copied().map(f64::from).collect(),
-            cols,
-        }
+        Self { numbers: numbers.iter().copied().map(f64::from).collect(), cols }
     }
 
     pub(super) fn row(&self, index: usize) -> &[f64] {
@@ -82,11 +79,7 @@ pub(super) fn linear(input: &Matrix, weight: &Matrix, bias: Option<&[f64]>) -> R
     let mut result = Reference::default();
     for row in 0..input.num_rows() {
         for output in 0..weight.num_rows() {
-            let products = input
-                .row(row)
-                .iter()
-                .zip(weight.row(output))
-                .map(|(x, w)| x * w);
+            let products = input.row(row).iter().zip(weight.row(output)).map(|(x, w)| x * w);
             let bias = bias.map_or(0.0, |bias| bias[output]);
             let magnitude = products.clone().map(f64::abs).sum::<f64>() + bias.abs();
             result.push(products.sum::<f64>() + bias, magnitude);
@@ -190,9 +183,7 @@ pub(super) fn attention(
         for head in 0..heads.num_heads {
             let kv_head = head / (heads.num_heads / heads.num_kv_heads);
             let query = &queries.row(row)[head * size..][..size];
-            let visible = (0..keys.num_rows())
-                .filter(|key| sees(row, *key))
-                .collect::<Vec<_>>();
+            let visible = (0..keys.num_rows()).filter(|key| sees(row, *key)).collect::<Vec<_>>();
             let scores = visible.iter().map(|key| {
                 let key = &keys.row(*key)[kv_head * size..][..size];
                 let dot = query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>();

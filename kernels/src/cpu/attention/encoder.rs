@@ -31,8 +31,8 @@ pub struct EncoderAttention<'a> {
 
 /// Attention of every token over all tokens of its sequence, without padding.
 ///
-/// `out` is `[T, N, D]`. Scores and sums are f32. Bits of a sequence's result do not depend on the rest
-/// of the batch or on the threads. Panics if sizes do not agree.
+/// `out` is `[T, N, D]`. Scores and sums are f32. Bits of a sequence's result do not depend on the
+/// rest of the batch or on the threads. Panics if sizes do not agree.
 pub fn encoder_attention(pool: &Pool, args: &EncoderAttention<'_>, out: &mut [f32]) {
     const NAME: &str = "encoder_attention";
     let EncoderAttention {
@@ -162,22 +162,45 @@ impl KeySource for DenseKeys<'_> {
         tile: &mut KeyTile,
     ) {
         let len = range.end;
-        for dim in 0..self.head_size {
-            for place in &mut scratch[dim * TILE..][len..len.next_multiple_of(RUN)] {
-                place.write(0.0);
-            }
-        }
+        // SAFETY: the instruction set is the caller's.
+        unsafe { self.turn::<S>(start, len, scratch) };
         for key in 0..len {
-            let row = (start + key) * self.row;
-            let k = &self.k[row..row + self.head_size];
-            for (dim, &value) in k.iter().enumerate() {
-                scratch[dim * TILE + key].write(value);
-            }
-            tile.values[key] = self.v[row..].as_ptr();
+            tile.values[key] = self.v[(start + key) * self.row..].as_ptr();
         }
         tile.stride = TILE;
         for run in 0..len.div_ceil(RUN) {
             tile.keys[run] = scratch[run * RUN..].as_ptr().cast();
+        }
+    }
+}
+
+impl DenseKeys<'_> {
+    /// Writes keys `start..start + len` to `scratch` as `[D, TILE]`, with zeros up to a whole run.
+    #[inline(always)]
+    unsafe fn turn<S: Simd>(&self, start: usize, len: usize, scratch: &mut Scratch) {
+        let size = self.head_size;
+        let (whole_keys, whole_size) = (len / S::LANES * S::LANES, size / S::LANES * S::LANES);
+        let source = &self.k[start * self.row..(start + len - 1) * self.row + size];
+        for key in (0..whole_keys).step_by(S::LANES) {
+            for dim in (0..whole_size).step_by(S::LANES) {
+                // SAFETY: whole vectors of whole groups of keys, inside both slices.
+                unsafe {
+                    let source = source.as_ptr().add(key * self.row + dim);
+                    let target: *mut f32 = scratch.as_mut_ptr().add(dim * TILE + key).cast();
+                    S::transpose(source, self.row, target, TILE);
+                }
+            }
+        }
+        for dim in 0..size {
+            let first = if dim < whole_size { whole_keys } else { 0 };
+            for key in first..len.next_multiple_of(RUN) {
+                let value = if key < len {
+                    source[key * self.row + dim]
+                } else {
+                    0.0
+                };
+                scratch[dim * TILE + key].write(value);
+            }
         }
     }
 }

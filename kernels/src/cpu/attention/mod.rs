@@ -1,8 +1,9 @@
 //! Attention over a paged cache ([`paged_attention`]) and over whole short texts
 //! ([`encoder_attention`]).
 //!
-//! Both walk the keys in tiles of [`TILE`] at absolute positions with an online softmax (`softmax`), so a
-//! query's result depends on its keys alone: not on the block size, nor on the queries beside it.
+//! Both walk the keys in tiles of [`TILE`] at absolute positions with an online softmax
+//! (`softmax`), so a query's result depends on its keys alone: not on the block size, nor on the
+//! queries beside it.
 
 mod encoder;
 mod paged;

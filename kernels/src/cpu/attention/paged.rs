@@ -35,11 +35,12 @@ pub struct PagedAttention<'a> {
     pub max_num_blocks: usize,
 }
 
-/// Causal attention over the paged cache: query at position p sees keys `0..=p`, or the last W of them.
+/// Causal attention over the paged cache: query at position p sees keys `0..=p`, or the last W of
+/// them.
 ///
-/// `out` is `[T, N, D]`. N heads share K in groups of N / K neighbours. Scores and sums are f32. Bits
-/// of a query's result do not depend on chunking, batch, block size or threads. Panics if sizes do not
-/// agree or a block lies outside the cache.
+/// `out` is `[T, N, D]`. N heads share K in groups of N / K neighbours. Scores and sums are f32.
+/// Bits of a query's result do not depend on chunking, batch, block size or threads. Panics if
+/// sizes do not agree or a block lies outside the cache.
 pub fn paged_attention(pool: &Pool, args: &PagedAttention<'_>, out: &mut [f32]) {
     let num_tokens = check(args, out.len());
     if num_tokens == 0 {
@@ -78,8 +79,8 @@ pub fn paged_attention(pool: &Pool, args: &PagedAttention<'_>, out: &mut [f32]) 
             kv_head: part / tasks.head_groups,
             head_group: part % tasks.head_groups,
         };
-        // SAFETY: sizes and blocks were checked; chunks, heads and head groups are disjoint parts of
-        // the output; the pool's instruction set is available.
+        // SAFETY: sizes and blocks were checked; chunks, heads and head groups are disjoint parts
+        // of the output; the pool's instruction set is available.
         unsafe { dispatch(isa, kernel) };
     });
 }
@@ -102,7 +103,8 @@ fn check(args: &PagedAttention<'_>, out_len: usize) -> usize {
     assert!(
         args.num_computed.len() == num_sequences
             && args.block_tables.len() == num_sequences * args.max_num_blocks,
-        "{NAME}: {} positions and {} block table entries for {num_sequences} sequences of {} blocks",
+        "{NAME}: {} positions and {} block table entries for {num_sequences} sequences of {} \
+         blocks",
         args.num_computed.len(),
         args.block_tables.len(),
         args.max_num_blocks
@@ -218,7 +220,8 @@ struct PagedKeys<'a> {
 }
 
 impl PagedKeys<'_> {
-    /// First element of this head in the block of `position`, in either buffer, and the offset there.
+    /// First element of this head in the block of `position`, in either buffer, and the offset
+    /// there.
     #[inline(always)]
     fn locate(&self, position: usize) -> (usize, usize) {
         let layout = self.cache.layout;
@@ -256,24 +259,37 @@ impl KeySource for PagedKeys<'_> {
         scratch: &mut Scratch,
         tile: &mut KeyTile,
     ) {
-        let layout = self.cache.layout;
-        let runs = range.start / RUN..range.end.div_ceil(RUN);
-        if layout.block_size.is_multiple_of(RUN) {
-            tile.stride = layout.block_size;
-            for run in runs {
-                let (head, offset) = self.locate(start + run * RUN);
-                tile.keys[run] = self.cache.keys[head + offset..].as_ptr();
-            }
-        } else {
-            self.gather(start, range.clone(), scratch);
-            tile.stride = TILE;
-            for run in runs {
-                tile.keys[run] = scratch[run * RUN..].as_ptr().cast();
-            }
+        if self.cache.layout.block_size.is_multiple_of(RUN) {
+            self.locate_ahead(start, range, tile);
+            return;
+        }
+        self.gather(start, range.clone(), scratch);
+        tile.stride = TILE;
+        for run in range.start / RUN..range.end.div_ceil(RUN) {
+            tile.keys[run] = scratch[run * RUN..].as_ptr().cast();
         }
         for key in range {
             let (head, offset) = self.locate(start + key);
-            tile.values[key] = self.cache.values[head + offset * layout.head_size..].as_ptr();
+            let value = head + offset * self.cache.layout.head_size;
+            tile.values[key] = self.cache.values[value..].as_ptr();
+        }
+    }
+
+    #[inline(always)]
+    fn locate_ahead(&self, start: usize, range: Range<usize>, tile: &mut KeyTile) {
+        let layout = self.cache.layout;
+        if !layout.block_size.is_multiple_of(RUN) {
+            return;
+        }
+        tile.stride = layout.block_size;
+        for run in range.start / RUN..range.end.div_ceil(RUN) {
+            let (head, offset) = self.locate(start + run * RUN);
+            let place = head + offset..head + layout.head_elements();
+            tile.keys[run] = self.cache.keys[place.clone()].as_ptr();
+            let values = &self.cache.values[head + offset * layout.head_size..place.end];
+            for (key, value) in tile.values[run * RUN..][..RUN].iter_mut().enumerate() {
+                *value = values[key * layout.head_size..].as_ptr();
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) struct Row {
 }
 
 /// The addresses of one tile of keys and values.
+#[derive(Clone, Copy)]
 pub(super) struct KeyTile {
     /// Dimension zero of each run of [`RUN`] keys, which lie side by side.
     pub(super) keys: [*const f32; TILE / RUN],
@@ -38,13 +39,30 @@ pub(super) struct KeyTile {
     pub(super) values: [*const f32; TILE],
 }
 
+/// The tile being computed, and the one that the first group of rows asks the memory for meanwhile.
+///
+/// Without that a decoding step waits for memory: it has too little work per key.
+#[derive(Clone, Copy)]
+struct Tiles<'a> {
+    now: &'a KeyTile,
+    /// The next tile, or the same where there is nothing to ask for.
+    ahead: &'a KeyTile,
+}
+
+/// The values of [`Tiles`].
+#[derive(Clone, Copy)]
+struct Values<'a> {
+    now: &'a [*const f32],
+    ahead: &'a [*const f32],
+}
+
 /// Room for a tile of keys turned to `[D, TILE]`.
 pub(super) type Scratch = [MaybeUninit<f32>; MAX_HEAD_SIZE * TILE];
 
 /// Where keys and values come from.
 pub(super) trait KeySource {
-    /// Fills `tile` for the keys `range` after position `start`, a multiple of [`TILE`]. Entries before
-    /// the range may be left as they are.
+    /// Fills `tile` for the keys `range` after position `start`, a multiple of [`TILE`]. Entries
+    /// before the range may be left as they are.
     ///
     /// # Safety
     /// The keys of the range must exist.
@@ -55,6 +73,12 @@ pub(super) trait KeySource {
         scratch: &mut Scratch,
         tile: &mut KeyTile,
     );
+
+    /// Sets `tile` to where keys of the range will be read from, if they are read in place.
+    ///
+    /// Only hints are given on those addresses. By default they stay as they are.
+    #[inline(always)]
+    fn locate_ahead(&self, _start: usize, _range: Range<usize>, _tile: &mut KeyTile) {}
 }
 
 /// What all rows of a task have in common.
@@ -81,10 +105,12 @@ struct Group<'a> {
     seen: Range<usize>,
 }
 
-/// Computes every row's attention over `source` into its `out`; a row that sees no key becomes zero.
+/// Computes every row's attention over `source` into its `out`; a row that sees no key becomes
+/// zero.
 ///
 /// # Safety
-/// Rows must point to `head_size` floats, `out` to nobody else's; all keys that they see must exist.
+/// Rows must point to `head_size` floats, `out` to nobody else's; all keys that they see must
+/// exist.
 #[inline(always)]
 #[allow(
     clippy::large_stack_arrays,
@@ -107,6 +133,10 @@ pub(super) unsafe fn attend<S: Simd, K: KeySource>(source: &K, rows: &[Row], hea
     for start in (first / TILE * TILE..last).step_by(TILE) {
         let range = first.saturating_sub(start)..TILE.min(last - start);
         source.load::<S>(start, range, &mut scratch, &mut tile);
+        let mut ahead = tile;
+        if start + TILE < last {
+            source.locate_ahead(start + TILE, 0..TILE.min(last - start - TILE), &mut ahead);
+        }
         for begin in (0..rows.len()).step_by(TILE_ROWS) {
             let end = rows.len().min(begin + TILE_ROWS);
             let mut group = Group {
@@ -119,7 +149,11 @@ pub(super) unsafe fn attend<S: Simd, K: KeySource>(source: &K, rows: &[Row], hea
                 seen: seen(&rows[begin..end], start),
             };
             if !group.seen.is_empty() {
-                step::<S>(&tile, &mut group, head);
+                let tiles = Tiles {
+                    now: &tile,
+                    ahead: if begin == 0 { &ahead } else { &tile },
+                };
+                step::<S>(tiles, &mut group, head);
             }
         }
     }
@@ -164,7 +198,7 @@ fn seen(rows: &[Row], start: usize) -> Range<usize> {
 
 /// Carries one group through one tile.
 #[inline(always)]
-unsafe fn step<S: Simd>(tile: &KeyTile, group: &mut Group<'_>, head: Head) {
+unsafe fn step<S: Simd>(tile: Tiles<'_>, group: &mut Group<'_>, head: Head) {
     match group.rows.len() {
         1 => step_rows::<S, 1>(tile, group, head),
         2 => step_rows::<S, 2>(tile, group, head),
@@ -174,7 +208,11 @@ unsafe fn step<S: Simd>(tile: &KeyTile, group: &mut Group<'_>, head: Head) {
 }
 
 #[inline(always)]
-unsafe fn step_rows<S: Simd, const ROWS: usize>(tile: &KeyTile, group: &mut Group<'_>, head: Head) {
+unsafe fn step_rows<S: Simd, const ROWS: usize>(
+    tile: Tiles<'_>,
+    group: &mut Group<'_>,
+    head: Head,
+) {
     score_tiles::<S, ROWS>(tile, group, head);
     for index in 0..ROWS {
         weigh::<S>(group, index, head.scale);
@@ -185,7 +223,7 @@ unsafe fn step_rows<S: Simd, const ROWS: usize>(tile: &KeyTile, group: &mut Grou
 /// `q · k` for the rows over the group's keys, rounded up to whole runs.
 #[inline(always)]
 unsafe fn score_tiles<S: Simd, const ROWS: usize>(
-    tile: &KeyTile,
+    tile: Tiles<'_>,
     group: &mut Group<'_>,
     head: Head,
 ) {
@@ -209,7 +247,7 @@ unsafe fn score_tiles<S: Simd, const ROWS: usize>(
 /// One register tile of scores: `ROWS` queries by `VECTORS` vectors of keys from vector `first` on.
 #[inline(always)]
 unsafe fn score<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    tile: &KeyTile,
+    tile: Tiles<'_>,
     group: &mut Group<'_>,
     head: Head,
     first: usize,
@@ -217,13 +255,18 @@ unsafe fn score<S: Simd, const ROWS: usize, const VECTORS: usize>(
     let queries: [*const f32; ROWS] = std::array::from_fn(|i| group.rows[i].query);
     let keys: [*const f32; VECTORS] = std::array::from_fn(|j| {
         let key = (first + j) * S::LANES;
-        tile.keys[key / RUN].add(key % RUN)
+        tile.now.keys[key / RUN].add(key % RUN)
+    });
+    let ahead: [*const f32; VECTORS] = std::array::from_fn(|j| {
+        let key = (first + j) * S::LANES;
+        tile.ahead.keys[key / RUN].wrapping_add(key % RUN)
     });
     let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
     for dim in 0..head.head_size {
         let mut vectors = [S::splat(0.0); VECTORS];
         for j in 0..VECTORS {
-            vectors[j] = S::load(keys[j].add(dim * tile.stride));
+            vectors[j] = S::load(keys[j].add(dim * tile.now.stride));
+            S::prefetch(ahead[j].wrapping_add(dim * tile.now.stride).cast());
         }
         for i in 0..ROWS {
             let query = S::splat(*queries[i].add(dim));
@@ -287,8 +330,11 @@ unsafe fn weigh<S: Simd>(group: &mut Group<'_>, index: usize, scale: f32) {
 
 /// Adds the weighted values of the group's keys to the rows' outputs.
 #[inline(always)]
-unsafe fn value_tiles<S: Simd, const ROWS: usize>(tile: &KeyTile, group: &Group<'_>, head: Head) {
-    let values = &tile.values[group.seen.clone()];
+unsafe fn value_tiles<S: Simd, const ROWS: usize>(tile: Tiles<'_>, group: &Group<'_>, head: Head) {
+    let values = Values {
+        now: &tile.now.values[group.seen.clone()],
+        ahead: &tile.ahead.values[group.seen.clone()],
+    };
     let num_vectors = head.head_size / S::LANES;
     let mut first = 0;
     if S::NUM_REGISTERS >= 32 {
@@ -313,7 +359,7 @@ unsafe fn value_tiles<S: Simd, const ROWS: usize>(tile: &KeyTile, group: &Group<
 /// One register tile of outputs: `ROWS` rows by `VECTORS` vectors of dimensions from `dim` on.
 #[inline(always)]
 unsafe fn add<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    values: &[*const f32],
+    values: Values<'_>,
     group: &Group<'_>,
     dim: usize,
 ) {
@@ -327,10 +373,11 @@ unsafe fn add<S: Simd, const ROWS: usize, const VECTORS: usize>(
             sums[i][j] = S::mul(old, S::splat(group.decay[i]));
         }
     }
-    for (key, value) in values.iter().enumerate() {
+    for (key, (value, ahead)) in values.now.iter().zip(values.ahead).enumerate() {
         let mut vectors = [S::splat(0.0); VECTORS];
         for j in 0..VECTORS {
             vectors[j] = S::load(value.add(dim + j * S::LANES));
+            S::prefetch(ahead.wrapping_add(dim + j * S::LANES).cast());
         }
         for i in 0..ROWS {
             let weight = S::splat(*weights[i].add(key));
@@ -349,7 +396,7 @@ unsafe fn add<S: Simd, const ROWS: usize, const VECTORS: usize>(
 /// As [`add`] for the last `len` dimensions, fewer than a vector.
 #[inline(always)]
 unsafe fn add_partial<S: Simd, const ROWS: usize>(
-    values: &[*const f32],
+    values: Values<'_>,
     group: &Group<'_>,
     dim: usize,
     len: usize,
@@ -359,7 +406,7 @@ unsafe fn add_partial<S: Simd, const ROWS: usize>(
         let old = S::load_partial(group.rows[i].out.add(dim), len);
         sums[i] = S::mul(old, S::splat(group.decay[i]));
     }
-    for (key, value) in values.iter().enumerate() {
+    for (key, value) in values.now.iter().enumerate() {
         let vector = S::load_partial(value.add(dim), len);
         for i in 0..ROWS {
             sums[i] = S::fma(

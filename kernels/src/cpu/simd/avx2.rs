@@ -4,11 +4,13 @@ use std::arch::x86_64::{
     __m128, __m256, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1,
     _mm_add_ps, _mm_loadu_si128, _mm_max_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_prefetch,
     _mm_storeu_ps, _mm_unpackhi_ps, _mm_unpacklo_ps, _mm256_add_epi32, _mm256_add_ps,
-    _mm256_blendv_ps, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
-    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtss_f32, _mm256_div_ps,
-    _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps,
-    _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
-    _mm256_srai_epi32, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
+    _mm256_blendv_ps, _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps256_ps128,
+    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32,
+    _mm256_cvtss_f32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_round_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_srai_epi32,
+    _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps,
+    _mm256_unpacklo_pd, _mm256_unpacklo_ps,
 };
 
 use super::{Kernel, Simd};
@@ -136,6 +138,37 @@ impl Simd for Avx2 {
         let mut lanes = [0.0; 4];
         _mm_storeu_ps(lanes.as_mut_ptr(), half);
         lanes[0].max(lanes[1]).max(lanes[2].max(lanes[3]))
+    }
+    #[inline(always)]
+    unsafe fn transpose(
+        source: *const f32,
+        source_stride: usize,
+        target: *mut f32,
+        target_stride: usize,
+    ) {
+        let mut rows = [_mm256_setzero_ps(); 8];
+        for i in 0..8 {
+            rows[i] = _mm256_loadu_ps(source.add(i * source_stride));
+        }
+        // Within each 128-bit half: four rows by four columns, in two rounds of interleaving.
+        for i in [0, 4] {
+            let (a, b, c, d) = (rows[i], rows[i + 1], rows[i + 2], rows[i + 3]);
+            let ab_low = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+            let ab_high = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+            let cd_low = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
+            let cd_high = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+            rows[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab_low, cd_low));
+            rows[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab_low, cd_low));
+            rows[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high));
+            rows[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high));
+        }
+        // Then the halves.
+        for i in 0..4 {
+            let low = _mm256_permute2f128_ps::<0x20>(rows[i], rows[i + 4]);
+            let high = _mm256_permute2f128_ps::<0x31>(rows[i], rows[i + 4]);
+            _mm256_storeu_ps(target.add(i * target_stride), low);
+            _mm256_storeu_ps(target.add((i + 4) * target_stride), high);
+        }
     }
     #[inline(always)]
     unsafe fn prefetch(address: *const u8) {

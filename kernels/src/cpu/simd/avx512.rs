@@ -2,13 +2,14 @@
 
 use std::arch::x86_64::{
     __m512, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch,
-    _mm_storeu_ps, _mm256_loadu_si256, _mm512_add_ps, _mm512_castps512_ps128, _mm512_castsi512_ps,
-    _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtss_f32, _mm512_div_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permute_ps,
-    _mm512_permutexvar_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-    _mm512_set1_ps, _mm512_setr_epi32, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps,
-    _mm512_sub_ps,
+    _mm_storeu_ps, _mm256_loadu_si256, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd,
+    _mm512_castps512_ps128, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32,
+    _mm512_cvtph_ps, _mm512_cvtss_f32, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_blend_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_permute_ps, _mm512_permutexvar_ps, _mm512_reduce_max_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps,
+    _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
+    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 use super::{Kernel, Simd};
@@ -104,7 +105,8 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn reduce_add4([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
-        // Quarters (128-bit lanes) 0+2 and 1+3 of each vector, then those two, then inside the lane.
+        // Quarters (128-bit lanes) 0+2 and 1+3 of each vector, then those two, then inside the
+        // lane.
         let ab = _mm512_add_ps(
             _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
             _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
@@ -134,6 +136,47 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn prefetch(address: *const u8) {
         _mm_prefetch::<_MM_HINT_T1>(address.cast());
+    }
+    #[inline(always)]
+    unsafe fn transpose(
+        source: *const f32,
+        source_stride: usize,
+        target: *mut f32,
+        target_stride: usize,
+    ) {
+        let mut rows = [_mm512_setzero_ps(); 16];
+        for i in 0..16 {
+            rows[i] = _mm512_loadu_ps(source.add(i * source_stride));
+        }
+        // Within each 128-bit lane: four rows by four columns, in two rounds of interleaving.
+        for i in [0, 4, 8, 12] {
+            let (a, b, c, d) = (rows[i], rows[i + 1], rows[i + 2], rows[i + 3]);
+            let ab_low = _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+            let ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+            let cd_low = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+            let cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+            rows[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_low, cd_low));
+            rows[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_low, cd_low));
+            rows[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high));
+            rows[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high));
+        }
+        // Then the lanes themselves, as a four by four transpose of the four groups.
+        for i in 0..4 {
+            let (a, b, c, d) = (rows[i], rows[i + 4], rows[i + 8], rows[i + 12]);
+            let ab_even = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+            let ab_odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+            let cd_even = _mm512_shuffle_f32x4::<0b10_00_10_00>(c, d);
+            let cd_odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d);
+            let lanes = [
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_even, cd_even),
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_odd, cd_odd),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_even, cd_even),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_odd, cd_odd),
+            ];
+            for lane in 0..4 {
+                _mm512_storeu_ps(target.add((4 * lane + i) * target_stride), lanes[lane]);
+            }
+        }
     }
     #[inline(always)]
     unsafe fn load_partial(source: *const f32, len: usize) -> __m512 {

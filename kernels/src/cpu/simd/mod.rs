@@ -1,9 +1,9 @@
 //! The vector trait that every kernel is written over, and the choice of its implementation.
 //!
-//! A kernel is a struct of arguments with one generic, always-inlined body ([`Kernel`]); [`dispatch`]
-//! compiles it once per instruction set inside a `#[target_feature]` function and calls the right copy.
-//! Invariant: an [`Isa`] value other than `Portable` exists in a [`Pool`](super::Pool) only if the
-//! machine has it, which is what makes the call sound.
+//! A kernel is a struct of arguments with one generic, always-inlined body ([`Kernel`]);
+//! [`dispatch`] compiles it once per instruction set inside a `#[target_feature]` function and
+//! calls the right copy. Invariant: an [`Isa`] value other than `Portable` exists in a
+//! [`Pool`](super::Pool) only if the machine has it, which is what makes the call sound.
 #![allow(
     unsafe_op_in_unsafe_fn,
     reason = "bodies are intrinsics throughout; the contract is each function's"
@@ -78,8 +78,9 @@ pub(crate) const MAX_LANES: usize = 16;
 /// A vector of `f32` lanes and the handful of operations that the kernels need.
 ///
 /// # Safety
-/// Each method may only be called where the implementation's instruction set is present, that is from
-/// code inlined into [`dispatch`]. Pointers need no alignment but must be valid for the lanes named.
+/// Each method may only be called where the implementation's instruction set is present, that is
+/// from code inlined into [`dispatch`]. Pointers need no alignment but must be valid for the lanes
+/// named.
 pub(crate) trait Simd: Copy {
     /// One vector register.
     type V: Copy;
@@ -131,6 +132,22 @@ pub(crate) trait Simd: Copy {
     unsafe fn reduce_max(v: Self::V) -> f32;
     /// Hint to bring the cache line at `address` into the second-level cache; any address is fine.
     unsafe fn prefetch(address: *const u8);
+
+    /// Writes the transpose of the `LANES` rows at `source`, `LANES` values each, to `target`; rows
+    /// are `source_stride` and `target_stride` apart.
+    #[inline(always)]
+    unsafe fn transpose(
+        source: *const f32,
+        source_stride: usize,
+        target: *mut f32,
+        target_stride: usize,
+    ) {
+        for row in 0..Self::LANES {
+            for col in 0..Self::LANES {
+                *target.add(col * target_stride + row) = *source.add(row * source_stride + col);
+            }
+        }
+    }
 
     /// Reads `len <= LANES` values, the other lanes zero.
     #[inline(always)]
