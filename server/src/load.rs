@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail, ensure};
 use folio::builtin;
@@ -59,13 +60,17 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
     let options =
         RunnerOptions { device: DeviceOptions::Cpu { num_threads: num_threads(engine)? }, plan };
     let models = Models::new(served, unix_seconds())?;
-    let handle = start(sources, configs, (config, options), &engine.scheduling_policy)?;
+    let engine_and_thread = start(sources, configs, (config, options), &engine.scheduling_policy)?;
     let priorities = match engine.scheduling_policy.as_str() {
         "fcfs" => Priorities::Refused,
         _ => Priorities::Honoured,
     };
     let seed = engine.default_seed.map(|seed| seed as u64);
-    Ok(Loaded { service: Service::new(handle, models, priorities, seed)?, plan: line, notes })
+    Ok(Loaded {
+        service: Service::new(engine_and_thread, models, priorities, seed)?,
+        plan: line,
+        notes,
+    })
 }
 
 /// The models that were asked for; the built-in ones when none was.
@@ -224,7 +229,7 @@ fn start(
     configs: Vec<ModelConfig>,
     (config, options): (EngineConfig, RunnerOptions),
     policy: &str,
-) -> Result<EngineHandle> {
+) -> Result<(EngineHandle, JoinHandle<()>)> {
     let policy = policies::by_name(policy)?;
     let files = sources.into_iter().map(|source| source.files);
     let models: Vec<_> = files.zip(configs).collect();
@@ -237,6 +242,5 @@ fn start(
         progress.finish();
         Ok(Box::new(runner) as Box<dyn Executor>)
     };
-    let (engine, _thread) = EngineHandle::spawn(config, policy, build)?;
-    Ok(engine)
+    Ok(EngineHandle::spawn(config, policy, build)?)
 }

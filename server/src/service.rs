@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use folio_engine::EngineHandle;
@@ -17,6 +18,8 @@ use crate::openai::Header;
 pub struct Service {
     /// Computes requests.
     pub engine: EngineHandle,
+    /// The thread behind `engine`.
+    engine_thread: JoinHandle<()>,
     /// Tokenisers, templates and names.
     pub models: Models,
     /// Counts requests.
@@ -37,10 +40,10 @@ pub enum Priorities {
 }
 
 impl Service {
-    /// Puts the pieces together. Requests that bring no seed get theirs from `seed`, in order
-    /// of arrival; without one, from chance.
+    /// Puts the pieces together: an engine with its thread, the models that it runs. Requests that
+    /// bring no seed get theirs from `seed`, in order of arrival; without one, from chance.
     pub fn new(
-        engine: EngineHandle,
+        (engine, engine_thread): (EngineHandle, JoinHandle<()>),
         models: Models,
         priorities: Priorities,
         seed: Option<u64>,
@@ -48,11 +51,17 @@ impl Service {
         Ok(Self {
             metrics: Arc::new(Metrics::new(&models)?),
             engine,
+            engine_thread,
             models,
             priorities,
             ids: Counter::new(chance()),
             seeds: Counter::new(seed.unwrap_or_else(chance)),
         })
+    }
+
+    /// Whether the engine still computes: it ends before the service only if it is broken.
+    pub fn is_running(&self) -> bool {
+        !self.engine_thread.is_finished()
     }
 
     /// Refuses a priority that would change nothing.

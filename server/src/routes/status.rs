@@ -12,10 +12,13 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::metrics::CONTENT_TYPE;
 
-/// Whether new work is taken.
+/// Whether new work is taken and there is an engine to do it.
 pub async fn health(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     if app.lifecycle.is_draining() {
         return Err(ApiError::shutting_down());
+    }
+    if !app.service.is_running() {
+        return Err(ApiError::engine_stopped());
     }
     Ok(Json(json!({ "status": "ok" })))
 }

@@ -5,7 +5,7 @@ use std::task::Poll;
 use serde_json::{Value, json};
 
 use crate::fake;
-use crate::support::{Options, Reply, Server};
+use crate::support::{Options, Reply, Server, wait_until};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -330,6 +330,20 @@ async fn a_failure_in_the_engine_is_an_error_not_an_answer() {
     assert_eq!(error["error"]["message"], "the numbers are not finite");
     assert_eq!(events[2..], ["[DONE]"]);
     assert_eq!(content(&server.post(CHAT, &say("still here")).await), "still here");
+}
+
+#[tokio::test]
+async fn an_engine_that_is_gone_is_no_secret() {
+    let server = Server::start();
+    let body = with(say("panic"), json!({ "stream": true }));
+    let events = server.post(CHAT, &body).await.events();
+    let error: Value = serde_json::from_str(&events[1]).unwrap();
+    assert_eq!(error["error"]["code"], "engine_stopped");
+    wait_until("the thread's end", || !server.app.service.is_running()).await;
+    for reply in [server.post(CHAT, &say("hi")).await, server.get("/health").await] {
+        assert_eq!(reply.status, 503);
+        assert_eq!(reply.json()["error"]["code"], "engine_stopped");
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! - `forever`: the letter a, without end;
 //! - `bytes:N`: N pseudo-random bytes that depend on seed, choice and position, then the end;
 //! - `explode`: fails;
+//! - `panic`: takes the engine's thread down;
 //! - anything else: the same text again, then the end.
 
 use std::sync::{Arc, Condvar, Mutex};
@@ -119,6 +120,7 @@ fn next_token(sequence: &Sequence) -> SeqResult {
     let text = String::from_utf8(said.iter().map(|&id| id as u8).collect());
     let id = match text.as_deref() {
         Ok("explode") => return SeqResult::Failed("the numbers are not finite".into()),
+        Ok("panic") => panic!("as asked for"),
         Ok("forever") => TokenId::from(b'a'),
         Ok(text) if text.starts_with("bytes:") => {
             let num: usize = text["bytes:".len()..].parse().expect("a number");

@@ -123,7 +123,7 @@ impl Server {
         let policy = policies::by_name(options.policy).unwrap();
         let of_engine = pace.clone();
         let build = move || Ok(Box::new(FakeExecutor::new(of_engine)) as Box<_>);
-        let (engine, _thread) = EngineHandle::spawn(config, policy, build).unwrap();
+        let engine = EngineHandle::spawn(config, policy, build).unwrap();
         let priorities = match options.policy {
             "priority" => Priorities::Honoured,
             _ => Priorities::Refused,
