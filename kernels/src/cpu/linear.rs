@@ -221,14 +221,9 @@ impl<const DTYPE: u8> Typed<DTYPE> {
         unsafe {
             let ahead = COLS * args.row_bytes;
             let mut sums = [[S::splat(0.0); COLS]; ROWS];
-            let (mut x_rows, mut w_rows) = ([x; ROWS], [w; COLS]);
-            for i in 0..ROWS {
-                x_rows[i] = x.add(i * args.num_inputs);
-            }
-            for j in 0..COLS {
-                w_rows[j] = w.add(j * args.row_bytes);
-            }
-            let (x, w) = (x_rows, w_rows);
+            // Addresses by `from_fn`: written as loops they make the six-row tile a fifth slower.
+            let x: [*const f32; ROWS] = std::array::from_fn(|i| x.add(i * args.num_inputs));
+            let w: [*const u8; COLS] = std::array::from_fn(|j| w.add(j * args.row_bytes));
             let mut k = 0;
             // Two steps at once, so that each line of weights is asked for once: for the tile that
             // comes next, and into the second-level cache, whose many outstanding lines reach the
