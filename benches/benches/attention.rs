@@ -24,12 +24,7 @@ fn paged(criterion: &mut Criterion, name: &str, cases: &[(usize, usize, usize, u
 }
 
 fn decode(criterion: &mut Criterion) {
-    let cases = [
-        (1, 1, 4096, 64),
-        (1, 1, 4096, 128),
-        (16, 1, 512, 64),
-        (64, 1, 512, 128),
-    ];
+    let cases = [(1, 1, 4096, 64), (1, 1, 4096, 128), (16, 1, 512, 64), (64, 1, 512, 128)];
     paged(criterion, "paged_attention/decode", &cases);
 }
 
@@ -57,21 +52,16 @@ fn encoder(criterion: &mut Criterion) {
 fn store(criterion: &mut Criterion) {
     const BLOCK_SIZE: usize = 16;
     let pool = Pool::new(2);
-    let layout = KvLayout {
-        num_blocks: 512,
-        num_kv_heads: 8,
-        block_size: BLOCK_SIZE,
-        head_size: 128,
-    };
+    let layout =
+        KvLayout { num_blocks: 512, num_kv_heads: 8, block_size: BLOCK_SIZE, head_size: 128 };
     let mut keys = vec![0.0; layout.num_elements()];
     let mut cached = vec![0.0; layout.num_elements()];
     let mut group = criterion.benchmark_group("store_kv");
     // A prefill writes neighbours, a decoding batch one slot per sequence.
     for (label, num_tokens, step) in [("prefill", 512, 1), ("decode", 32, 16 * BLOCK_SIZE + 1)] {
         let k = values(num_tokens * layout.num_kv_heads * layout.head_size, 1);
-        let slots: Vec<u32> = (0..num_tokens)
-            .map(|i| (i * step % (512 * BLOCK_SIZE)) as u32)
-            .collect();
+        let slots: Vec<u32> =
+            (0..num_tokens).map(|i| (i * step % (512 * BLOCK_SIZE)) as u32).collect();
         group.throughput(Throughput::Bytes(8 * k.len() as u64));
         group.bench_function(BenchmarkId::from_parameter(label), |bencher| {
             bencher.iter(|| {

@@ -1,10 +1,7 @@
 //! Prints how near both attentions come to the machine's roofs, on one thread and two.
 //!
 //! `cargo bench -p folio-benches --bench attention_table`
-#![allow(
-    clippy::print_stdout,
-    reason = "a table for people is this program's purpose"
-)]
+#![allow(clippy::print_stdout, reason = "a table for people is this program's purpose")]
 
 use folio_benches::attention::{EncoderCase, PagedCase};
 use folio_benches::{Roofs, best_seconds, values};
@@ -39,13 +36,7 @@ fn main() {
             let (args, mut out) = (case.args(), case.out());
             let seconds = best_seconds(SECONDS, |_| paged_attention(&pool, &args, &mut out));
             let name = format!("paged {}", case.name());
-            print_line(
-                &name,
-                &pool,
-                (case.num_operations(), case.num_bytes()),
-                seconds,
-                roofs,
-            );
+            print_line(&name, &pool, (case.num_operations(), case.num_bytes()), seconds, roofs);
         }
         for (num_sequences, length, head_size) in
             [(16, 8, 32), (4, 32, 32), (1, 128, 64), (1, 256, 32)]

@@ -16,9 +16,7 @@ fn gemm(criterion: &mut Criterion) {
             let x = values(num_rows * num_inputs, 3);
             let mut out = vec![0.0; num_rows * num_outputs];
             let mut index = 0;
-            group.throughput(Throughput::Elements(
-                (num_rows * num_outputs * num_inputs) as u64,
-            ));
+            group.throughput(Throughput::Elements((num_rows * num_outputs * num_inputs) as u64));
             group.bench_function(BenchmarkId::from_parameter(num_rows), |bencher| {
                 bencher.iter(|| {
                     index += 1;

@@ -3,10 +3,7 @@
 //! `cargo bench -p folio-benches --bench gemm_table -- [WHAT…]`: shapes N x K as `4096x4096`,
 //! weight formats as `bf16`, numbers of rows as `8`, an instruction set as `avx2`; all of a kind
 //! where none is named.
-#![allow(
-    clippy::print_stdout,
-    reason = "a table for people is this program's purpose"
-)]
+#![allow(clippy::print_stdout, reason = "a table for people is this program's purpose")]
 
 use std::hint::black_box;
 
@@ -27,13 +24,7 @@ fn main() {
         .filter_map(|(n, k)| Some((n.parse().ok()?, k.parse().ok()?)))
         .collect();
     let shapes = if shapes.is_empty() {
-        vec![
-            (2048, 2048),
-            (4096, 4096),
-            (1024, 1024),
-            (384, 384),
-            (192, 192),
-        ]
+        vec![(2048, 2048), (4096, 4096), (1024, 1024), (384, 384), (192, 192)]
     } else {
         shapes
     };
@@ -42,17 +33,13 @@ fn main() {
         .filter(|dtype| {
             let name = format!("{dtype:?}").to_lowercase();
             let named = |argument: &String| {
-                DTYPES
-                    .iter()
-                    .any(|d| format!("{d:?}").to_lowercase() == *argument)
+                DTYPES.iter().any(|d| format!("{d:?}").to_lowercase() == *argument)
             };
             arguments.contains(&name) || !arguments.iter().any(named)
         })
         .collect();
-    let mut rows: Vec<usize> = arguments
-        .iter()
-        .filter_map(|argument| argument.parse().ok())
-        .collect();
+    let mut rows: Vec<usize> =
+        arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     if rows.is_empty() {
         rows.extend(ROWS);
     }
@@ -89,15 +76,9 @@ fn main() {
 }
 
 fn measure_roofs(pool: &Pool, data: &WeightCycle) -> Roofs {
-    let bytes: Vec<&[u8]> = (0..2)
-        .filter_map(|i| data.matrix(i))
-        .map(|m| m.data())
-        .collect();
+    let bytes: Vec<&[u8]> = (0..2).filter_map(|i| data.matrix(i)).map(|m| m.data()).collect();
     bytes.iter().map(|bytes| Roofs::measure(pool, bytes)).fold(
-        Roofs {
-            flops: 0.0,
-            bytes: 0.0,
-        },
+        Roofs { flops: 0.0, bytes: 0.0 },
         |best, roofs| Roofs {
             flops: best.flops.max(roofs.flops),
             bytes: best.bytes.max(roofs.bytes),
@@ -117,22 +98,14 @@ fn print_line(pool: &Pool, weights: &WeightCycle, num_rows: usize, roofs: Roofs)
     let by_work = 30_000_000 / (num_rows * num_inputs);
     let by_bytes = (4 << 20) / (num_inputs * first.dtype().num_bytes());
     let budget = by_work.min(by_bytes) * pool.num_threads();
-    let part = budget
-        .clamp(MIN_COLS, num_outputs.max(MIN_COLS))
-        .min(num_outputs);
+    let part = budget.clamp(MIN_COLS, num_outputs.max(MIN_COLS)).min(num_outputs);
     let num_parts = num_outputs / part;
     let x = values(num_rows * num_inputs, 3);
     let mut out = vec![0.0; num_rows * part];
     let seconds = best_seconds(SECONDS, |index| {
         if let Some(matrix) = weights.matrix(index / num_parts) {
             let start = index % num_parts * part;
-            linear(
-                pool,
-                black_box(&x),
-                &matrix.row_range(start, start + part),
-                None,
-                &mut out,
-            );
+            linear(pool, black_box(&x), &matrix.row_range(start, start + part), None, &mut out);
         }
     });
     let flops = 2.0 * (num_rows * part * num_inputs) as f64 / seconds;

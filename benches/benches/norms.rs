@@ -21,18 +21,11 @@ fn norms(criterion: &mut Criterion) {
         let mut out = vec![0.0; x.len()];
         group.throughput(Throughput::Elements(x.len() as u64));
         group.bench_function(BenchmarkId::new("rms", num_rows), |bencher| {
-            let norm = RmsNorm {
-                weight: &weight,
-                epsilon: 1e-6,
-            };
+            let norm = RmsNorm { weight: &weight, epsilon: 1e-6 };
             bencher.iter(|| rms_norm(&pool, black_box(&x), norm, &mut out));
         });
         group.bench_function(BenchmarkId::new("layer", num_rows), |bencher| {
-            let norm = LayerNorm {
-                weight: &weight,
-                bias: Some(&weight),
-                epsilon: 1e-6,
-            };
+            let norm = LayerNorm { weight: &weight, bias: Some(&weight), epsilon: 1e-6 };
             bencher.iter(|| layer_norm(&pool, black_box(&x), norm, &mut out));
         });
     }
@@ -54,12 +47,7 @@ fn elements(criterion: &mut Criterion) {
             bencher.iter(|| activation(&pool, Activation::Gelu, black_box(&x), &mut out));
         });
         let (cos, sin) = (values(512 * 64, 4), values(512 * 64, 5));
-        let tables = Rope {
-            cos: &cos,
-            sin: &sin,
-            rotary_size: 128,
-            head_size: 128,
-        };
+        let tables = Rope { cos: &cos, sin: &sin, rotary_size: 128, head_size: 128 };
         let positions: Vec<u32> = (0..num_rows as u32).collect();
         group.bench_function(BenchmarkId::new("rope", num_rows), |bencher| {
             bencher.iter(|| {

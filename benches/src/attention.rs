@@ -35,12 +35,8 @@ impl PagedCase {
     pub fn new(num_sequences: usize, num_queries: usize, context: usize, head_size: usize) -> Self {
         let per_sequence = context.div_ceil(BLOCK_SIZE);
         let num_blocks = num_sequences * per_sequence;
-        let layout = KvLayout {
-            num_blocks,
-            num_kv_heads: NUM_KV_HEADS,
-            block_size: BLOCK_SIZE,
-            head_size,
-        };
+        let layout =
+            KvLayout { num_blocks, num_kv_heads: NUM_KV_HEADS, block_size: BLOCK_SIZE, head_size };
         // Blocks of the sequences interleave, as they do after some time of serving.
         let block = |i: usize| i % per_sequence * num_sequences + i / per_sequence;
         Self {
@@ -52,9 +48,7 @@ impl PagedCase {
             cached: values(layout.num_elements(), 2),
             q: values(num_sequences * num_queries * NUM_HEADS * head_size, 3),
             block_tables: (0..num_blocks).map(|i| block(i) as u32).collect(),
-            cu_seqlens: (0..=num_sequences)
-                .map(|i| (i * num_queries) as u32)
-                .collect(),
+            cu_seqlens: (0..=num_sequences).map(|i| (i * num_queries) as u32).collect(),
             num_computed: vec![(context - num_queries) as u32; num_sequences],
         }
     }
@@ -92,17 +86,8 @@ impl PagedCase {
 
     /// A short name.
     pub fn name(&self) -> String {
-        let Self {
-            num_sequences,
-            num_queries,
-            context,
-            layout,
-            ..
-        } = self;
-        format!(
-            "S{num_sequences} Q{num_queries} C{context} D{}",
-            layout.head_size
-        )
+        let Self { num_sequences, num_queries, context, layout, .. } = self;
+        format!("S{num_sequences} Q{num_queries} C{context} D{}", layout.head_size)
     }
 }
 
@@ -159,9 +144,6 @@ impl EncoderCase {
 
     /// A short name.
     pub fn name(&self) -> String {
-        format!(
-            "S{} L{} D{}",
-            self.num_sequences, self.length, self.head_size
-        )
+        format!("S{} L{} D{}", self.num_sequences, self.length, self.head_size)
     }
 }

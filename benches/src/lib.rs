@@ -12,9 +12,8 @@ use folio_kernels::cpu::{Matrix, Pool, WeightDtype, roofline};
 pub fn values(num: usize, seed: u64) -> Vec<f32> {
     let mut state = seed | 1;
     let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     (0..num).map(|_| next()).collect()
@@ -52,12 +51,7 @@ impl WeightCycle {
                 WeightDtype::Bf16 | WeightDtype::F16 => bytes.extend(half.to_le_bytes()),
             }
         }
-        Self {
-            bytes,
-            dtype,
-            num_outputs,
-            num_inputs,
-        }
+        Self { bytes, dtype, num_outputs, num_inputs }
     }
 
     /// Bytes of one matrix.
@@ -69,13 +63,8 @@ impl WeightCycle {
     pub fn matrix(&self, index: usize) -> Option<Matrix<'_>> {
         let size = self.matrix_bytes();
         let start = index % (self.bytes.len() / size) * size;
-        Matrix::new(
-            self.dtype,
-            &self.bytes[start..start + size],
-            self.num_outputs,
-            self.num_inputs,
-        )
-        .ok()
+        Matrix::new(self.dtype, &self.bytes[start..start + size], self.num_outputs, self.num_inputs)
+            .ok()
     }
 }
 
@@ -124,9 +113,6 @@ impl Roofs {
             let start = index % windows * window;
             std::hint::black_box(roofline::read(pool, &data[start..start + window]));
         });
-        Self {
-            flops,
-            bytes: window as f64 / seconds,
-        }
+        Self { flops, bytes: window as f64 / seconds }
     }
 }

@@ -36,15 +36,7 @@ impl Texts {
         };
         // Queries large enough that the softmax is neither flat nor a single spike.
         let (q, k, v) = (make(heads, 3.0), make(kv_heads, 1.0), make(kv_heads, 1.0));
-        Self {
-            q,
-            k,
-            v,
-            heads,
-            kv_heads,
-            size,
-            window: None,
-        }
+        Self { q, k, v, heads, kv_heads, size, window: None }
     }
 
     fn scale(&self) -> f32 {
@@ -66,11 +58,8 @@ impl Texts {
                 x.iter().map(|&x| f64::from(x)).collect()
             };
             let score = |t| {
-                let dot: f64 = row(&self.k[s], t)
-                    .iter()
-                    .zip(q)
-                    .map(|(k, &q)| k * f64::from(q))
-                    .sum();
+                let dot: f64 =
+                    row(&self.k[s], t).iter().zip(q).map(|(k, &q)| k * f64::from(q)).sum();
                 dot * f64::from(self.scale())
             };
             let scores: Vec<f64> = keys.clone().map(score).collect();
@@ -130,13 +119,7 @@ impl Cache {
             head_size: texts.size,
         };
         let empty = vec![f32::NAN; layout.num_elements()];
-        Self {
-            layout,
-            keys: empty.clone(),
-            values: empty,
-            tables,
-            max_num_blocks,
-        }
+        Self { layout, keys: empty.clone(), values: empty, tables, max_num_blocks }
     }
 
     /// Stores and attends positions `ranges[s]` of each sequence; returns `[T, N, D]`.
@@ -219,10 +202,7 @@ fn bound(texts: &Texts, num_keys: usize) -> f64 {
 fn check_paged(texts: &Texts, block_size: usize, seed: u64) {
     let mut random = Random::new(seed);
     let expected: Vec<f64> = texts.causal().concat();
-    let longest = (0..texts.q.len())
-        .map(|s| texts.length(s))
-        .max()
-        .unwrap_or(0);
+    let longest = (0..texts.q.len()).map(|s| texts.length(s)).max().unwrap_or(0);
     for pool in pools(2) {
         let what = format!("{:?}, blocks of {block_size}", pool.isa());
         let out = in_one_step(&pool, texts, block_size, &mut random);
@@ -301,22 +281,15 @@ fn check_encoder(lengths: &[usize], heads: (usize, usize), size: usize, seed: u6
         let out = encode(&pool, &texts, 0..lengths.len());
         assert_close(&out, &expected, |_| bound(&texts, longest), &what);
         let single = Pool::with_isa(1, pool.isa());
-        let alone: Vec<Vec<f32>> = (0..lengths.len())
-            .map(|s| encode(&single, &texts, s..s + 1))
-            .collect();
+        let alone: Vec<Vec<f32>> =
+            (0..lengths.len()).map(|s| encode(&single, &texts, s..s + 1)).collect();
         assert_same_bits(&alone.concat(), &out, &format!("{what}, one by one"));
     }
 }
 
 #[test]
 fn heads_of_real_models() {
-    for (heads, size) in [
-        ((2, 7), 64),
-        ((1, 40), 32),
-        ((2, 1), 128),
-        ((1, 2), 256),
-        ((1, 3), 80),
-    ] {
+    for (heads, size) in [((2, 7), 64), ((1, 40), 32), ((2, 1), 128), ((1, 2), 256), ((1, 3), 80)] {
         let mut random = Random::new(size as u64);
         let texts = Texts::new(&[130, 1, 67], heads, size, &mut random);
         check_paged(&texts, 16, size as u64);
@@ -376,27 +349,15 @@ fn a_copied_block_serves_as_the_original() {
             .expect("two spare blocks");
         let mut view = KvCacheMut::new(cache.layout, &mut cache.keys, &mut cache.values);
         copy_block(&mut view, used[1], free);
-        let mut twin = Cache {
-            tables: cache.tables.clone(),
-            ..cache
-        };
+        let mut twin = Cache { tables: cache.tables.clone(), ..cache };
         twin.tables[1] = free;
         let moved = twin.step(&pool, &texts, &[(39, 40)]);
         twin.tables[1] = used[1];
-        assert_same_bits(
-            &moved,
-            &twin.step(&pool, &texts, &[(39, 40)]),
-            "copied block",
-        );
+        assert_same_bits(&moved, &twin.step(&pool, &texts, &[(39, 40)]), "copied block");
     }
 }
 
-const LAYOUT: KvLayout = KvLayout {
-    num_blocks: 2,
-    num_kv_heads: 1,
-    block_size: 4,
-    head_size: 8,
-};
+const LAYOUT: KvLayout = KvLayout { num_blocks: 2, num_kv_heads: 1, block_size: 4, head_size: 8 };
 
 #[test]
 fn bad_cache_sizes_are_named() {
@@ -434,25 +395,13 @@ fn bad_paged_sizes_are_named() {
     };
     let run = |args: PagedAttention<'_>| paged_attention(&pool, &args, &mut [0.0; 16]);
     run(good);
-    let bad = PagedAttention {
-        cu_seqlens: &[0, 3],
-        ..good
-    };
+    let bad = PagedAttention { cu_seqlens: &[0, 3], ..good };
     assert_panics(&["[0, 3]", "2 tokens"], || run(bad));
-    let bad = PagedAttention {
-        num_computed: &[7],
-        ..good
-    };
+    let bad = PagedAttention { num_computed: &[7], ..good };
     assert_panics(&["9 positions", "2 blocks of 4"], || run(bad));
-    let bad = PagedAttention {
-        block_tables: &[0, 5],
-        ..good
-    };
+    let bad = PagedAttention { block_tables: &[0, 5], ..good };
     assert_panics(&["block 5", "has 2"], || run(bad));
-    let bad = PagedAttention {
-        window: Some(0),
-        ..good
-    };
+    let bad = PagedAttention { window: Some(0), ..good };
     assert_panics(&["window of 0"], || run(bad));
     assert_panics(&["out 8"], || paged_attention(&pool, &good, &mut [0.0; 8]));
 }
@@ -472,19 +421,10 @@ fn bad_encoder_sizes_are_named() {
         cu_seqlens: &[0, 2],
     };
     run(good);
-    let bad = EncoderAttention {
-        head_size: 300,
-        ..good
-    };
+    let bad = EncoderAttention { head_size: 300, ..good };
     assert_panics(&["300", "256"], || run(bad));
-    let bad = EncoderAttention {
-        num_kv_heads: 2,
-        ..good
-    };
+    let bad = EncoderAttention { num_kv_heads: 2, ..good };
     assert_panics(&["3 query heads", "2 key/value heads"], || run(bad));
-    let bad = EncoderAttention {
-        k: &[0.0; 599],
-        ..good
-    };
+    let bad = EncoderAttention { k: &[0.0; 599], ..good };
     assert_panics(&["600, 599, 600"], || run(bad));
 }

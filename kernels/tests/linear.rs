@@ -1,8 +1,5 @@
 //! `linear` against f64, and the promise that a row's bits depend on nothing but the row.
-#![allow(
-    clippy::many_single_char_names,
-    reason = "x, w, M, N and K as in the documentation"
-)]
+#![allow(clippy::many_single_char_names, reason = "x, w, M, N and K as in the documentation")]
 
 mod common;
 
@@ -59,12 +56,7 @@ fn check_against_f64(m: usize, n: usize, k: usize, seed: u64) {
                 let out = run(&pool, &x, &w, bias);
                 // The classical bound for k + 1 rounded sums, times the sum of absolute terms.
                 let bound = |i: usize| (k + 2) as f64 * f64::from(f32::EPSILON) * sizes[i];
-                assert_close(
-                    &out,
-                    &expected,
-                    bound,
-                    &format!("{:?} {dtype:?}", pool.isa()),
-                );
+                assert_close(&out, &expected, bound, &format!("{:?} {dtype:?}", pool.isa()));
             }
         }
     }
@@ -94,13 +86,8 @@ fn check_rows_alone(m: usize, n: usize, k: usize, seed: u64) {
 #[test]
 fn shapes_of_real_layers_match_f64() {
     // More than one chunk of K with and without a rest, many column tasks, several row tasks.
-    for (m, n, k) in [
-        (1, 300, 2048),
-        (3, 130, 2500),
-        (8, 64, 4096),
-        (200, 40, 192),
-        (97, 66, 1040),
-    ] {
+    for (m, n, k) in [(1, 300, 2048), (3, 130, 2500), (8, 64, 4096), (200, 40, 192), (97, 66, 1040)]
+    {
         check_against_f64(m, n, k, (m + n + k) as u64);
     }
 }
@@ -148,10 +135,7 @@ fn bad_sizes_are_named() {
         let _ = w.row_range(4, 7);
     });
     let error = Matrix::new(WeightDtype::Bf16, &data, 6, 8).expect_err("wrong size");
-    assert_eq!(
-        error.to_string(),
-        "matrix of 6 x 8 Bf16 does not fit its data of 192 bytes"
-    );
+    assert_eq!(error.to_string(), "matrix of 6 x 8 Bf16 does not fit its data of 192 bytes");
     let error = Matrix::new(WeightDtype::Bf16, &[], 6, 0).expect_err("no columns");
     assert_eq!(error.to_string(), "matrix of 6 x 0 has no columns");
     assert!(Matrix::new(WeightDtype::F32, &data, usize::MAX, 8).is_err());

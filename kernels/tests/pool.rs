@@ -15,9 +15,7 @@ fn every_task_runs_exactly_once() {
                 counts[index].fetch_add(1, Ordering::Relaxed);
             });
             assert!(
-                counts
-                    .iter()
-                    .all(|count| count.load(Ordering::Relaxed) == 1),
+                counts.iter().all(|count| count.load(Ordering::Relaxed) == 1),
                 "{num_threads} threads, {num_tasks} tasks: {counts:?}"
             );
         }
@@ -51,9 +49,7 @@ fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
                 pool.run(32, &|index| assert!(index != bad, "task {index} fails"));
             }));
             let payload = result.expect_err("the panic must propagate");
-            let message = payload
-                .downcast_ref::<String>()
-                .expect("a formatted message");
+            let message = payload.downcast_ref::<String>().expect("a formatted message");
             assert_eq!(message, &format!("task {bad} fails"));
             let count = AtomicUsize::new(0);
             pool.run(32, &|_| {

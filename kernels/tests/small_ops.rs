@@ -45,41 +45,26 @@ fn expected_activation(function: Activation, x: f64) -> f64 {
     }
 }
 
-const FUNCTIONS: [Activation; 4] = [
-    Activation::Silu,
-    Activation::Gelu,
-    Activation::GeluTanh,
-    Activation::Relu,
-];
+const FUNCTIONS: [Activation; 4] =
+    [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu];
 
 #[test]
 fn activations_match_f64_over_the_whole_range() {
     let x: Vec<f32> = (-40_000..=40_000).map(|i| i as f32 * 2.5e-4).collect();
     for function in FUNCTIONS {
-        let expected: Vec<f64> = x
-            .iter()
-            .map(|&x| expected_activation(function, f64::from(x)))
-            .collect();
+        let expected: Vec<f64> =
+            x.iter().map(|&x| expected_activation(function, f64::from(x))).collect();
         for pool in pools(2) {
             let mut out = vec![f32::NAN; x.len()];
             activation(&pool, function, &x, &mut out);
             // A rounded argument of the exponential costs its size in roundings; 50 covers |x| <=
             // 10.
-            let slack = if function == Activation::Silu {
-                20.0
-            } else {
-                160.0
-            };
+            let slack = if function == Activation::Silu { 20.0 } else { 160.0 };
             let bound = |i: usize| {
                 let tail = if x[i] < -1.0 { slack } else { 8.0 };
                 tail * EPSILON * expected[i].abs() + 1e-37
             };
-            assert_close(
-                &out,
-                &expected,
-                bound,
-                &format!("{function:?} {:?}", pool.isa()),
-            );
+            assert_close(&out, &expected, bound, &format!("{function:?} {:?}", pool.isa()));
         }
     }
 }
@@ -158,15 +143,8 @@ fn check_norms(rows: usize, size: usize, seed: u64) {
         *x = *x * 2.0 + 0.5;
     }
     let total: Vec<f32> = x.iter().zip(&delta).map(|(x, d)| x + d).collect();
-    let rms = RmsNorm {
-        weight: &weight,
-        epsilon: 1e-6,
-    };
-    let layer = LayerNorm {
-        weight: &weight,
-        bias: Some(&bias),
-        epsilon: 1e-5,
-    };
+    let rms = RmsNorm { weight: &weight, epsilon: 1e-6 };
+    let layer = LayerNorm { weight: &weight, bias: Some(&bias), epsilon: 1e-5 };
     let bound = |_: usize| 16.0 * EPSILON * (size as f64).sqrt().max(4.0) * 4.0;
     for pool in pools(2) {
         let what = format!("{:?}", pool.isa());
@@ -189,12 +167,7 @@ fn check_norms(rows: usize, size: usize, seed: u64) {
         layer_norm(&pool, &x, layer, &mut out);
         // The variance of a short row can be small, which magnifies the rounding of its mean.
         let expected = norm_f64(&x, &weight, Some(&bias), 1e-5);
-        assert_close(
-            &out,
-            &expected,
-            |i| bound(i) * 400.0 / (size as f64).min(400.0),
-            &what,
-        );
+        assert_close(&out, &expected, |i| bound(i) * 400.0 / (size as f64).min(400.0), &what);
         let (mut residual, mut expected) = (x.clone(), vec![f32::NAN; x.len()]);
         add_rms_norm(&pool, &delta, &mut residual, rms, &mut out);
         rms_norm(&pool, &total, rms, &mut expected);
@@ -214,11 +187,7 @@ fn norm_f64(x: &[f32], weight: &[f32], bias: Option<&[f32]>, epsilon: f64) -> Ve
     let mut out = Vec::new();
     for row in x.chunks_exact(size) {
         let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
-        let mean = if bias.is_some() {
-            row.iter().sum::<f64>() / size as f64
-        } else {
-            0.0
-        };
+        let mean = if bias.is_some() { row.iter().sum::<f64>() / size as f64 } else { 0.0 };
         let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / size as f64;
         for (i, x) in row.iter().enumerate() {
             let bias = bias.map_or(0.0, |bias| f64::from(bias[i]));
@@ -247,21 +216,11 @@ fn check_rope(tokens: usize, heads: usize, half: usize, rest: usize, seed: u64) 
             expected.extend((2 * half..head_size).map(x));
         }
     }
-    let tables = Rope {
-        cos: &cos,
-        sin: &sin,
-        rotary_size: 2 * half,
-        head_size,
-    };
+    let tables = Rope { cos: &cos, sin: &sin, rotary_size: 2 * half, head_size };
     for pool in pools(2) {
         let mut out = x.clone();
         rope(&pool, &mut out, &positions, tables);
-        assert_close(
-            &out,
-            &expected,
-            |_| 3.0 * EPSILON,
-            &format!("{:?}", pool.isa()),
-        );
+        assert_close(&out, &expected, |_| 3.0 * EPSILON, &format!("{:?}", pool.isa()));
         let row = heads * head_size;
         for (token, expected) in out.chunks_exact(row).enumerate() {
             let mut one = x[token * row..(token + 1) * row].to_vec();
@@ -280,9 +239,8 @@ fn check_rows(lengths: &[usize], size: usize, seed: u64) {
         cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length as u32);
     }
     for pool in pools(2) {
-        let rows: Vec<u32> = (0..num_rows * 2)
-            .map(|_| random.below(num_rows.max(1)) as u32)
-            .collect();
+        let rows: Vec<u32> =
+            (0..num_rows * 2).map(|_| random.below(num_rows.max(1)) as u32).collect();
         let mut out = vec![f32::NAN; rows.len() * size];
         gather_rows(&pool, &x, &rows, &mut out);
         for (row, out) in rows.iter().zip(out.chunks_exact(size)) {
@@ -291,18 +249,9 @@ fn check_rows(lengths: &[usize], size: usize, seed: u64) {
         let mut unit = x.clone();
         l2_normalize(&pool, &mut unit, size, 1e-12);
         for (row, unit) in x.chunks_exact(size).zip(unit.chunks_exact(size)) {
-            let length = row
-                .iter()
-                .map(|&x| f64::from(x).powi(2))
-                .sum::<f64>()
-                .sqrt();
+            let length = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
             let expected: Vec<f64> = row.iter().map(|&x| f64::from(x) / length).collect();
-            assert_close(
-                unit,
-                &expected,
-                |_| (size as f64 + 4.0) * EPSILON,
-                "l2_normalize",
-            );
+            assert_close(unit, &expected, |_| (size as f64 + 4.0) * EPSILON, "l2_normalize");
         }
         let mut means = vec![f32::NAN; lengths.len() * size];
         mean_pool(&pool, &x, &cu_seqlens, &mut means);
@@ -337,14 +286,7 @@ fn a_zero_row_normalises_to_zero() {
         l2_normalize(&pool, &mut x, 12, 1e-12);
         assert_same_bits(&x, &[0.0; 24], "zeros");
         let weight = [1.0; 12];
-        rms_norm_in_place(
-            &pool,
-            &mut x,
-            RmsNorm {
-                weight: &weight,
-                epsilon: 1e-6,
-            },
-        );
+        rms_norm_in_place(&pool, &mut x, RmsNorm { weight: &weight, epsilon: 1e-6 });
         assert_same_bits(&x, &[0.0; 24], "zeros");
     }
 }
@@ -355,10 +297,7 @@ fn large_shapes_use_every_thread_and_stay_the_same() {
     let (rows, size) = (300, 1024);
     let x = random.values(rows * size);
     let weight = random.values(size);
-    let norm = RmsNorm {
-        weight: &weight,
-        epsilon: 1e-6,
-    };
+    let norm = RmsNorm { weight: &weight, epsilon: 1e-6 };
     for (one, four) in pools(1).into_iter().zip(pools(4)) {
         let (mut a, mut b) = (x.clone(), x.clone());
         rms_norm_in_place(&one, &mut a, norm);
@@ -374,10 +313,7 @@ fn large_shapes_use_every_thread_and_stay_the_same() {
 fn bad_sizes_are_named() {
     let pool = Pool::new(1);
     let weight = [1.0; 4];
-    let norm = RmsNorm {
-        weight: &weight,
-        epsilon: 1e-6,
-    };
+    let norm = RmsNorm { weight: &weight, epsilon: 1e-6 };
     assert_panics(&["out has 7", "H = 4"], || {
         rms_norm_in_place(&pool, &mut [0.0; 7], norm);
     });
@@ -390,25 +326,12 @@ fn bad_sizes_are_named() {
     assert_panics(&["up has 3", "out has 4"], || {
         activation_mul(&pool, Activation::Silu, &[0.0; 4], &[0.0; 3], &mut [0.0; 4]);
     });
-    let tables = Rope {
-        cos: &[1.0; 6],
-        sin: &[0.0; 6],
-        rotary_size: 4,
-        head_size: 4,
-    };
+    let tables = Rope { cos: &[1.0; 6], sin: &[0.0; 6], rotary_size: 4, head_size: 4 };
     assert_panics(&["position 3", "end at 3"], || {
         rope(&pool, &mut [0.0; 8], &[2, 3], tables);
     });
     assert_panics(&["rotary size 6"], || {
-        rope(
-            &pool,
-            &mut [0.0; 8],
-            &[0],
-            Rope {
-                rotary_size: 6,
-                ..tables
-            },
-        );
+        rope(&pool, &mut [0.0; 8], &[0], Rope { rotary_size: 6, ..tables });
     });
     let table = Weights::new(WeightDtype::F16, 3, 4, &mut Random::new(1));
     assert_panics(&["entry 0", "row 3"], || {

@@ -82,19 +82,14 @@ mod tests {
         let ids = model.encode_chat(&input).unwrap();
         assert_eq!(model.tokenizer().decode(&ids, Skip::Nothing), text);
         assert!(text.contains("Hello, wörld 🎉"), "{text}");
-        assert!(
-            ids.iter().any(|&id| model.tokenizer().is_special(id)),
-            "{ids:?}"
-        );
+        assert!(ids.iter().any(|&id| model.tokenizer().is_special(id)), "{ids:?}");
     }
 
     #[test]
     fn the_embedding_model_frames_a_text() {
         let model = load(embedding());
         let tokenizer = model.tokenizer();
-        let ids = tokenizer
-            .encode("query: how are you", SpecialTokens::Add)
-            .unwrap();
+        let ids = tokenizer.encode("query: how are you", SpecialTokens::Add).unwrap();
         assert_eq!(ids.first(), model.special_token_id("bos_token").as_ref());
         assert_eq!(ids.last(), model.special_token_id("eos_token").as_ref());
         assert!(ids.len() > 3, "{ids:?}");

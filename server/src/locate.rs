@@ -62,10 +62,7 @@ pub enum LocateError {
 }
 
 fn place(cache: Option<&PathBuf>) -> String {
-    cache.map_or_else(
-        || "its place is unknown".to_owned(),
-        |path| path.display().to_string(),
-    )
+    cache.map_or_else(|| "its place is unknown".to_owned(), |path| path.display().to_string())
 }
 
 impl HubCache {
@@ -89,10 +86,7 @@ pub fn locate(model: &str, cache: &HubCache) -> Result<PathBuf, LocateError> {
     if path.is_dir() {
         return Ok(path.to_owned());
     }
-    if path
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
-    {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
         return Err(LocateError::Gguf(model.to_owned()));
     }
     if path.is_file() {
@@ -102,20 +96,13 @@ pub fn locate(model: &str, cache: &HubCache) -> Result<PathBuf, LocateError> {
         return Err(LocateError::Missing(model.to_owned()));
     }
     let cache = cache.directory();
-    let directory = cache
-        .as_ref()
-        .map(|cache| cache.join(format!("models--{}", model.replace('/', "--"))));
+    let directory =
+        cache.as_ref().map(|cache| cache.join(format!("models--{}", model.replace('/', "--"))));
     match directory {
-        Some(directory) if directory.is_dir() => {
-            snapshot(&directory).ok_or_else(|| LocateError::NoSnapshot {
-                id: model.to_owned(),
-                directory: directory.clone(),
-            })
-        }
-        _ => Err(LocateError::NotCached {
-            id: model.to_owned(),
-            cache,
+        Some(directory) if directory.is_dir() => snapshot(&directory).ok_or_else(|| {
+            LocateError::NoSnapshot { id: model.to_owned(), directory: directory.clone() }
         }),
+        _ => Err(LocateError::NotCached { id: model.to_owned(), cache }),
     }
 }
 
@@ -124,13 +111,9 @@ fn is_hub_id(model: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty()
             && !part.starts_with(['.', '-'])
-            && part
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
-    model
-        .split_once('/')
-        .is_some_and(|(organisation, name)| is_part(organisation) && is_part(name))
+    model.split_once('/').is_some_and(|(organisation, name)| is_part(organisation) && is_part(name))
 }
 
 /// The snapshot that the branch `main` points to, else the only one there is.
@@ -166,10 +149,7 @@ mod tests {
         }
 
         fn cache(&self) -> HubCache {
-            HubCache {
-                hub_cache: Some(self.0.clone()),
-                ..HubCache::default()
-            }
+            HubCache { hub_cache: Some(self.0.clone()), ..HubCache::default() }
         }
 
         /// Adds a snapshot with a configuration.
@@ -217,10 +197,7 @@ mod tests {
         assert_eq!(locate("org/name", &scratch.cache()), Ok(only));
         scratch.add("models--org--name", "bbb");
         let error = locate("org/name", &scratch.cache()).unwrap_err();
-        assert!(
-            error.to_string().contains("hf download org/name"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("hf download org/name"), "{error}");
     }
 
     #[test]

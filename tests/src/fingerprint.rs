@@ -24,11 +24,7 @@ impl FingerprintExecutor {
     #[must_use]
     pub fn new(config: &EngineConfig) -> Self {
         let num_slots = config.num_blocks as usize * config.block_size as usize;
-        Self {
-            config: config.clone(),
-            slots: vec![None; num_slots],
-            output: None,
-        }
+        Self { config: config.clone(), slots: vec![None; num_slots], output: None }
     }
 
     /// The token that follows `text` for choice `choice_index`: any in 0..`vocab_size`.
@@ -49,8 +45,7 @@ impl FingerprintExecutor {
         let size = self.config.block_size as usize;
         for copy in &plan.copies {
             let source = copy.source.index() * size;
-            self.slots
-                .copy_within(source..source + size, copy.target.index() * size);
+            self.slots.copy_within(source..source + size, copy.target.index() * size);
         }
     }
 
@@ -78,11 +73,7 @@ impl FingerprintExecutor {
         for position in 0..scheduled.positions.end {
             hash = extend(hash, tokens[position as usize]);
             let found = self.slots[self.slot(sequences, scheduled, position)];
-            assert_eq!(
-                found,
-                Some(hash),
-                "{scheduled:?} reads stale position {position}"
-            );
+            assert_eq!(found, Some(hash), "{scheduled:?} reads stale position {position}");
         }
     }
 
@@ -114,21 +105,13 @@ impl Executor for FingerprintExecutor {
         for scheduled in &decoders {
             self.check_reads(sequences, scheduled);
         }
-        let results = plan
-            .seqs
-            .iter()
-            .map(|scheduled| self.result(sequences, scheduled));
-        self.output = Some(StepOutput {
-            results: results.collect(),
-            device_time: Nanos(1000),
-        });
+        let results = plan.seqs.iter().map(|scheduled| self.result(sequences, scheduled));
+        self.output = Some(StepOutput { results: results.collect(), device_time: Nanos(1000) });
         Ok(())
     }
 
     fn collect(&mut self) -> Result<StepOutput> {
-        let Some(output) = self.output.take() else {
-            panic!("collect without submit")
-        };
+        let Some(output) = self.output.take() else { panic!("collect without submit") };
         Ok(output)
     }
 }
@@ -136,9 +119,7 @@ impl Executor for FingerprintExecutor {
 const START: u64 = 7;
 
 fn extend(hash: u64, token: TokenId) -> u64 {
-    (hash ^ u64::from(token))
-        .wrapping_mul(0x0000_0100_0000_01b3)
-        .rotate_left(23)
+    (hash ^ u64::from(token)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23)
 }
 
 fn fingerprint(text: &[TokenId]) -> u64 {

@@ -139,8 +139,9 @@ fn asks() -> Vec<Ask> {
     let lengths = [1, 2, 5, 16, 17, 31, 33, 48, 64, 90];
     let mut asks = Vec::new();
     for (index, &len) in lengths.iter().enumerate() {
-        let prompt: Vec<TokenId> =
-            (0..len).map(|i| if i < 24 { (i * 7) % 90 } else { (i * 11 + index as u32) % 90 }).collect();
+        let prompt: Vec<TokenId> = (0..len)
+            .map(|i| if i < 24 { (i * 7) % 90 } else { (i * 11 + index as u32) % 90 })
+            .collect();
         let sampling = match index % 3 {
             0 => Sampling { temperature: 0.0, ..Sampling::default() },
             1 => Sampling { temperature: 0.9, top_p: 0.8, seed: 7, ..Sampling::default() },
@@ -159,7 +160,9 @@ fn asks() -> Vec<Ask> {
 
 /// Each request by itself, in an engine of its own.
 fn alone(case: &str, asks: &[Ask]) -> Vec<Vec<Trace>> {
-    asks.iter().map(|ask| Engine::start(case, ROOMY).run(std::slice::from_ref(ask)).remove(0)).collect()
+    asks.iter()
+        .map(|ask| Engine::start(case, ROOMY).run(std::slice::from_ref(ask)).remove(0))
+        .collect()
 }
 
 const CASES: [&str; 4] = ["llama-gqa", "mistral-window", "qwen3", "llama-bf16"];

@@ -37,12 +37,7 @@ const BANS: &[Ban] = &[
         why: "only ops and executors name the kernels; the loader maps files through them",
     },
     Ban {
-        under: &[
-            "engine/src/sched",
-            "engine/src/exec",
-            "engine/src/model",
-            "engine/src/ops",
-        ],
+        under: &["engine/src/sched", "engine/src/exec", "engine/src/model", "engine/src/ops"],
         except: &[],
         pattern: "Mutex",
         why: "one thread owns the step path",
@@ -102,13 +97,7 @@ const BANS: &[Ban] = &[
         why: "unsafe lives in kernels",
     },
     Ban {
-        under: &[
-            "engine/src",
-            "kernels/src",
-            "server/src",
-            "tests",
-            "benches",
-        ],
+        under: &["engine/src", "kernels/src", "server/src", "tests", "benches"],
         except: &["tests/tests/tidy.rs"],
         pattern: "#[ignore",
         why: "a test runs or prints why it does not",
@@ -125,10 +114,7 @@ const MAX_CODE_LINES: usize = 500;
 const MAX_COLUMNS: usize = 100;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the workspace")
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
 }
 
 /// All Rust files of the workspace: path relative to the root, and text.
@@ -137,11 +123,7 @@ fn sources() -> Vec<(String, String)> {
     for member in ["kernels", "engine", "server", "benches", "tests"] {
         collect(&root().join(member), &mut files);
     }
-    assert!(
-        files.len() > 30,
-        "the walk found only {} files",
-        files.len()
-    );
+    assert!(files.len() > 30, "the walk found only {} files", files.len());
     files
 }
 
@@ -165,10 +147,7 @@ fn is_comment(line: &str) -> bool {
 /// Lines that hold code, without the in-file test module.
 fn num_code_lines(text: &str) -> usize {
     let product = text.split("\n#[cfg(test)]").next().unwrap_or(text);
-    product
-        .lines()
-        .filter(|line| !line.trim().is_empty() && !is_comment(line))
-        .count()
+    product.lines().filter(|line| !line.trim().is_empty() && !is_comment(line)).count()
 }
 
 #[test]
@@ -199,10 +178,7 @@ fn files_and_lines_stay_readable() {
         let num_lines = num_code_lines(&text);
         let is_test = name.starts_with("tests/") || name.contains("tests");
         if num_lines > MAX_CODE_LINES && !is_test {
-            let _ = writeln!(
-                found,
-                "{name}: {num_lines} code lines, at most {MAX_CODE_LINES}"
-            );
+            let _ = writeln!(found, "{name}: {num_lines} code lines, at most {MAX_CODE_LINES}");
         }
         for (number, line) in text.lines().enumerate() {
             if line.chars().count() > MAX_COLUMNS {
@@ -221,10 +197,7 @@ fn every_module_opens_with_its_purpose() {
         if !text.starts_with("//!") && !is_included_test {
             let _ = writeln!(found, "{name}: no //! header");
         }
-        let header = text
-            .lines()
-            .take_while(|line| line.starts_with("//!"))
-            .count();
+        let header = text.lines().take_while(|line| line.starts_with("//!")).count();
         if header > 12 && !name.ends_with("lib.rs") {
             let _ = writeln!(found, "{name}: a header of {header} lines, at most 12");
         }
@@ -235,8 +208,5 @@ fn every_module_opens_with_its_purpose() {
 #[test]
 fn the_changelog_has_an_unreleased_section() {
     let text = std::fs::read_to_string(root().join("CHANGELOG.md")).expect("CHANGELOG.md");
-    assert!(
-        text.contains("## Unreleased"),
-        "CHANGELOG.md has no Unreleased section"
-    );
+    assert!(text.contains("## Unreleased"), "CHANGELOG.md has no Unreleased section");
 }

@@ -12,8 +12,9 @@ use folio_engine::exec::{
 use folio_engine::model::{ModelConfig, ModelFiles};
 use folio_engine::sched::policies::Fcfs;
 use folio_engine::types::{
-    Choice, Clock, EngineConfig, Event, EventReceiver, EventSender, ModelId, PrefixCaching, Request,
-    RequestId, Sampling, SamplingParams, StopConditions, SystemClock, Task, TenantId, TokenId,
+    Choice, Clock, EngineConfig, Event, EventReceiver, EventSender, ModelId, PrefixCaching,
+    Request, RequestId, Sampling, SamplingParams, StopConditions, SystemClock, Task, TenantId,
+    TokenId,
 };
 
 /// Offline throughput of Folio's engine on one decoder model.

@@ -22,10 +22,7 @@ pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
             (product_0 >> 32) as u32 ^ counter[3] ^ key[1],
             product_0 as u32,
         ];
-        key = [
-            key[0].wrapping_add(KEY_STEPS[0]),
-            key[1].wrapping_add(KEY_STEPS[1]),
-        ];
+        key = [key[0].wrapping_add(KEY_STEPS[0]), key[1].wrapping_add(KEY_STEPS[1])];
     }
     counter
 }
@@ -44,10 +41,7 @@ impl RandomStream {
     /// The stream of choice `choice_index` under `seed`; 0 is a seed like any other.
     #[must_use]
     pub fn new(seed: u64, choice_index: u32) -> Self {
-        Self {
-            key: [seed as u32, (seed >> 32) as u32],
-            choice_index,
-        }
+        Self { key: [seed as u32, (seed >> 32) as u32], choice_index }
     }
 
     /// The number at `position`, uniform over the 2⁵² odd multiples of 2⁻⁵³: never 0, never 1.
@@ -91,19 +85,13 @@ mod tests {
         let expected = (f64::from(words[0]) + f64::from(words[1] >> 12) / f64::from(1u32 << 20))
             / 4_294_967_296.0;
         let number = RandomStream::new(0x0123_4567_89ab_cdef, 3).uniform(7);
-        assert!(
-            (number - expected).abs() <= 0.5f64.powi(53),
-            "{number} {expected}"
-        );
+        assert!((number - expected).abs() <= 0.5f64.powi(53), "{number} {expected}");
     }
 
     #[test]
     fn every_part_of_the_name_matters() {
         let number = RandomStream::new(5, 1).uniform(9);
-        assert_eq!(
-            number.to_bits(),
-            RandomStream::new(5, 1).uniform(9).to_bits()
-        );
+        assert_eq!(number.to_bits(), RandomStream::new(5, 1).uniform(9).to_bits());
         for other in [
             RandomStream::new(5, 1).uniform(10),
             RandomStream::new(5, 2).uniform(9),
@@ -137,10 +125,7 @@ mod tests {
             assert!(mean.abs() < limit, "stream {i}: mean {mean}");
             // The square of a standardised uniform has variance 0.8.
             let variance = a.iter().map(|x| standard(x).powi(2)).sum::<f64>() / num;
-            assert!(
-                (variance - 1.0).abs() < limit,
-                "stream {i}: variance {variance}"
-            );
+            assert!((variance - 1.0).abs() < limit, "stream {i}: variance {variance}");
             for (j, b) in draws.iter().enumerate() {
                 for lag in 0..3 {
                     if i == j && lag == 0 {
@@ -149,10 +134,7 @@ mod tests {
                     let pairs = a.iter().zip(b[lag..].iter());
                     let correlation =
                         pairs.map(|(x, y)| standard(x) * standard(y)).sum::<f64>() / num;
-                    assert!(
-                        correlation.abs() < limit,
-                        "{i} {j} lag {lag}: {correlation}"
-                    );
+                    assert!(correlation.abs() < limit, "{i} {j} lag {lag}: {correlation}");
                 }
             }
         }

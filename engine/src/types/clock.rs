@@ -52,9 +52,7 @@ impl SystemClock {
     /// A clock that reads zero now.
     #[must_use]
     pub fn start() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 }
 

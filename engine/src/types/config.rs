@@ -73,9 +73,7 @@ impl EngineConfig {
         ensure(num_decoders <= 1, "models", num_decoders, || {
             "at most one decoder model can be loaded".into()
         })?;
-        ensure(!self.models.is_empty(), "models", 0, || {
-            "load at least one model".into()
-        })?;
+        ensure(!self.models.is_empty(), "models", 0, || "load at least one model".into())?;
         for encoder in self.models_of(ModelKind::Encoder) {
             self.check_encoder_fits(encoder, num_decoders)?;
         }
@@ -85,9 +83,7 @@ impl EngineConfig {
     /// Tokens that all allocatable blocks hold together.
     #[must_use]
     pub fn kv_capacity_tokens(&self) -> u32 {
-        self.num_blocks
-            .saturating_sub(1)
-            .saturating_mul(self.block_size)
+        self.num_blocks.saturating_sub(1).saturating_mul(self.block_size)
     }
 
     fn models_of(&self, kind: ModelKind) -> impl Iterator<Item = &ModelLimits> {
@@ -100,21 +96,15 @@ impl EngineConfig {
             ("max_num_seqs", self.max_num_seqs),
             ("max_num_batched_tokens", self.max_num_batched_tokens),
             ("max_num_partial_prefills", self.max_num_partial_prefills),
-            (
-                "long_prefill_token_threshold",
-                self.long_prefill_token_threshold.unwrap_or(1),
-            ),
+            ("long_prefill_token_threshold", self.long_prefill_token_threshold.unwrap_or(1)),
             ("max_queued_requests", self.max_queued_requests),
         ];
         for (field, value) in at_least_one {
             ensure(value >= 1, field, value, || "must be at least 1".into())?;
         }
-        ensure(
-            self.block_size <= 1024,
-            "block_size",
-            self.block_size,
-            || "must be at most 1024".into(),
-        )?;
+        ensure(self.block_size <= 1024, "block_size", self.block_size, || {
+            "must be at most 1024".into()
+        })?;
         if self.models_of(ModelKind::Decoder).next().is_some() {
             ensure(self.num_blocks >= 2, "num_blocks", self.num_blocks, || {
                 "must be at least 2: one block is scratch".into()
@@ -133,11 +123,7 @@ impl EngineConfig {
         encoder: &ModelLimits,
         num_decoders: usize,
     ) -> Result<(), ConfigError> {
-        let decode = if num_decoders > 0 {
-            self.max_num_seqs
-        } else {
-            0
-        };
+        let decode = if num_decoders > 0 { self.max_num_seqs } else { 0 };
         let need = encoder.max_model_len.saturating_add(decode);
         ensure(
             self.max_num_batched_tokens >= need,
@@ -163,10 +149,6 @@ fn ensure(
     if holds {
         Ok(())
     } else {
-        Err(ConfigError {
-            field,
-            value: value.to_string(),
-            limit: limit(),
-        })
+        Err(ConfigError { field, value: value.to_string(), limit: limit() })
     }
 }

@@ -18,10 +18,7 @@ impl StepPlan {
     /// Number of tokens that the step computes, T.
     #[must_use]
     pub fn num_tokens(&self) -> u32 {
-        self.seqs
-            .iter()
-            .map(|seq| seq.positions.end - seq.positions.start)
-            .sum()
+        self.seqs.iter().map(|seq| seq.positions.end - seq.positions.start).sum()
     }
 }
 

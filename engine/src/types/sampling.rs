@@ -35,13 +35,7 @@ pub struct Sampling {
 impl Default for Sampling {
     /// Plain sampling from the model's distribution.
     fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            seed: 0,
-        }
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 }
     }
 }
 
@@ -62,12 +56,7 @@ pub struct Penalties {
 impl Default for Penalties {
     /// All off.
     fn default() -> Self {
-        Self {
-            frequency: 0.0,
-            presence: 0.0,
-            repetition: 1.0,
-            logit_bias: Vec::new(),
-        }
+        Self { frequency: 0.0, presence: 0.0, repetition: 1.0, logit_bias: Vec::new() }
     }
 }
 

@@ -50,10 +50,7 @@ pub fn add_assign(pool: &Pool, x: &[f32], out: &mut [f32]) {
 }
 
 fn check(name: &str, what: &str, len: usize, out: usize) {
-    assert!(
-        len == out,
-        "{name}: {what} has {len} elements, out has {out}"
-    );
+    assert!(len == out, "{name}: {what} has {len} elements, out has {out}");
 }
 
 #[derive(Clone, Copy)]
@@ -65,24 +62,13 @@ enum Op<'a> {
 }
 
 fn run(pool: &Pool, op: Op<'_>, out: &mut [f32]) {
-    let cost = if matches!(op, Op::Activate(..) | Op::ActivateMul(..)) {
-        4
-    } else {
-        1
-    };
+    let cost = if matches!(op, Op::Activate(..) | Op::ActivateMul(..)) { 4 } else { 1 };
     let (num_elements, out) = (out.len(), Output::new(out));
     let isa = pool.isa();
     pool.run_ranges(num_elements, cost, &|first, last| {
         // SAFETY: ranges are disjoint and the pool's instruction set is available.
         unsafe {
-            dispatch(
-                isa,
-                Elements {
-                    op,
-                    out: out.part(first, last),
-                    first,
-                },
-            );
+            dispatch(isa, Elements { op, out: out.part(first, last), first });
         };
     });
 }
@@ -186,10 +172,7 @@ unsafe fn map<S: Simd, F: Pairwise>(a: *const f32, b: *const f32, out: &mut [f32
         }
         if i < size {
             let len = size - i;
-            let value = F::of::<S>(
-                S::load_partial(a.add(i), len),
-                S::load_partial(b.add(i), len),
-            );
+            let value = F::of::<S>(S::load_partial(a.add(i), len), S::load_partial(b.add(i), len));
             S::store_partial(out.add(i), value, len);
         }
     }

@@ -56,11 +56,7 @@ impl<'a> KvCacheRef<'a> {
     /// Views two buffers of [`KvLayout::num_elements`] each; panics if they are not that long.
     pub fn new(layout: KvLayout, keys: &'a [f32], values: &'a [f32]) -> Self {
         layout.check(keys.len(), values.len());
-        Self {
-            layout,
-            keys,
-            values,
-        }
+        Self { layout, keys, values }
     }
 }
 
@@ -76,20 +72,12 @@ impl<'a> KvCacheMut<'a> {
     /// Views two buffers of [`KvLayout::num_elements`] each; panics if they are not that long.
     pub fn new(layout: KvLayout, keys: &'a mut [f32], values: &'a mut [f32]) -> Self {
         layout.check(keys.len(), values.len());
-        Self {
-            layout,
-            keys,
-            values,
-        }
+        Self { layout, keys, values }
     }
 
     /// The same cache, to read.
     pub fn as_ref(&self) -> KvCacheRef<'_> {
-        KvCacheRef {
-            layout: self.layout,
-            keys: self.keys,
-            values: self.values,
-        }
+        KvCacheRef { layout: self.layout, keys: self.keys, values: self.values }
     }
 }
 
@@ -99,12 +87,7 @@ impl<'a> KvCacheMut<'a> {
 /// slots the last wins. Panics if a slot lies outside the cache.
 pub fn store_kv(pool: &Pool, k: &[f32], v: &[f32], slots: &[u32], cache: &mut KvCacheMut<'_>) {
     let layout = cache.layout;
-    let KvLayout {
-        num_blocks,
-        num_kv_heads,
-        block_size,
-        head_size,
-    } = layout;
+    let KvLayout { num_blocks, num_kv_heads, block_size, head_size } = layout;
     let expected = slots.len() * num_kv_heads * head_size;
     assert!(
         k.len() == expected && v.len() == expected,

@@ -144,10 +144,7 @@ impl Block {
         for row in self.first_row..self.first_row + self.num_rows {
             // SAFETY: as the caller's.
             unsafe {
-                let out = self
-                    .args
-                    .out
-                    .add(row * self.args.num_outputs + self.first_col);
+                let out = self.args.out.add(row * self.args.num_outputs + self.first_col);
                 match self.args.bias {
                     Some(bias) => out.copy_from(bias.add(self.first_col), self.num_cols),
                     None => out.write_bytes(0, self.num_cols),
@@ -384,17 +381,11 @@ impl<const DTYPE: u8> Kernel for Typed<DTYPE> {
         let last_col = block.first_col + block.num_cols;
         // With one group of rows the weights are used once: follow each row to its end. With more,
         // finish a chunk for all, so that its weights stay in the cache.
-        let col_step = if num_groups == 1 {
-            tile_cols::<S>(block.num_rows)
-        } else {
-            block.num_cols
-        };
+        let col_step =
+            if num_groups == 1 { tile_cols::<S>(block.num_rows) } else { block.num_cols };
         let mut first = block.first_col;
         while first < last_col {
-            let cols = Cols {
-                first,
-                last: last_col.min(first + col_step),
-            };
+            let cols = Cols { first, last: last_col.min(first + col_step) };
             for k in (0..block.args.num_inputs).step_by(CHUNK) {
                 for group in 0..num_groups {
                     let begin = group * block.num_rows / num_groups;

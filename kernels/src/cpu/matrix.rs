@@ -34,19 +34,11 @@ pub struct MatrixError {
 
 impl fmt::Display for MatrixError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            dtype,
-            rows,
-            cols,
-            num_bytes,
-        } = self;
+        let Self { dtype, rows, cols, num_bytes } = self;
         if *cols == 0 {
             return write!(f, "matrix of {rows} x {cols} has no columns");
         }
-        write!(
-            f,
-            "matrix of {rows} x {cols} {dtype:?} does not fit its data of {num_bytes} bytes"
-        )
+        write!(f, "matrix of {rows} x {cols} {dtype:?} does not fit its data of {num_bytes} bytes")
     }
 }
 
@@ -72,23 +64,11 @@ impl<'a> Matrix<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<Self, MatrixError> {
-        let size = rows
-            .checked_mul(cols)
-            .and_then(|n| n.checked_mul(dtype.num_bytes()));
+        let size = rows.checked_mul(cols).and_then(|n| n.checked_mul(dtype.num_bytes()));
         if cols == 0 || size != Some(data.len()) {
-            return Err(MatrixError {
-                dtype,
-                rows,
-                cols,
-                num_bytes: data.len(),
-            });
+            return Err(MatrixError { dtype, rows, cols, num_bytes: data.len() });
         }
-        Ok(Self {
-            dtype,
-            data,
-            rows,
-            cols,
-        })
+        Ok(Self { dtype, data, rows, cols })
     }
 
     /// The number format.
@@ -120,11 +100,7 @@ impl<'a> Matrix<'a> {
             self.rows
         );
         let row = self.row_bytes();
-        Self {
-            data: &self.data[first * row..last * row],
-            rows: last - first,
-            ..*self
-        }
+        Self { data: &self.data[first * row..last * row], rows: last - first, ..*self }
     }
 
     /// Bytes from one row to the next.

@@ -9,10 +9,7 @@
     clippy::inline_always,
     reason = "a generic body must be inlined to get its caller's instruction set"
 )]
-#![allow(
-    clippy::needless_range_loop,
-    reason = "register tiles are indexed by row and column"
-)]
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and column")]
 
 mod activation;
 mod attention;

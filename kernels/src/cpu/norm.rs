@@ -43,13 +43,7 @@ pub fn rms_norm_in_place(pool: &Pool, x: &mut [f32], norm: RmsNorm<'_>) {
 
 /// [`rms_norm`] of the rows of `x`, `[T, H]`, that `rows`, `[E]`, names; `out` is `[E, H]`.
 pub fn rms_norm_rows(pool: &Pool, x: &[f32], rows: &[u32], norm: RmsNorm<'_>, out: &mut [f32]) {
-    run(
-        pool,
-        "rms_norm_rows",
-        Source::Gather(x, rows),
-        norm.into(),
-        out,
-    );
+    run(pool, "rms_norm_rows", Source::Gather(x, rows), norm.into(), out);
 }
 
 /// `residual += x`, then `out = rms_norm(residual)`; all `[T, H]`.
@@ -60,13 +54,7 @@ pub fn add_rms_norm(
     norm: RmsNorm<'_>,
     out: &mut [f32],
 ) {
-    run(
-        pool,
-        "add_rms_norm",
-        Source::Residual(x, residual),
-        norm.into(),
-        out,
-    );
+    run(pool, "add_rms_norm", Source::Residual(x, residual), norm.into(), out);
 }
 
 /// `out = (x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias` for each row of `x`, `[T,
@@ -83,13 +71,7 @@ pub fn add_layer_norm(
     norm: LayerNorm<'_>,
     out: &mut [f32],
 ) {
-    run(
-        pool,
-        "add_layer_norm",
-        Source::Residual(x, residual),
-        norm.into(),
-        out,
-    );
+    run(pool, "add_layer_norm", Source::Residual(x, residual), norm.into(), out);
 }
 
 /// Where the rows to normalise come from.
@@ -122,28 +104,14 @@ struct Norm<'a> {
 
 impl<'a> From<RmsNorm<'a>> for Norm<'a> {
     fn from(norm: RmsNorm<'a>) -> Self {
-        Self {
-            weight: norm.weight,
-            bias: None,
-            epsilon: norm.epsilon,
-            centre: Centre::Zero,
-        }
+        Self { weight: norm.weight, bias: None, epsilon: norm.epsilon, centre: Centre::Zero }
     }
 }
 
 impl<'a> From<LayerNorm<'a>> for Norm<'a> {
     fn from(norm: LayerNorm<'a>) -> Self {
-        let LayerNorm {
-            weight,
-            bias,
-            epsilon,
-        } = norm;
-        Self {
-            weight,
-            bias,
-            epsilon,
-            centre: Centre::Mean,
-        }
+        let LayerNorm { weight, bias, epsilon } = norm;
+        Self { weight, bias, epsilon, centre: Centre::Mean }
     }
 }
 
@@ -171,11 +139,7 @@ fn run(pool: &Pool, name: &str, source: Source<'_>, norm: Norm<'_>, out: &mut [f
         out.len()
     );
     let check = |what: &str, len: usize| {
-        assert!(
-            len == out.len(),
-            "{name}: {what} has {len} elements, out has {}",
-            out.len()
-        );
+        assert!(len == out.len(), "{name}: {what} has {len} elements, out has {}", out.len());
     };
     let rows = match source {
         Source::Rows(x) => {
@@ -199,16 +163,7 @@ fn run(pool: &Pool, name: &str, source: Source<'_>, norm: Norm<'_>, out: &mut [f
     pool.run_ranges(num_rows, size, &|first, last| {
         // SAFETY: sizes were checked, ranges are disjoint, the pool's instruction set is available.
         unsafe {
-            dispatch(
-                isa,
-                NormRows {
-                    rows,
-                    norm,
-                    out,
-                    first,
-                    last,
-                },
-            );
+            dispatch(isa, NormRows { rows, norm, out, first, last });
         };
     });
 }
@@ -248,18 +203,12 @@ impl Kernel for NormRows<'_> {
 unsafe fn add_row<S: Simd>(x: *const f32, target: *mut f32, size: usize) {
     let mut i = 0;
     while i + S::LANES <= size {
-        S::store(
-            target.add(i),
-            S::add(S::load(target.add(i)), S::load(x.add(i))),
-        );
+        S::store(target.add(i), S::add(S::load(target.add(i)), S::load(x.add(i))));
         i += S::LANES;
     }
     if i < size {
         let len = size - i;
-        let sum = S::add(
-            S::load_partial(target.add(i), len),
-            S::load_partial(x.add(i), len),
-        );
+        let sum = S::add(S::load_partial(target.add(i), len), S::load_partial(x.add(i), len));
         S::store_partial(target.add(i), sum, len);
     }
 }
@@ -298,11 +247,8 @@ pub(super) unsafe fn sum<S: Simd, const SQUARE: bool>(
     // The rest one by one: padding lanes would add squares of the centre.
     while i < size {
         let value = *x.add(i);
-        total += if SQUARE {
-            (value - S::first(centre)) * (value - S::first(centre))
-        } else {
-            value
-        };
+        total +=
+            if SQUARE { (value - S::first(centre)) * (value - S::first(centre)) } else { value };
         i += 1;
     }
     total
@@ -327,17 +273,12 @@ unsafe fn norm_row<S: Simd>(x: *const f32, out: *mut f32, norm: &Norm<'_>) {
     let mut i = 0;
     while i + S::LANES <= size {
         let bias = norm.bias.map_or(zero, |bias| S::load(bias.as_ptr().add(i)));
-        S::store(
-            out.add(i),
-            scale(S::load(x.add(i)), S::load(weight.add(i)), bias),
-        );
+        S::store(out.add(i), scale(S::load(x.add(i)), S::load(weight.add(i)), bias));
         i += S::LANES;
     }
     if i < size {
         let len = size - i;
-        let bias = norm
-            .bias
-            .map_or(zero, |bias| S::load_partial(bias.as_ptr().add(i), len));
+        let bias = norm.bias.map_or(zero, |bias| S::load_partial(bias.as_ptr().add(i), len));
         let value = S::load_partial(x.add(i), len);
         let value = scale(value, S::load_partial(weight.add(i), len), bias);
         S::store_partial(out.add(i), value, len);

@@ -19,11 +19,7 @@ unsafe impl Sync for Output<'_> {}
 
 impl<'a> Output<'a> {
     pub(crate) fn new(slice: &'a mut [f32]) -> Self {
-        Self {
-            start: slice.as_mut_ptr(),
-            len: slice.len(),
-            borrow: PhantomData,
-        }
+        Self { start: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
     }
 
     /// Elements `first..last`.
@@ -31,16 +27,9 @@ impl<'a> Output<'a> {
     /// # Safety
     /// No other live part may overlap this one.
     #[inline(always)]
-    #[allow(
-        clippy::mut_from_ref,
-        reason = "parts are disjoint by the caller's promise"
-    )]
+    #[allow(clippy::mut_from_ref, reason = "parts are disjoint by the caller's promise")]
     pub(crate) unsafe fn part(&self, first: usize, last: usize) -> &'a mut [f32] {
-        assert!(
-            first <= last && last <= self.len,
-            "part {first}..{last} of {}",
-            self.len
-        );
+        assert!(first <= last && last <= self.len, "part {first}..{last} of {}", self.len);
         // SAFETY: within the slice, and disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(first), last - first) }
     }

@@ -169,10 +169,7 @@ impl Shared {
         }
         let mut gate = lock(&self.gate);
         while !is_done() {
-            gate = self
-                .finished
-                .wait(gate)
-                .unwrap_or_else(PoisonError::into_inner);
+            gate = self.finished.wait(gate).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -211,17 +208,11 @@ impl Pool {
 
     /// As [`Pool::new`] with a chosen instruction set, which must be available on this machine.
     pub fn with_isa(num_threads: usize, isa: Isa) -> Self {
-        assert!(
-            isa.is_available(),
-            "instruction set {isa:?} is not available on this machine"
-        );
+        assert!(isa.is_available(), "instruction set {isa:?} is not available on this machine");
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             next_task: AtomicUsize::new(0),
-            job: UnsafeCell::new(Job {
-                task: &|_| (),
-                num_tasks: 0,
-            }),
+            job: UnsafeCell::new(Job { task: &|_| (), num_tasks: 0 }),
             num_sleeping: AtomicUsize::new(0),
             is_stopping: AtomicBool::new(false),
             panic: Mutex::new(None),
@@ -236,12 +227,7 @@ impl Pool {
             builder.spawn(move || shared.serve()).ok()
         };
         let workers = (0..num_workers).map_while(spawn).collect();
-        Self {
-            shared,
-            workers,
-            isa,
-            not_shared: PhantomData,
-        }
+        Self { shared, workers, isa, not_shared: PhantomData }
     }
 
     /// Number of threads that take part in a job, the caller's included.
@@ -290,15 +276,11 @@ impl Pool {
         /// Tasks per thread: enough that a thread which loses its core does not hold up the rest.
         const TASKS_PER_THREAD: usize = 4;
         let affordable = num_items.saturating_mul(item_cost) / MIN_TASK_COST;
-        let num_tasks = (self.num_threads() * TASKS_PER_THREAD)
-            .min(affordable)
-            .min(num_items);
+        let num_tasks = (self.num_threads() * TASKS_PER_THREAD).min(affordable).min(num_items);
         let num_tasks = num_tasks.max(1);
         self.run(num_tasks, &|index| {
-            let (first, last) = (
-                index * num_items / num_tasks,
-                (index + 1) * num_items / num_tasks,
-            );
+            let (first, last) =
+                (index * num_items / num_tasks, (index + 1) * num_items / num_tasks);
             task(first, last);
         });
     }

@@ -57,13 +57,7 @@ pub fn read(pool: &Pool, data: &[u8]) -> u32 {
         let mut lanes = 0.0;
         // SAFETY: the pool's instruction set is available; the kernel reads inside its slice.
         unsafe {
-            dispatch(
-                isa,
-                Read {
-                    part,
-                    result: &mut lanes,
-                },
-            );
+            dispatch(isa, Read { part, result: &mut lanes });
         };
         sum.fetch_xor(lanes.to_bits(), std::sync::atomic::Ordering::Relaxed);
     });

@@ -58,17 +58,7 @@ pub fn rope(pool: &Pool, x: &mut [f32], positions: &[u32], rope: Rope<'_>) {
         // SAFETY: ranges of tokens are disjoint, positions were checked, the instruction set is
         // there.
         unsafe {
-            dispatch(
-                isa,
-                Rotate {
-                    x,
-                    row,
-                    positions,
-                    rope,
-                    first,
-                    last,
-                },
-            );
+            dispatch(isa, Rotate { x, row, positions, rope, first, last });
         };
     });
 }
@@ -110,18 +100,10 @@ unsafe fn rotate<S: Simd>(low: &mut [f32], high: &mut [f32], cos: &[f32], sin: &
         // SAFETY: the instruction set is the caller's.
         unsafe {
             let minus_b = S::sub(S::splat(0.0), b);
-            (
-                S::fma(minus_b, sin, S::mul(a, cos)),
-                S::fma(a, sin, S::mul(b, cos)),
-            )
+            (S::fma(minus_b, sin, S::mul(a, cos)), S::fma(a, sin, S::mul(b, cos)))
         }
     };
-    let (low, high, cos, sin) = (
-        low.as_mut_ptr(),
-        high.as_mut_ptr(),
-        cos.as_ptr(),
-        sin.as_ptr(),
-    );
+    let (low, high, cos, sin) = (low.as_mut_ptr(), high.as_mut_ptr(), cos.as_ptr(), sin.as_ptr());
     let mut i = 0;
     // SAFETY: indices stay below `half`, the length of all four.
     unsafe {
@@ -134,14 +116,8 @@ unsafe fn rotate<S: Simd>(low: &mut [f32], high: &mut [f32], cos: &[f32], sin: &
         }
         if i < half {
             let len = half - i;
-            let (a, b) = (
-                S::load_partial(low.add(i), len),
-                S::load_partial(high.add(i), len),
-            );
-            let (cos, sin) = (
-                S::load_partial(cos.add(i), len),
-                S::load_partial(sin.add(i), len),
-            );
+            let (a, b) = (S::load_partial(low.add(i), len), S::load_partial(high.add(i), len));
+            let (cos, sin) = (S::load_partial(cos.add(i), len), S::load_partial(sin.add(i), len));
             let (a, b) = turn(a, b, cos, sin);
             S::store_partial(low.add(i), a, len);
             S::store_partial(high.add(i), b, len);

@@ -88,11 +88,7 @@ unsafe fn widen<S: Simd>(data: &[u8], out: &mut [f32], load: impl Fn(*const u8) 
 /// `out[e] = x[rows[e]]`: `x` is `[T, H]`, `rows` `[E]`, `out` `[E, H]`, H taken from `out`.
 pub fn gather_rows(pool: &Pool, x: &[f32], rows: &[u32], out: &mut [f32]) {
     if rows.is_empty() {
-        assert!(
-            out.is_empty(),
-            "gather_rows: out has {} elements for no rows",
-            out.len()
-        );
+        assert!(out.is_empty(), "gather_rows: out has {} elements for no rows", out.len());
         return;
     }
     let size = out.len() / rows.len();
@@ -123,14 +119,7 @@ pub fn l2_normalize(pool: &Pool, x: &mut [f32], size: usize, epsilon: f32) {
         // SAFETY: ranges are disjoint; the instruction set is available.
         unsafe {
             let rows = x.part(first * size, last * size);
-            dispatch(
-                isa,
-                Normalize {
-                    rows,
-                    size,
-                    epsilon,
-                },
-            );
+            dispatch(isa, Normalize { rows, size, epsilon });
         }
     });
 }
@@ -170,28 +159,19 @@ pub fn mean_pool(pool: &Pool, x: &[f32], cu_seqlens: &[u32], out: &mut [f32]) {
         out.len()
     );
     let out = Output::new(out);
-    pool.run_ranges(
-        num_sequences,
-        x.len() / num_sequences.max(1),
-        &|first, last| {
-            for sequence in first..last {
-                let (begin, end) = (
-                    cu_seqlens[sequence] as usize,
-                    cu_seqlens[sequence + 1] as usize,
-                );
-                // SAFETY: each sequence is in one task.
-                let out = unsafe { out.part(sequence * size, (sequence + 1) * size) };
-                out.fill(0.0);
-                for row in x[begin * size..end * size].chunks_exact(size) {
-                    out.iter_mut()
-                        .zip(row)
-                        .for_each(|(sum, value)| *sum += value);
-                }
-                let inverse = 1.0 / (end - begin).max(1) as f32;
-                for sum in out {
-                    *sum *= inverse;
-                }
+    pool.run_ranges(num_sequences, x.len() / num_sequences.max(1), &|first, last| {
+        for sequence in first..last {
+            let (begin, end) = (cu_seqlens[sequence] as usize, cu_seqlens[sequence + 1] as usize);
+            // SAFETY: each sequence is in one task.
+            let out = unsafe { out.part(sequence * size, (sequence + 1) * size) };
+            out.fill(0.0);
+            for row in x[begin * size..end * size].chunks_exact(size) {
+                out.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
             }
-        },
-    );
+            let inverse = 1.0 / (end - begin).max(1) as f32;
+            for sum in out {
+                *sum *= inverse;
+            }
+        }
+    });
 }

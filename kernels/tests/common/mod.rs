@@ -83,13 +83,7 @@ impl Weights {
                 }
             }
         }
-        Self {
-            bytes,
-            values,
-            dtype,
-            rows,
-            cols,
-        }
+        Self { bytes, values, dtype, rows, cols }
     }
 
     pub(crate) fn matrix(&self) -> Matrix<'_> {
@@ -139,9 +133,6 @@ pub(crate) fn assert_panics(parts: &[&str], f: impl FnOnce()) {
         .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
         .unwrap_or_default();
     for part in parts {
-        assert!(
-            message.contains(part),
-            "message {message:?} does not name {part:?}"
-        );
+        assert!(message.contains(part), "message {message:?} does not name {part:?}");
     }
 }

@@ -23,14 +23,8 @@ use super::{messages, python, python_json};
 const MAX_RANGE: i64 = 100_000;
 
 /// Names of a template's variables that a client's keywords cannot take.
-const RESERVED: [&str; 6] = [
-    "messages",
-    "tools",
-    "documents",
-    "add_generation_prompt",
-    "raise_exception",
-    "strftime_now",
-];
+const RESERVED: [&str; 6] =
+    ["messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now"];
 
 /// How the rendered text ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,11 +77,7 @@ impl ChatTemplate {
                 .add_template_owned(name.clone(), without_generation_tags(text))
                 .map_err(|error| failure(name, &error))?;
         }
-        Ok(Self {
-            environment,
-            special_tokens,
-            source,
-        })
+        Ok(Self { environment, special_tokens, source })
     }
 
     /// Whether any of the templates makes a difference for `role`: it has it as a literal. Those
@@ -112,32 +102,16 @@ impl ChatTemplate {
             messages::mark_end(&mut messages)?;
         }
         let name = self.template_for(input);
-        let template = self
-            .environment
-            .get_template(name)
-            .map_err(|error| failure(name, &error))?;
+        let template =
+            self.environment.get_template(name).map_err(|error| failure(name, &error))?;
         let variables = self.variables(input, &messages)?;
-        let text = template
-            .render(Value::from(variables))
-            .map_err(|e| failure(name, &e))?;
-        if is_continued {
-            messages::cut_at_mark(text)
-        } else {
-            Ok(text)
-        }
+        let text = template.render(Value::from(variables)).map_err(|e| failure(name, &e))?;
+        if is_continued { messages::cut_at_mark(text) } else { Ok(text) }
     }
 
     fn template_for(&self, input: &ChatInput<'_>) -> &'static str {
-        let has_tool_use = self
-            .source
-            .templates()
-            .iter()
-            .any(|(name, _)| name == TOOL_USE);
-        if input.tools.is_some() && has_tool_use {
-            TOOL_USE
-        } else {
-            DEFAULT
-        }
+        let has_tool_use = self.source.templates().iter().any(|(name, _)| name == TOOL_USE);
+        if input.tools.is_some() && has_tool_use { TOOL_USE } else { DEFAULT }
     }
 
     fn variables(
@@ -164,10 +138,7 @@ impl ChatTemplate {
             ("tools", template_list(input.tools)),
             ("documents", template_list(input.documents)),
             ("add_generation_prompt", Value::from(adds_prompt)),
-            (
-                "strftime_now",
-                Value::from_function(move |format: &str| strftime(now, format)),
-            ),
+            ("strftime_now", Value::from_function(move |format: &str| strftime(now, format))),
         ];
         variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
         Ok(variables)
@@ -176,10 +147,7 @@ impl ChatTemplate {
 
 /// A list for the template; `None` where the client gave none, which templates test for.
 fn template_list(items: Option<&[Json]>) -> Value {
-    items.map_or_else(
-        || Value::from(()),
-        |items| items.iter().map(template_value).collect(),
-    )
+    items.map_or_else(|| Value::from(()), |items| items.iter().map(template_value).collect())
 }
 
 /// The same value in the template engine's representation, the order of keys kept.
@@ -194,20 +162,15 @@ fn template_value(json: &Json) -> Value {
         },
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items.iter().map(template_value).collect(),
-        Json::Object(fields) => Value::from_pairs(
-            fields
-                .iter()
-                .map(|(key, v)| (key.as_str(), template_value(v))),
-        ),
+        Json::Object(fields) => {
+            Value::from_pairs(fields.iter().map(|(key, v)| (key.as_str(), template_value(v))))
+        }
     }
 }
 
 fn environment() -> std::result::Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .build()?;
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(python::method);
@@ -243,29 +206,18 @@ fn range(
     if step == 0 {
         return fail("range() with a step of 0".to_owned());
     }
-    let distance = if step > 0 {
-        stop.saturating_sub(start)
-    } else {
-        start.saturating_sub(stop)
-    };
+    let distance = if step > 0 { stop.saturating_sub(start) } else { start.saturating_sub(stop) };
     let num = distance.max(0).unsigned_abs().div_ceil(step.unsigned_abs());
     if num > MAX_RANGE.unsigned_abs() {
-        return fail(format!(
-            "a range of {num} numbers; the limit is {MAX_RANGE}"
-        ));
+        return fail(format!("a range of {num} numbers; the limit is {MAX_RANGE}"));
     }
     // Fewer than 100 001 steps between two bounds that are both i64.
-    Ok((0..num as i64)
-        .map(|i| Value::from(start + i * step))
-        .collect())
+    Ok((0..num as i64).map(|i| Value::from(start + i * step)).collect())
 }
 
 fn strftime(now: i64, format: &str) -> std::result::Result<String, minijinja::Error> {
     let fail = |error: jiff::Error| {
-        minijinja::Error::new(
-            ErrorKind::InvalidOperation,
-            format!("strftime_now: {error}"),
-        )
+        minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}"))
     };
     let time = Timestamp::from_second(now).map_err(fail)?;
     strtime::format(format, time).map_err(fail)
@@ -280,8 +232,5 @@ fn failure(name: &str, error: &minijinja::Error) -> Error {
         }
         cause = inner.source();
     }
-    Error::Template {
-        template: name.to_owned(),
-        message: error.to_string(),
-    }
+    Error::Template { template: name.to_owned(), message: error.to_string() }
 }

@@ -11,15 +11,8 @@ use super::error::{Error, Result};
 pub(super) const FILE: &str = "tokenizer_config.json";
 
 /// The names under which templates know special tokens, as Hugging Face's.
-const SPECIAL_NAMES: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
+const SPECIAL_NAMES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// What Folio takes from tokenizer_config.json.
 #[derive(Clone, Debug, Default)]
@@ -47,39 +40,25 @@ impl TokenizerConfig {
         }
         for name in ["additional_special_tokens", "extra_special_tokens"] {
             // A map here names the tokens of images and sounds, which have no use for text.
-            for value in fields
-                .get(name)
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
+            for value in fields.get(name).and_then(Value::as_array).into_iter().flatten() {
                 let content = content_of(value).ok_or_else(|| bad_token(name, value))?;
                 config.extra_special_tokens.push(content.to_owned());
             }
         }
         config.added_tokens = added_tokens(&fields)?;
-        config.chat_template = fields
-            .get("chat_template")
-            .filter(|v| !v.is_null())
-            .cloned();
+        config.chat_template = fields.get("chat_template").filter(|v| !v.is_null()).cloned();
         Ok(config)
     }
 
     /// Name and text of each special token that has a name: the variables of chat templates.
     pub fn special_tokens(&self) -> Vec<(String, String)> {
-        self.special_tokens
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), text.clone()))
-            .collect()
+        self.special_tokens.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect()
     }
 
     /// Text of the special token called `name`, such as `eos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         let is_it = |(known, _): &&(&'static str, String)| *known == name;
-        self.special_tokens
-            .iter()
-            .find(is_it)
-            .map(|(_, content)| content.as_str())
+        self.special_tokens.iter().find(is_it).map(|(_, content)| content.as_str())
     }
 }
 
@@ -109,9 +88,8 @@ fn added_tokens(fields: &Map<String, Value>) -> Result<Vec<(TokenId, AddedToken)
     let mut tokens = Vec::with_capacity(by_id.len());
     for (id, value) in by_id {
         let path = || format!("added_tokens_decoder.{id}");
-        let number = id
-            .parse()
-            .map_err(|_| Error::file(FILE, &format!("{}: not a token id", path())))?;
+        let number =
+            id.parse().map_err(|_| Error::file(FILE, &format!("{}: not a token id", path())))?;
         let content = content_of(value).ok_or_else(|| bad_token(&path(), value))?;
         let flag = |name: &str| value.get(name).and_then(Value::as_bool);
         let special = flag("special").unwrap_or(false);

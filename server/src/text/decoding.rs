@@ -30,10 +30,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Somewhere in the middle.
-    pub(super) const INSIDE: Self = Self {
-        is_first: false,
-        is_last: false,
-    };
+    pub(super) const INSIDE: Self = Self { is_first: false, is_last: false };
 }
 
 /// A change to one token's spelling.
@@ -73,11 +70,7 @@ pub(super) struct Trim {
 }
 
 impl Trim {
-    const NOTHING: Self = Self {
-        content: ' ',
-        start: 0,
-        stop: 0,
-    };
+    const NOTHING: Self = Self { content: ' ', start: 0, stop: 0 };
 }
 
 /// What one token adds to the text.
@@ -96,11 +89,7 @@ pub(super) enum Piece {
 impl Decoding {
     /// The steps that equal `decoder`; the error names the part that cannot be streamed.
     pub(super) fn new(decoder: Option<&DecoderWrapper>) -> Result<Self, String> {
-        let mut decoding = Self {
-            maps: Vec::new(),
-            joining: Joining::Text,
-            trim: Trim::NOTHING,
-        };
+        let mut decoding = Self { maps: Vec::new(), joining: Joining::Text, trim: Trim::NOTHING };
         match decoder {
             None => decoding.maps.push(TokenMap::Words),
             Some(DecoderWrapper::Sequence(sequence)) => {
@@ -120,26 +109,20 @@ impl Decoding {
             return self.add_after_fuse(stage);
         }
         if matches!(self.joining, Joining::ByteFallback) && !matches!(stage, Stage::Fuse(_)) {
-            return Err(format!(
-                "decoder {} after ByteFallback is not supported",
-                name(stage)
-            ));
+            return Err(format!("decoder {} after ByteFallback is not supported", name(stage)));
         }
         let map = match stage {
             Stage::Replace(replace) => TokenMap::Replace(replace.clone()),
-            Stage::Strip(s) => TokenMap::Trim(Trim {
-                content: s.content,
-                start: s.start,
-                stop: s.stop,
-            }),
+            Stage::Strip(s) => {
+                TokenMap::Trim(Trim { content: s.content, start: s.start, stop: s.stop })
+            }
             Stage::Metaspace(metaspace) => TokenMap::Metaspace {
                 mark: metaspace.get_replacement(),
                 drops_first: metaspace.get_prepend_scheme() != PrependScheme::Never,
             },
-            Stage::WordPiece(pieces) => TokenMap::WordPiece {
-                prefix: pieces.prefix.clone(),
-                cleans_up: pieces.cleanup,
-            },
+            Stage::WordPiece(pieces) => {
+                TokenMap::WordPiece { prefix: pieces.prefix.clone(), cleans_up: pieces.cleanup }
+            }
             Stage::BPE(bpe) => TokenMap::Suffix(bpe.suffix.clone()),
             Stage::Fuse(_) => {
                 *is_fused = true;
@@ -167,17 +150,10 @@ impl Decoding {
         match stage {
             DecoderWrapper::Fuse(_) => Ok(()),
             DecoderWrapper::Strip(s) if self.trim.start == 0 && self.trim.stop == 0 => {
-                self.trim = Trim {
-                    content: s.content,
-                    start: s.start,
-                    stop: s.stop,
-                };
+                self.trim = Trim { content: s.content, start: s.start, stop: s.stop };
                 Ok(())
             }
-            _ => Err(format!(
-                "decoder {} after Fuse is not supported",
-                name(stage)
-            )),
+            _ => Err(format!("decoder {} after Fuse is not supported", name(stage))),
         }
     }
 
@@ -188,17 +164,12 @@ impl Decoding {
 
     /// Whether a token's text depends on there being another one after it.
     pub(super) fn looks_ahead(&self) -> bool {
-        self.maps
-            .iter()
-            .any(|map| matches!(map, TokenMap::Suffix(_)))
+        self.maps.iter().any(|map| matches!(map, TokenMap::Suffix(_)))
     }
 
     /// What the token spelled `spelling` adds at `place`.
     pub(super) fn piece(&self, spelling: String, place: Place) -> Piece {
-        let text = self
-            .maps
-            .iter()
-            .fold(spelling, |text, map| map.apply(text, place));
+        let text = self.maps.iter().fold(spelling, |text, map| map.apply(text, place));
         match &self.joining {
             Joining::Text => Piece::Text(text),
             Joining::ByteFallback => match fallback_byte(&text) {
@@ -222,10 +193,9 @@ impl TokenMap {
                 Err(_) => text,
             },
             Self::Trim(trim) => trim.apply(&text).to_owned(),
-            Self::Metaspace {
-                mark,
-                drops_first: true,
-            } if place.is_first => text.replace(*mark, ""),
+            Self::Metaspace { mark, drops_first: true } if place.is_first => {
+                text.replace(*mark, "")
+            }
             Self::Metaspace { mark, .. } => text.replace(*mark, " "),
             Self::WordPiece { prefix, cleans_up } => {
                 let text = match text.strip_prefix(prefix.as_str()) {
@@ -233,11 +203,7 @@ impl TokenMap {
                     Some(rest) => rest.to_owned(),
                     None => format!(" {text}"),
                 };
-                if *cleans_up {
-                    wordpiece::cleanup(&text)
-                } else {
-                    text
-                }
+                if *cleans_up { wordpiece::cleanup(&text) } else { text }
             }
             Self::Suffix(suffix) => text.replace(suffix, if place.is_last { "" } else { " " }),
         }
@@ -260,11 +226,7 @@ impl Trim {
 /// The byte that `<0xE3>` spells.
 fn fallback_byte(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    if digits.len() == 2 {
-        u8::from_str_radix(digits, 16).ok()
-    } else {
-        None
-    }
+    if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
 /// The characters that stand for bytes in byte-level vocabularies: printable Latin-1 for

@@ -33,11 +33,7 @@ impl Detokenizer {
     /// Starts at the beginning of a text.
     pub fn new(tokenizer: Arc<Tokenizer>, skip: Skip) -> Self {
         let state = State::new(tokenizer.decoding());
-        Self {
-            tokenizer,
-            skip,
-            state,
-        }
+        Self { tokenizer, skip, state }
     }
 
     /// Takes one more token and returns the text that became certain with it: often the token's
@@ -104,26 +100,17 @@ impl State {
     }
 
     fn push(&mut self, decoding: &Decoding, spelling: String, text: &mut String) {
-        let spelling = if decoding.looks_ahead() {
-            self.held.replace(spelling)
-        } else {
-            Some(spelling)
-        };
+        let spelling =
+            if decoding.looks_ahead() { self.held.replace(spelling) } else { Some(spelling) };
         if let Some(spelling) = spelling {
-            let place = Place {
-                is_first: self.is_first,
-                is_last: false,
-            };
+            let place = Place { is_first: self.is_first, is_last: false };
             self.add(decoding, spelling, place, text);
         }
     }
 
     fn finish(mut self, decoding: &Decoding, text: &mut String) {
         if let Some(spelling) = self.held.take() {
-            let place = Place {
-                is_first: self.is_first,
-                is_last: true,
-            };
+            let place = Place { is_first: self.is_first, is_last: true };
             self.add(decoding, spelling, place, text);
         }
         let mut rest = String::new();
@@ -134,8 +121,7 @@ impl State {
     fn add(&mut self, decoding: &Decoding, spelling: String, place: Place, text: &mut String) {
         self.is_first = false;
         let mut joined = String::new();
-        self.assembler
-            .push(decoding.piece(spelling, place), &mut joined);
+        self.assembler.push(decoding.piece(spelling, place), &mut joined);
         self.trimmer.push(&joined, text);
     }
 }
@@ -226,11 +212,7 @@ struct Trimmer {
 
 impl Trimmer {
     fn new(trim: Trim) -> Self {
-        Self {
-            trim,
-            num_at_start: trim.start,
-            num_held: 0,
-        }
+        Self { trim, num_at_start: trim.start, num_held: 0 }
     }
 
     fn push(&mut self, portion: &str, text: &mut String) {

@@ -54,17 +54,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A file that is there but cannot be used.
     pub(crate) fn file(file: &str, message: &dyn Display) -> Self {
-        Self::ModelFile {
-            file: file.to_owned(),
-            message: message.to_string(),
-        }
+        Self::ModelFile { file: file.to_owned(), message: message.to_string() }
     }
 
     /// A message that cannot be rendered.
     pub(crate) fn message(field: &str, message: &str) -> Self {
-        Self::Message {
-            field: field.to_owned(),
-            message: message.to_owned(),
-        }
+        Self::Message { field: field.to_owned(), message: message.to_owned() }
     }
 }

@@ -81,10 +81,7 @@ fn joined_parts(parts: &[Value], path: &str) -> Result<String> {
                 return Err(Error::message(&format!("{path}[{at}].type"), &message));
             }
             None => {
-                return Err(Error::message(
-                    &format!("{path}[{at}].type"),
-                    "must be a string",
-                ));
+                return Err(Error::message(&format!("{path}[{at}].type"), "must be a string"));
             }
         };
         let text = part.get(field).and_then(Value::as_str);
@@ -109,10 +106,7 @@ fn prepare_calls(message: &mut Map<String, Value>, path: &str) -> Result<()> {
         let parsed: Value = serde_json::from_str(text).unwrap_or_default();
         if !parsed.is_object() {
             let field = format!("{path}.tool_calls[{at}].function.arguments");
-            return Err(Error::message(
-                &field,
-                "must be a JSON object, written as a string",
-            ));
+            return Err(Error::message(&field, "must be a JSON object, written as a string"));
         }
         *arguments = parsed;
     }
@@ -131,21 +125,13 @@ pub(super) fn normalize(messages: &[Value]) -> Result<Vec<Value>> {
     }
     let normalize = |(at, message): (usize, &Value)| {
         let Value::Object(message) = message else {
-            return Err(Error::message(
-                &format!("messages[{at}]"),
-                "must be an object",
-            ));
+            return Err(Error::message(&format!("messages[{at}]"), "must be an object"));
         };
         let mut message = message.clone();
         message.retain(|_, value| !value.is_null());
-        let reasoning = REASONING
-            .iter()
-            .find_map(|name| message.get(*name))
-            .cloned();
+        let reasoning = REASONING.iter().find_map(|name| message.get(*name)).cloned();
         if let Some(reasoning) = reasoning {
-            message
-                .entry("thinking")
-                .or_insert_with(|| reasoning.clone());
+            message.entry("thinking").or_insert_with(|| reasoning.clone());
             message.insert(REASONING[0].to_owned(), reasoning);
         }
         Ok(Value::Object(message))
@@ -156,9 +142,7 @@ pub(super) fn normalize(messages: &[Value]) -> Result<Vec<Value>> {
 /// Marks the end of the last message's content, for [`cut_at_mark`] to find.
 pub(super) fn mark_end(messages: &mut [Value]) -> Result<()> {
     let at = messages.len().saturating_sub(1);
-    let content = messages
-        .last_mut()
-        .and_then(|message| message.get_mut("content"));
+    let content = messages.last_mut().and_then(|message| message.get_mut("content"));
     let text = match content {
         Some(Value::Array(parts)) => parts.iter_mut().rev().find_map(|part| part.get_mut("text")),
         content => content,
@@ -167,10 +151,7 @@ pub(super) fn mark_end(messages: &mut [Value]) -> Result<()> {
         text.push_str(END_MARK_WITH_SPACE);
         return Ok(());
     }
-    Err(Error::message(
-        &format!("messages[{at}].content"),
-        "there is no text to continue",
-    ))
+    Err(Error::message(&format!("messages[{at}].content"), "there is no text to continue"))
 }
 
 /// The rendered text up to the mark. Where the template trimmed the message, so is the text.

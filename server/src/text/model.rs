@@ -46,16 +46,10 @@ impl TextModel {
             None => own_template(read, &config)?,
         };
         let special_tokens = config.special_tokens();
-        let template = source
-            .map(|source| ChatTemplate::new(source, special_tokens))
-            .transpose()?;
+        let template =
+            source.map(|source| ChatTemplate::new(source, special_tokens)).transpose()?;
         let tokenizer = Arc::new(Tokenizer::new(&tokenizer_json, &config)?);
-        Ok(Self {
-            label: label.to_owned(),
-            config,
-            tokenizer,
-            template,
-        })
+        Ok(Self { label: label.to_owned(), config, tokenizer, template })
     }
 
     /// The tokenizer.
@@ -82,9 +76,7 @@ impl TextModel {
         let template = self
             .template
             .as_ref()
-            .ok_or_else(|| Error::NoChatTemplate {
-                model: self.label.clone(),
-            })?;
+            .ok_or_else(|| Error::NoChatTemplate { model: self.label.clone() })?;
         let developer = if template.knows_role("developer") {
             DeveloperRole::Keep
         } else {
@@ -92,11 +84,7 @@ impl TextModel {
         };
         let messages = messages::prepare(input.messages, developer)?;
         let tools = input.tools.filter(|tools| !tools.is_empty());
-        template.render(&ChatInput {
-            messages: &messages,
-            tools,
-            ..*input
-        })
+        template.render(&ChatInput { messages: &messages, tools, ..*input })
     }
 
     /// The prompt of a conversation: [`Self::render_chat`], encoded. Templates spell special
@@ -105,19 +93,14 @@ impl TextModel {
     /// # Errors
     /// As [`Self::render_chat`], and [`Error::Tokenize`].
     pub fn encode_chat(&self, input: &ChatInput<'_>) -> Result<Vec<TokenId>> {
-        self.tokenizer
-            .encode(&self.render_chat(input)?, SpecialTokens::Omit)
+        self.tokenizer.encode(&self.render_chat(input)?, SpecialTokens::Omit)
     }
 }
 
 /// The template that the model's files have.
 fn own_template(read: &ReadFile<'_>, config: &TokenizerConfig) -> Result<Option<TemplateSource>> {
     let Some(text) = read_text(read, TEMPLATE_FILE)? else {
-        return config
-            .chat_template
-            .as_ref()
-            .map(TemplateSource::from_config)
-            .transpose();
+        return config.chat_template.as_ref().map(TemplateSource::from_config).transpose();
     };
     let source = TemplateSource::single(text);
     Ok(Some(match read_text(read, TOOL_USE_FILE)? {

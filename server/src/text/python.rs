@@ -42,10 +42,7 @@ fn text_method(text: &str, method: &str, args: &[Value]) -> Option<Result<Value,
         }),
         "index" => from_args(args).and_then(|(part,): (&str,)| match text.find(part) {
             Some(at) => Ok(Value::from(text[..at].chars().count())),
-            None => Err(Error::new(
-                ErrorKind::InvalidOperation,
-                "index: not in the text",
-            )),
+            None => Err(Error::new(ErrorKind::InvalidOperation, "index: not in the text")),
         }),
         "casefold" => from_args(args).map(|()| text.to_lowercase().into()),
         _ => return None,
@@ -61,10 +58,7 @@ fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
     let (mark, max_splits): (Option<&str>, Option<i64>) = from_args(args)?;
     let max_splits = max_splits.and_then(|num| usize::try_from(num).ok());
     if mark == Some("") {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "rsplit: empty separator",
-        ));
+        return Err(Error::new(ErrorKind::InvalidOperation, "rsplit: empty separator"));
     }
     let mut parts = Vec::new();
     let mut rest = match mark {
@@ -74,9 +68,7 @@ fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
     while max_splits.is_none_or(|max| parts.len() < max) {
         let split = match mark {
             Some(mark) => rest.rsplit_once(mark),
-            None => rest
-                .rsplit_once(char::is_whitespace)
-                .map(|(a, b)| (a.trim_end(), b)),
+            None => rest.rsplit_once(char::is_whitespace).map(|(a, b)| (a.trim_end(), b)),
         };
         let Some((before, part)) = split else { break };
         parts.push(part);
@@ -92,10 +84,7 @@ fn index(list: &Value, args: &[Value]) -> Result<Value, Error> {
     let (wanted,): (&Value,) = from_args(args)?;
     match list.try_iter()?.position(|item| item == *wanted) {
         Some(at) => Ok(Value::from(at)),
-        None => Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "index: not in the list",
-        )),
+        None => Err(Error::new(ErrorKind::InvalidOperation, "index: not in the list")),
     }
 }
 
@@ -117,14 +106,8 @@ pub(super) fn int(value: &Value, default: Option<Value>) -> Value {
     }
     // As in Python a text may be a float too, of which the fraction is dropped. What is beyond
     // the range of integers is no number here.
-    let integer = value
-        .as_str()
-        .and_then(|text| text.trim().parse::<i64>().ok());
-    let truncated = || {
-        number(value)
-            .map(f64::trunc)
-            .filter(|float| float.abs() < 9e18)
-    };
+    let integer = value.as_str().and_then(|text| text.trim().parse::<i64>().ok());
+    let truncated = || number(value).map(f64::trunc).filter(|float| float.abs() < 9e18);
     integer
         .or_else(|| truncated().map(|float| float as i64))
         .map_or_else(|| default.unwrap_or_else(|| Value::from(0)), Value::from)
@@ -151,9 +134,7 @@ pub(super) fn print(
     value: &Value,
 ) -> Result<(), Error> {
     if value.is_number() && !value.is_integer() {
-        output
-            .write_str(&float(f64::try_from(value.clone())?))
-            .map_err(Error::from)
+        output.write_str(&float(f64::try_from(value.clone())?)).map_err(Error::from)
     } else {
         minijinja::escape_formatter(output, state, value)
     }
@@ -169,11 +150,7 @@ pub(super) fn float(value: f64) -> String {
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..16).contains(&exponent) {
         let plain = value.to_string();
-        return if plain.contains('.') {
-            plain
-        } else {
-            format!("{plain}.0")
-        };
+        return if plain.contains('.') { plain } else { format!("{plain}.0") };
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.abs())

@@ -8,10 +8,7 @@ use minijinja::{Error, ErrorKind};
 use super::python;
 
 /// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the template engine passes arguments by value"
-)]
+#[expect(clippy::needless_pass_by_value, reason = "the template engine passes arguments by value")]
 pub(super) fn tojson(
     value: &Value,
     positional: Rest<Value>,
@@ -26,9 +23,7 @@ pub(super) fn tojson(
     };
     let is_set = |v: Option<Value>| v.is_some_and(|v| v.is_true());
     let ensures_ascii = is_set(argument(0, "ensure_ascii")?);
-    let indent = argument(1, "indent")?
-        .map(|v| indentation(&v))
-        .transpose()?;
+    let indent = argument(1, "indent")?.map(|v| indentation(&v)).transpose()?;
     let separators = argument(2, "separators")?.map(|v| pair(&v)).transpose()?;
     let sorts_keys = is_set(argument(3, "sort_keys")?);
     kwargs.assert_all_used()?;
@@ -37,13 +32,8 @@ pub(super) fn tojson(
     }
     let default_item = if indent.is_some() { "," } else { ", " };
     let separators = separators.unwrap_or_else(|| (default_item.to_owned(), ": ".to_owned()));
-    let mut writer = Writer {
-        output: String::new(),
-        indent,
-        separators,
-        ensures_ascii,
-        sorts_keys,
-    };
+    let mut writer =
+        Writer { output: String::new(), indent, separators, ensures_ascii, sorts_keys };
     writer.value(value, 0)?;
     Ok(writer.output)
 }
@@ -61,9 +51,7 @@ fn indentation(value: &Value) -> Result<String, Error> {
         .ok_or_else(|| invalid(format!("tojson: indent must be an integer, not {value}")))?;
     let max = 64;
     if num > max {
-        return Err(invalid(format!(
-            "tojson: indent is {num}, the limit is {max}"
-        )));
+        return Err(invalid(format!("tojson: indent is {num}, the limit is {max}")));
     }
     Ok(" ".repeat(usize::try_from(num).unwrap_or(0)))
 }
@@ -73,10 +61,7 @@ fn pair(value: &Value) -> Result<(String, String), Error> {
     let items: Vec<Value> = value.try_iter()?.collect();
     match items.as_slice() {
         [item, key] => Ok((item.to_string(), key.to_string())),
-        _ => Err(invalid(format!(
-            "tojson: separators must be two, not {}",
-            items.len()
-        ))),
+        _ => Err(invalid(format!("tojson: separators must be two, not {}", items.len()))),
     }
 }
 
@@ -98,15 +83,11 @@ struct Writer {
 impl Writer {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > MAX_DEPTH {
-            return Err(invalid(format!(
-                "tojson: nested more than {MAX_DEPTH} deep"
-            )));
+            return Err(invalid(format!("tojson: nested more than {MAX_DEPTH} deep")));
         }
         match value.kind() {
             ValueKind::None => self.output.push_str("null"),
-            ValueKind::Bool => self
-                .output
-                .push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self.output.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.output.push_str(&number(value)?),
             ValueKind::String => self.text(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.list(value, depth)?,
@@ -174,8 +155,7 @@ impl Writer {
     fn new_line(&mut self, depth: usize) {
         if let Some(indent) = &self.indent {
             self.output.push('\n');
-            self.output
-                .extend(std::iter::repeat_n(indent.as_str(), depth));
+            self.output.extend(std::iter::repeat_n(indent.as_str(), depth));
         }
     }
 

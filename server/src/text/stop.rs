@@ -28,17 +28,10 @@ impl StopMatcher {
     /// Looks for `stops`, of which none may be empty (front ends refuse those). Without any,
     /// text passes straight through.
     pub fn new(stops: &[String]) -> Self {
-        assert!(
-            stops.iter().all(|s| !s.is_empty()),
-            "an empty stop string in {stops:?}"
-        );
+        assert!(stops.iter().all(|s| !s.is_empty()), "an empty stop string in {stops:?}");
         let mut stops: Vec<_> = stops.iter().cloned().enumerate().collect();
         stops.sort_by_key(|(_, stop)| stop.len());
-        Self {
-            stops,
-            held: String::new(),
-            is_matched: false,
-        }
+        Self { stops, held: String::new(), is_matched: false }
     }
 
     /// Takes the next portion of the text.
@@ -54,16 +47,10 @@ impl StopMatcher {
                 return self.end(start, index);
             }
             if is_open(rest) {
-                return StopOutput {
-                    text: self.held.drain(..start).collect(),
-                    matched: None,
-                };
+                return StopOutput { text: self.held.drain(..start).collect(), matched: None };
             }
         }
-        StopOutput {
-            text: std::mem::take(&mut self.held),
-            matched: None,
-        }
+        StopOutput { text: std::mem::take(&mut self.held), matched: None }
     }
 
     /// Ends the text and gives back what was held. It may still hold a match: one that an
@@ -74,10 +61,7 @@ impl StopMatcher {
                 return self.end(start, index);
             }
         }
-        StopOutput {
-            text: std::mem::take(&mut self.held),
-            matched: None,
-        }
+        StopOutput { text: std::mem::take(&mut self.held), matched: None }
     }
 
     /// The shortest stop string that `rest` begins with.
@@ -90,9 +74,6 @@ impl StopMatcher {
         let mut text = std::mem::take(&mut self.held);
         text.truncate(start);
         self.is_matched = true;
-        StopOutput {
-            text,
-            matched: Some(index),
-        }
+        StopOutput { text, matched: Some(index) }
     }
 }

@@ -28,9 +28,7 @@ pub struct TemplateSource {
 impl TemplateSource {
     /// One template for everything.
     pub fn single(text: impl Into<String>) -> Self {
-        Self {
-            templates: vec![(DEFAULT.to_owned(), text.into())],
-        }
+        Self { templates: vec![(DEFAULT.to_owned(), text.into())] }
     }
 
     /// Adds a template for conversations with tools, in place of one that is there.
@@ -101,11 +99,7 @@ fn tag_length(text: &str) -> usize {
         code_length(text, "}}")
     } else if text.starts_with("{%") {
         code_length(text, "%}").map(|length| {
-            if keyword(&text[..length]) == Some("raw") {
-                raw_length(text, length)
-            } else {
-                length
-            }
+            if keyword(&text[..length]) == Some("raw") { raw_length(text, length) } else { length }
         })
     } else {
         Some(1)
@@ -151,9 +145,7 @@ fn keyword(tag: &str) -> Option<&str> {
     let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner);
     let inner = inner.strip_suffix(['-', '+']).unwrap_or(inner);
     let word = inner.trim();
-    word.chars()
-        .all(|c| c.is_ascii_alphabetic())
-        .then_some(word)
+    word.chars().all(|c| c.is_ascii_alphabetic()).then_some(word)
 }
 
 fn replaced(tag: &str) -> String {

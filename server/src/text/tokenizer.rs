@@ -41,25 +41,15 @@ impl Tokenizer {
     pub fn new(tokenizer_json: &[u8], config: &TokenizerConfig) -> Result<Self> {
         let mut inner = tokenizers::Tokenizer::from_bytes(tokenizer_json)
             .map_err(|error| Error::file(FILE, &error))?;
-        inner
-            .with_truncation(None)
-            .map_err(|error| Error::file(FILE, &error))?;
+        inner.with_truncation(None).map_err(|error| Error::file(FILE, &error))?;
         inner.with_padding(None);
         add_configured_tokens(&mut inner, config)?;
         let decoding = Decoding::new(inner.get_decoder()).map_err(|e| Error::file(FILE, &e))?;
-        let vocab_size = inner
-            .get_vocab(true)
-            .into_values()
-            .max()
-            .map_or(0, |id| id + 1);
+        let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id + 1);
         if vocab_size == 0 {
             return Err(Error::file(FILE, &"the vocabulary is empty"));
         }
-        Ok(Self {
-            inner,
-            decoding,
-            vocab_size,
-        })
+        Ok(Self { inner, decoding, vocab_size })
     }
 
     /// The token ids of `text`, all of them. Special tokens that `text` spells are recognised.
@@ -82,11 +72,8 @@ impl Tokenizer {
         let mut num_left = num_tokens.saturating_sub(max_tokens);
         let mut ids: Vec<TokenId> = Vec::with_capacity(num_tokens - num_left);
         // From the end, so that those left out are the last ones.
-        for (&id, &was_added) in encoding
-            .get_ids()
-            .iter()
-            .zip(encoding.get_special_tokens_mask())
-            .rev()
+        for (&id, &was_added) in
+            encoding.get_ids().iter().zip(encoding.get_special_tokens_mask()).rev()
         {
             if num_left > 0 && was_added == 0 {
                 num_left -= 1;
@@ -100,9 +87,7 @@ impl Tokenizer {
 
     fn encoding(&self, text: &str, special_tokens: SpecialTokens) -> Result<Encoding> {
         let adds = special_tokens == SpecialTokens::Add;
-        self.inner
-            .encode_fast(text, adds)
-            .map_err(|error| Error::Tokenize(error.to_string()))
+        self.inner.encode_fast(text, adds).map_err(|error| Error::Tokenize(error.to_string()))
     }
 
     /// The text of `ids`: what a [`Detokenizer`](super::Detokenizer) returns for them, joined.
@@ -132,10 +117,7 @@ impl Tokenizer {
     /// Whether `id` is a special token: one that [`Skip::Special`] leaves out.
     pub fn is_special(&self, id: TokenId) -> bool {
         let added = self.inner.get_added_vocabulary();
-        added
-            .get_added_tokens_decoder()
-            .get(&id)
-            .is_some_and(|token| token.special)
+        added.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
     /// The bytes that `id` adds to a text it continues, a space in front included; not always
@@ -159,9 +141,7 @@ impl Tokenizer {
     /// The spelling that decoding starts from.
     pub(super) fn decoded_spelling(&self, id: TokenId) -> Option<String> {
         let added = self.inner.get_added_vocabulary();
-        added
-            .simple_id_to_token(id)
-            .or_else(|| self.inner.id_to_token(id))
+        added.simple_id_to_token(id).or_else(|| self.inner.id_to_token(id))
     }
 
     pub(super) fn decoding(&self) -> &Decoding {

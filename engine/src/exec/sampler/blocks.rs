@@ -88,9 +88,7 @@ impl BlockMaxima {
             return f32::NEG_INFINITY;
         }
         self.ranked.clone_from(&self.maxima);
-        let (_, kth, _) = self
-            .ranked
-            .select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+        let (_, kth, _) = self.ranked.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
         *kth
     }
 

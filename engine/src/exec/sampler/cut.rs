@@ -28,10 +28,7 @@ pub(super) struct Cut {
 
 impl Cut {
     /// Keeps everything.
-    pub(super) const NONE: Self = Self {
-        value: f32::NEG_INFINITY,
-        id: TokenId::MAX,
-    };
+    pub(super) const NONE: Self = Self { value: f32::NEG_INFINITY, id: TokenId::MAX };
 
     /// Whether the token ranks at or before the cut.
     pub(super) fn keeps(self, logit: f32, id: TokenId) -> bool {
@@ -40,11 +37,7 @@ impl Cut {
 
     /// The one that keeps fewer.
     pub(super) fn tighter(self, other: Self) -> Self {
-        if self.keeps(other.value, other.id) {
-            other
-        } else {
-            self
-        }
+        if self.keeps(other.value, other.id) { other } else { self }
     }
 }
 
@@ -157,11 +150,7 @@ impl Ranking<'_> {
             // Elementwise work apart from the additions: it becomes vector code. What is below
             // the floor adds 0, each to another bucket: additions to one wait for each other.
             for ((bucket, &logit), unused) in buckets.iter_mut().zip(logits).zip(0..) {
-                *bucket = if logit >= floor {
-                    spread.bucket(logit)
-                } else {
-                    unused
-                };
+                *bucket = if logit >= floor { spread.bucket(logit) } else { unused };
             }
             match self.measure {
                 Measure::One => measures.fill(1.0),
@@ -192,11 +181,7 @@ pub(super) fn sort(candidates: &mut [Candidate]) {
 pub(super) fn smallest_finite(row: &[f32]) -> f32 {
     let smaller = |a: f32, b: f32| if b < a { b } else { a };
     let or_infinity = |x: f32| {
-        if x > f32::NEG_INFINITY {
-            x
-        } else {
-            f32::INFINITY
-        }
+        if x > f32::NEG_INFINITY { x } else { f32::INFINITY }
     };
     let mut min = [f32::INFINITY; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
@@ -235,10 +220,7 @@ fn last_needed(candidates: &[Candidate], above: f64, target: f64) -> Cut {
     let mut cut = Cut::NONE;
     for candidate in candidates {
         sum += f64::from(candidate.measure);
-        cut = Cut {
-            value: candidate.logit,
-            id: candidate.id,
-        };
+        cut = Cut { value: candidate.logit, id: candidate.id };
         if sum >= target {
             break;
         }
@@ -256,10 +238,7 @@ struct Spread {
 impl Spread {
     fn over(low: f32, high: f32) -> Self {
         let width = f64::from(high) - f64::from(low);
-        Self {
-            low,
-            scale: ((NUM_BUCKETS - 1) as f64 / width).min(f64::from(f32::MAX)) as f32,
-        }
+        Self { low, scale: ((NUM_BUCKETS - 1) as f64 / width).min(f64::from(f32::MAX)) as f32 }
     }
 
     /// Logits outside the range go into the first or the last. No branch and no cast that could
@@ -284,9 +263,7 @@ struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            sums: [0.0; NUM_BUCKETS],
-        }
+        Self { sums: [0.0; NUM_BUCKETS] }
     }
 }
 

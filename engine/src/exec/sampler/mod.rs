@@ -53,11 +53,7 @@ impl Sampler {
         sequences: &mut Sequences,
         results: &mut Vec<SeqResult>,
     ) {
-        let EmittingRows {
-            logits,
-            vocab_size,
-            ids,
-        } = rows;
+        let EmittingRows { logits, vocab_size, ids } = rows;
         let (num_logits, num_rows) = (logits.len(), ids.len());
         assert!(
             vocab_size > 0 && num_logits == num_rows * vocab_size,

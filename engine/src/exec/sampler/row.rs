@@ -71,13 +71,9 @@ impl Unsampleable {
     pub(super) fn of_broken(row: &[f32]) -> Self {
         let first = |is_broken: fn(f32) -> bool| row.iter().position(|&logit| is_broken(logit));
         if let Some(token) = first(f32::is_nan) {
-            return Self::NotANumber {
-                token: token as TokenId,
-            };
+            return Self::NotANumber { token: token as TokenId };
         }
-        Self::Infinite {
-            token: first(|logit| logit == f32::INFINITY).unwrap_or(0) as TokenId,
-        }
+        Self::Infinite { token: first(|logit| logit == f32::INFINITY).unwrap_or(0) as TokenId }
     }
 }
 
@@ -170,10 +166,7 @@ impl RowScratch {
             self.maxima.argmax(row)
         };
         let logprobs = prepared.raw.map(|raw| {
-            Box::new(TokenLogprobs {
-                logprob: raw.logprob(self.raw[id as usize]),
-                top: raw.top,
-            })
+            Box::new(TokenLogprobs { logprob: raw.logprob(self.raw[id as usize]), top: raw.top })
         });
         Ok(SampledToken { id, logprobs })
     }
@@ -203,11 +196,7 @@ impl RowScratch {
             floor = smallest_finite(row);
         }
         let ceiling = self.maxima.below_outliers();
-        let ranking = Ranking {
-            row,
-            maxima: &self.maxima,
-            measure: Measure::One,
-        };
+        let ranking = Ranking { row, maxima: &self.maxima, measure: Measure::One };
         ranking.find(k as f64, floor..ceiling, &mut self.candidates)
     }
 
@@ -220,22 +209,11 @@ impl RowScratch {
         let lightest = 0.5 * (1.0 - top_p) * total / row.len() as f64;
         let depth = lightest.ln() * f64::from(sampling.temperature);
         let floor = (f64::from(self.maxima.max()) + depth) as f32;
-        let lowest = if cut == Cut::NONE {
-            smallest_finite(row)
-        } else {
-            cut.value
-        };
+        let lowest = if cut == Cut::NONE { smallest_finite(row) } else { cut.value };
         let ceiling = self.maxima.below_outliers();
-        let ranking = Ranking {
-            row,
-            maxima: &self.maxima,
-            measure: Measure::Weight(self.weights.values()),
-        };
-        ranking.find(
-            top_p * total,
-            floor.max(lowest)..ceiling,
-            &mut self.candidates,
-        )
+        let ranking =
+            Ranking { row, maxima: &self.maxima, measure: Measure::Weight(self.weights.values()) };
+        ranking.find(top_p * total, floor.max(lowest)..ceiling, &mut self.candidates)
     }
 
     /// Log-softmax of the raw logits `row` `[V]` and its `num_top` likeliest tokens; tokens that
@@ -257,11 +235,7 @@ impl RowScratch {
             k if k < row.len() => self.top_k(row, k),
             _ => Cut::NONE,
         };
-        let ranking = Ranking {
-            row,
-            maxima: &self.maxima,
-            measure: Measure::One,
-        };
+        let ranking = Ranking { row, maxima: &self.maxima, measure: Measure::One };
         let lowest = cut.value.max(f32::MIN);
         ranking.collect(lowest, |_| true, &mut self.candidates);
         sort(&mut self.candidates);

@@ -30,17 +30,13 @@ impl Weights {
         let max = maxima.max();
         // Finite, so that the difference 0 of the likeliest token stays 0.
         let scale = (std::f32::consts::LOG2_E / temperature).min(f32::MAX);
-        self.update(row, maxima, cut, |logit, _| {
-            exp2_of_negative((logit - max) * scale)
-        });
+        self.update(row, maxima, cut, |logit, _| exp2_of_negative((logit - max) * scale));
     }
 
     /// Sets to 0 what lies outside `cut`, which must be within the cut of [`Self::weigh`], and
     /// what weighs less than `min_weight`.
     pub(super) fn keep(&mut self, row: &[f32], maxima: &BlockMaxima, cut: Cut, min_weight: f32) {
-        self.update(row, maxima, cut, |_, weight| {
-            if weight >= min_weight { weight } else { 0.0 }
-        });
+        self.update(row, maxima, cut, |_, weight| if weight >= min_weight { weight } else { 0.0 });
     }
 
     /// Sum of all weights.
@@ -155,13 +151,7 @@ fn exp2_of_negative(x: f32) -> f32 {
     let rounded = x + ROUND;
     let f = x - (rounded - ROUND);
     let mut series = 0.001_338_130_2;
-    for coefficient in [
-        0.009_666_368,
-        0.055_503_81,
-        0.240_223_5,
-        std::f32::consts::LN_2,
-        1.0,
-    ] {
+    for coefficient in [0.009_666_368, 0.055_503_81, 0.240_223_5, std::f32::consts::LN_2, 1.0] {
         series = series * f + coefficient;
     }
     let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits());

@@ -35,16 +35,7 @@ pub struct EncoderAttention<'a> {
 /// rest of the batch or on the threads. Panics if sizes do not agree.
 pub fn encoder_attention(pool: &Pool, args: &EncoderAttention<'_>, out: &mut [f32]) {
     const NAME: &str = "encoder_attention";
-    let EncoderAttention {
-        q,
-        k,
-        v,
-        num_heads,
-        num_kv_heads,
-        head_size,
-        cu_seqlens,
-        ..
-    } = *args;
+    let EncoderAttention { q, k, v, num_heads, num_kv_heads, head_size, cu_seqlens, .. } = *args;
     check_heads(NAME, num_heads, num_kv_heads, head_size);
     let num_tokens = q.len() / (num_heads * head_size);
     let kv_len = num_tokens * num_kv_heads * head_size;
@@ -72,13 +63,7 @@ pub fn encoder_attention(pool: &Pool, args: &EncoderAttention<'_>, out: &mut [f3
     let isa = pool.isa();
     pool.run(chunks.len() * num_heads, &|index| {
         let (sequence, query) = chunks[index / num_heads];
-        let kernel = Chunk {
-            args,
-            output,
-            sequence,
-            query,
-            head: index % num_heads,
-        };
+        let kernel = Chunk { args, output, sequence, query, head: index % num_heads };
         // SAFETY: sizes were checked; chunks and heads are disjoint parts of the output; the pool's
         // instruction set is available.
         unsafe { dispatch(isa, kernel) };
@@ -97,33 +82,16 @@ struct Chunk<'a> {
 impl Kernel for Chunk<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let EncoderAttention {
-            q,
-            num_heads,
-            num_kv_heads,
-            head_size,
-            scale,
-            ..
-        } = *self.args;
+        let EncoderAttention { q, num_heads, num_kv_heads, head_size, scale, .. } = *self.args;
         let first = self.args.cu_seqlens[self.sequence] as usize;
         let last = self.args.cu_seqlens[self.sequence + 1] as usize;
         let last_query = last.min(self.query + MAX_ROWS);
-        let empty = Row {
-            query: std::ptr::null(),
-            out: std::ptr::null_mut(),
-            first: 0,
-            last: 0,
-        };
+        let empty = Row { query: std::ptr::null(), out: std::ptr::null_mut(), first: 0, last: 0 };
         let mut rows = [empty; MAX_ROWS];
         for (row, query) in rows.iter_mut().zip(self.query..last_query) {
             let place = (query * num_heads + self.head) * head_size;
             let query = q[place..].as_ptr();
-            *row = Row {
-                query,
-                out: self.output.at(place),
-                first: 0,
-                last: last - first,
-            };
+            *row = Row { query, out: self.output.at(place), first: 0, last: last - first };
         }
         let kv_head = self.head / (num_heads / num_kv_heads);
         let start = (first * num_kv_heads + kv_head) * head_size;
@@ -135,11 +103,7 @@ impl Kernel for Chunk<'_> {
         };
         // SAFETY: rows lie in q and out, and the keys of the sequence in k and v.
         unsafe {
-            attend::<S, _>(
-                &source,
-                &rows[..last_query - self.query],
-                Head { head_size, scale },
-            );
+            attend::<S, _>(&source, &rows[..last_query - self.query], Head { head_size, scale });
         }
     }
 }
@@ -194,11 +158,7 @@ impl DenseKeys<'_> {
         for dim in 0..size {
             let first = if dim < whole_size { whole_keys } else { 0 };
             for key in first..len.next_multiple_of(RUN) {
-                let value = if key < len {
-                    source[key * self.row + dim]
-                } else {
-                    0.0
-                };
+                let value = if key < len { source[key * self.row + dim] } else { 0.0 };
                 scratch[dim * TILE + key].write(value);
             }
         }

@@ -109,10 +109,7 @@ fn check(args: &PagedAttention<'_>, out_len: usize) -> usize {
         args.block_tables.len(),
         args.max_num_blocks
     );
-    assert!(
-        args.window != Some(0),
-        "{NAME}: a window of 0 hides every key"
-    );
+    assert!(args.window != Some(0), "{NAME}: a window of 0 hides every key");
     for sequence in 0..num_sequences {
         let num_queries = args.cu_seqlens[sequence + 1] - args.cu_seqlens[sequence];
         if num_queries == 0 {
@@ -128,9 +125,8 @@ fn check(args: &PagedAttention<'_>, out_len: usize) -> usize {
         );
         let table = &args.block_tables[sequence * args.max_num_blocks..][..num_blocks];
         // Blocks that the window has left behind may be gone.
-        let first = args.window.map_or(0, |w| {
-            (args.num_computed[sequence] as usize + 1).saturating_sub(w)
-        });
+        let first =
+            args.window.map_or(0, |w| (args.num_computed[sequence] as usize + 1).saturating_sub(w));
         for &block in &table[first / layout.block_size..] {
             assert!(
                 (block as usize) < layout.num_blocks,
@@ -173,12 +169,7 @@ impl Kernel for Chunk<'_> {
         let last_query = end.min(self.query + self.tasks.queries_per_task);
         let offset = args.num_computed[self.sequence] as usize + self.query
             - args.cu_seqlens[self.sequence] as usize;
-        let empty = Row {
-            query: std::ptr::null(),
-            out: std::ptr::null_mut(),
-            first: 0,
-            last: 0,
-        };
+        let empty = Row { query: std::ptr::null(), out: std::ptr::null_mut(), first: 0, last: 0 };
         let mut rows = [empty; MAX_ROWS];
         let mut num_rows = 0;
         for query in self.query..last_query {
@@ -188,25 +179,13 @@ impl Kernel for Chunk<'_> {
                 let head = self.kv_head * group + head;
                 let place = (query * args.num_heads + head) * layout.head_size;
                 let query = args.q[place..].as_ptr();
-                rows[num_rows] = Row {
-                    query,
-                    out: self.output.at(place),
-                    first,
-                    last,
-                };
+                rows[num_rows] = Row { query, out: self.output.at(place), first, last };
                 num_rows += 1;
             }
         }
         let table = &args.block_tables[self.sequence * args.max_num_blocks..];
-        let source = PagedKeys {
-            cache: args.cache,
-            table,
-            kv_head: self.kv_head,
-        };
-        let head = Head {
-            head_size: layout.head_size,
-            scale: args.scale,
-        };
+        let source = PagedKeys { cache: args.cache, table, kv_head: self.kv_head };
+        let head = Head { head_size: layout.head_size, scale: args.scale };
         // SAFETY: rows lie in q and out, and their keys in blocks that `check` has seen.
         unsafe { attend::<S, _>(&source, &rows[..num_rows], head) };
     }

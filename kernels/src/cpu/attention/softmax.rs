@@ -112,10 +112,7 @@ struct Group<'a> {
 /// Rows must point to `head_size` floats, `out` to nobody else's; all keys that they see must
 /// exist.
 #[inline(always)]
-#[allow(
-    clippy::large_stack_arrays,
-    reason = "64 KiB, left uninitialised, in kernel threads"
-)]
+#[allow(clippy::large_stack_arrays, reason = "64 KiB, left uninitialised, in kernel threads")]
 pub(super) unsafe fn attend<S: Simd, K: KeySource>(source: &K, rows: &[Row], head: Head) {
     let mut scratch: Scratch = [MaybeUninit::uninit(); MAX_HEAD_SIZE * TILE];
     let mut scores = [[0.0; TILE]; MAX_ROWS];
@@ -149,10 +146,7 @@ pub(super) unsafe fn attend<S: Simd, K: KeySource>(source: &K, rows: &[Row], hea
                 seen: seen(&rows[begin..end], start),
             };
             if !group.seen.is_empty() {
-                let tiles = Tiles {
-                    now: &tile,
-                    ahead: if begin == 0 { &ahead } else { &tile },
-                };
+                let tiles = Tiles { now: &tile, ahead: if begin == 0 { &ahead } else { &tile } };
                 step::<S>(tiles, &mut group, head);
             }
         }
@@ -279,20 +273,14 @@ unsafe fn score<S: Simd, const ROWS: usize, const VECTORS: usize>(
     }
     for i in 0..ROWS {
         for j in 0..VECTORS {
-            S::store(
-                group.scores[i].as_mut_ptr().add((first + j) * S::LANES),
-                sums[i][j],
-            );
+            S::store(group.scores[i].as_mut_ptr().add((first + j) * S::LANES), sums[i][j]);
         }
     }
 }
 
 /// Turns one row's scores into weights and updates its running maximum and sum.
 #[inline(always)]
-#[allow(
-    clippy::float_cmp,
-    reason = "asks whether the maximum is the very same number"
-)]
+#[allow(clippy::float_cmp, reason = "asks whether the maximum is the very same number")]
 unsafe fn weigh<S: Simd>(group: &mut Group<'_>, index: usize, scale: f32) {
     let padded = group.seen.end.next_multiple_of(RUN);
     let row = group.rows[index];
@@ -320,11 +308,7 @@ unsafe fn weigh<S: Simd>(group: &mut Group<'_>, index: usize, scale: f32) {
         sum = S::add(sum, weight);
     }
     // The exponential of zero is one, so skipping it changes nothing.
-    let decay = if old == new {
-        1.0
-    } else {
-        S::first(math::exp::<S>(S::splat(old - base)))
-    };
+    let decay = if old == new { 1.0 } else { S::first(math::exp::<S>(S::splat(old - base))) };
     group.decay[index] = decay;
     group.max[index] = new;
     group.sum[index] = group.sum[index] * decay + S::reduce_add(sum);
@@ -414,11 +398,7 @@ unsafe fn add_partial<S: Simd, const ROWS: usize>(
     for (key, value) in values.now.iter().enumerate() {
         let vector = S::load_partial(value.add(dim), len);
         for i in 0..ROWS {
-            sums[i] = S::fma(
-                S::splat(group.scores[i][group.seen.start + key]),
-                vector,
-                sums[i],
-            );
+            sums[i] = S::fma(S::splat(group.scores[i][group.seen.start + key]), vector, sums[i]);
         }
     }
     for i in 0..ROWS {

@@ -116,14 +116,8 @@ impl Simd for Avx2 {
         // Transpose, so that the same lane of each becomes one vector; lanes 0+2 and 1+3 first.
         let (ab_low, ab_high) = (_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
         let (cd_low, cd_high) = (_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
-        let even = _mm_add_ps(
-            _mm_movelh_ps(ab_low, cd_low),
-            _mm_movelh_ps(ab_high, cd_high),
-        );
-        let odd = _mm_add_ps(
-            _mm_movehl_ps(cd_low, ab_low),
-            _mm_movehl_ps(cd_high, ab_high),
-        );
+        let even = _mm_add_ps(_mm_movelh_ps(ab_low, cd_low), _mm_movelh_ps(ab_high, cd_high));
+        let odd = _mm_add_ps(_mm_movehl_ps(cd_low, ab_low), _mm_movehl_ps(cd_high, ab_high));
         let mut out = [0.0; 4];
         _mm_storeu_ps(out.as_mut_ptr(), _mm_add_ps(even, odd));
         out

@@ -23,15 +23,7 @@ unsafe fn polynomial<S: Simd>(x: S::V, coefficients: &[f32]) -> S::V {
 #[inline(always)]
 pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
     // e^r on |r| <= ln(2)/2, absolute error 2.1e-9.
-    const EXP: [f32; 7] = [
-        1.0,
-        1.0,
-        0.5,
-        0.166_664_05,
-        0.041_666_34,
-        0.008_375_968,
-        0.001_394_216,
-    ];
+    const EXP: [f32; 7] = [1.0, 1.0, 0.5, 0.166_664_05, 0.041_666_34, 0.008_375_968, 0.001_394_216];
     // ln(2) in two parts: the first has few bits, so that its product with n is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;

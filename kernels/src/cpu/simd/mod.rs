@@ -37,10 +37,7 @@ impl Isa {
 
     /// The fastest instruction set of this machine.
     pub fn detect() -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|isa| isa.is_available())
-            .unwrap_or(Self::Portable)
+        Self::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Portable)
     }
 
     /// Whether this machine, and this build's architecture, has the instruction set.
@@ -63,10 +60,7 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             Self::Portable => true,
-            #[allow(
-                unreachable_patterns,
-                reason = "which arms remain depends on the architecture"
-            )]
+            #[allow(unreachable_patterns, reason = "which arms remain depends on the architecture")]
             _ => false,
         }
     }

@@ -12,11 +12,8 @@ const TOKENIZER: &str = r#"{"version": "1.0", "added_tokens": [],
 
 /// A model of the given files, and a tokenizer.
 fn model(files: &[(&str, &str)], template: Option<&str>) -> Result<TextModel, Error> {
-    let files: HashMap<&str, &str> = files
-        .iter()
-        .copied()
-        .chain([("tokenizer.json", TOKENIZER)])
-        .collect();
+    let files: HashMap<&str, &str> =
+        files.iter().copied().chain([("tokenizer.json", TOKENIZER)]).collect();
     let read = |name: &str| Ok(files.get(name).map(|text| text.as_bytes().to_vec()));
     TextModel::load("tiny", &read, template)
 }
@@ -49,11 +46,7 @@ fn the_file_wins_over_the_configuration() {
     let old = model(&[config], None).unwrap();
     assert_eq!(old.render_chat(&input(&hi())).unwrap(), "old </s>");
     assert_eq!(old.special_token_id("eos_token"), Some(2));
-    let new = model(
-        &[config, ("chat_template.jinja", "new {{ eos_token }}")],
-        None,
-    )
-    .unwrap();
+    let new = model(&[config, ("chat_template.jinja", "new {{ eos_token }}")], None).unwrap();
     assert_eq!(new.render_chat(&input(&hi())).unwrap(), "new </s>");
     let own = model(&[config], Some("hi {{ eos_token }}")).unwrap();
     assert_eq!(own.encode_chat(&input(&hi())).unwrap(), [1, 2]);
@@ -72,14 +65,8 @@ fn conversations_with_tools_get_the_template_for_tools() {
     let tools = [json!({"type": "function"})];
     for model in models {
         let messages = hi();
-        let with_tools = ChatInput {
-            tools: Some(&tools),
-            ..input(&messages)
-        };
-        let no_tools = ChatInput {
-            tools: Some(&[]),
-            ..input(&messages)
-        };
+        let with_tools = ChatInput { tools: Some(&tools), ..input(&messages) };
+        let no_tools = ChatInput { tools: Some(&[]), ..input(&messages) };
         assert_eq!(model.render_chat(&input(&messages)).unwrap(), "plain");
         assert_eq!(model.render_chat(&with_tools).unwrap(), "tools");
         assert_eq!(model.render_chat(&no_tools).unwrap(), "plain");
@@ -88,50 +75,24 @@ fn conversations_with_tools_get_the_template_for_tools() {
 
 #[test]
 fn a_model_without_a_template_is_named() {
-    let error = model(&[], None)
-        .unwrap()
-        .render_chat(&input(&hi()))
-        .unwrap_err();
-    assert_eq!(
-        error,
-        Error::NoChatTemplate {
-            model: "tiny".to_owned()
-        }
-    );
-    assert!(
-        error
-            .to_string()
-            .contains("model tiny has no chat template"),
-        "{error}"
-    );
+    let error = model(&[], None).unwrap().render_chat(&input(&hi())).unwrap_err();
+    assert_eq!(error, Error::NoChatTemplate { model: "tiny".to_owned() });
+    assert!(error.to_string().contains("model tiny has no chat template"), "{error}");
 }
 
 #[test]
 fn a_templates_refusal_is_told_apart_from_its_defects() {
     let refused = render("{{ raise_exception('Only one user, please.') }}", &hi());
-    assert_eq!(
-        refused,
-        Err(Error::Refused("Only one user, please.".to_owned()))
-    );
-    let broken = render("line\n{{ messages | shout }}", &hi())
-        .unwrap_err()
-        .to_string();
+    assert_eq!(refused, Err(Error::Refused("Only one user, please.".to_owned())));
+    let broken = render("line\n{{ messages | shout }}", &hi()).unwrap_err().to_string();
     assert!(broken.starts_with("chat template default: "), "{broken}");
-    assert!(
-        broken.contains("shout") && broken.contains(":2"),
-        "{broken}"
-    );
+    assert!(broken.contains("shout") && broken.contains(":2"), "{broken}");
     let config = r#"{"chat_template": "{% if %}"}"#;
     let error = model(&[("tokenizer_config.json", config)], None).unwrap_err();
     assert!(matches!(error, Error::Template { .. }), "{error}");
     let config = r#"{"chat_template": [{"name": "rag", "template": ""}]}"#;
-    let error = model(&[("tokenizer_config.json", config)], None)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.ends_with("the list has no template named default"),
-        "{error}"
-    );
+    let error = model(&[("tokenizer_config.json", config)], None).unwrap_err().to_string();
+    assert!(error.ends_with("the list has no template named default"), "{error}");
 }
 
 #[test]
@@ -152,17 +113,11 @@ fn keywords_are_variables_but_may_not_hide_the_conversation() {
     let messages = hi();
     let render = |name: &str| {
         let kwargs: Map<String, Value> = [(name.to_owned(), json!(false))].into_iter().collect();
-        template.render(&ChatInput {
-            kwargs: Some(&kwargs),
-            ..input(&messages)
-        })
+        template.render(&ChatInput { kwargs: Some(&kwargs), ..input(&messages) })
     };
     assert_eq!(render("enable_thinking").unwrap(), "False 1");
     let error = render("messages").unwrap_err().to_string();
-    assert!(
-        error.starts_with("chat_template_kwargs.messages: "),
-        "{error}"
-    );
+    assert!(error.starts_with("chat_template_kwargs.messages: "), "{error}");
 }
 
 #[test]
@@ -176,16 +131,8 @@ fn the_time_is_the_callers() {
     let template = "{{ strftime_now('%Y-%m-%d %H:%M:%S|%d %b %Y|%-d %B, %A') }}";
     let template = ChatTemplate::new(TemplateSource::single(template), Vec::new()).unwrap();
     let messages = hi();
-    let text = template
-        .render(&ChatInput {
-            now: 1_709_251_199,
-            ..input(&messages)
-        })
-        .unwrap();
-    assert_eq!(
-        text,
-        "2024-02-29 23:59:59|29 Feb 2024|29 February, Thursday"
-    );
+    let text = template.render(&ChatInput { now: 1_709_251_199, ..input(&messages) }).unwrap();
+    assert_eq!(text, "2024-02-29 23:59:59|29 Feb 2024|29 February, Thursday");
 }
 
 #[test]
@@ -193,26 +140,16 @@ fn generation_tags_print_nothing_wherever_they_stand() {
     let cases = [
         ("a{% generation %}b{% endgeneration %}c", "abc"),
         ("a {%- generation -%} b {%- endgeneration -%} c", "abc"),
-        (
-            "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}",
-            "21",
-        ),
+        ("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}", "21"),
         ("{# {% generation %} #}x", "x"),
         ("{% raw %}{% generation %}{% endraw %}", "{% generation %}"),
         ("{{ '{% generation %}' }}", "{% generation %}"),
-        (
-            "{% set t = '%}{% generation %}' %}{{ t }}",
-            "%}{% generation %}",
-        ),
+        ("{% set t = '%}{% generation %}' %}{{ t }}", "%}{% generation %}"),
         ("{ {{ \"it's {\" }} }", "{ it's { }"),
         ("{{ {'a': {'b': 1}}.a.b }}", "1"),
     ];
     for (template, expected) in cases {
-        assert_eq!(
-            render(template, &hi()).as_deref(),
-            Ok(expected),
-            "{template}"
-        );
+        assert_eq!(render(template, &hi()).as_deref(), Ok(expected), "{template}");
     }
 }
 
@@ -226,18 +163,10 @@ fn json_is_as_pythons() {
     let messages = hi();
     let render = |filter: &str| {
         let template = ChatTemplate::new(template(filter), Vec::new()).unwrap();
-        template
-            .render(&ChatInput {
-                kwargs: Some(&kwargs),
-                ..input(&messages)
-            })
-            .unwrap()
+        template.render(&ChatInput { kwargs: Some(&kwargs), ..input(&messages) }).unwrap()
     };
     let numbers = "[1, 1e-07, 1e+16, 123456.5, -0.0, 18446744073709551615]";
-    assert_eq!(
-        render("tojson"),
-        format!(r#"{{"b": {numbers}, "ä": "<&'\"/\u0001🎉"}}"#)
-    );
+    assert_eq!(render("tojson"), format!(r#"{{"b": {numbers}, "ä": "<&'\"/\u0001🎉"}}"#));
     assert_eq!(
         render("tojson(ensure_ascii=true, sort_keys=true)"),
         format!(r#"{{"b": {numbers}, "\u00e4": "<&'\"/\u0001\ud83c\udf89"}}"#)
@@ -245,10 +174,7 @@ fn json_is_as_pythons() {
     let compact = render("tojson(separators=(',', ':'))");
     assert!(compact.starts_with("{\"b\":[1,1e-07,"), "{compact}");
     let indented = render("tojson(indent=2)");
-    assert!(
-        indented.starts_with("{\n  \"b\": [\n    1,\n    1e-07,"),
-        "{indented}"
-    );
+    assert!(indented.starts_with("{\n  \"b\": [\n    1,\n    1e-07,"), "{indented}");
 }
 
 /// What Jinja2 makes of each, where the engine by itself makes something else.
@@ -295,12 +221,7 @@ fn a_conversation_may_be_continued() {
     let template = ChatTemplate::new(TemplateSource::single(template), Vec::new()).unwrap();
     let mut messages = hi();
     messages.push(json!({"role": "assistant", "content": "Once upon "}));
-    let input = ChatInput {
-        generation_prompt: GenerationPrompt::ContinueFinal,
-        ..input(&messages)
-    };
-    assert_eq!(
-        template.render(&input).unwrap(),
-        "<user>hi</><assistant>Once upon"
-    );
+    let input =
+        ChatInput { generation_prompt: GenerationPrompt::ContinueFinal, ..input(&messages) };
+    assert_eq!(template.render(&input).unwrap(), "<user>hi</><assistant>Once upon");
 }

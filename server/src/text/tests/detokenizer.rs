@@ -9,19 +9,14 @@ use super::super::{Detokenizer, Skip, Tokenizer, TokenizerConfig};
 
 /// A tokenizer with the given vocabulary and decoder, and `<end>` as its last, special token.
 fn model(vocabulary: &[String], decoder: &Value) -> (Arc<Tokenizer>, tokenizers::Tokenizer) {
-    let ids: Map<String, Value> = vocabulary
-        .iter()
-        .enumerate()
-        .map(|(id, token)| (token.clone(), json!(id)))
-        .collect();
+    let ids: Map<String, Value> =
+        vocabulary.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
     let token = |id: usize, content: &str, special: bool| {
         json!({"id": id, "content": content, "special": special, "normalized": false,
                "single_word": false, "lstrip": false, "rstrip": false})
     };
-    let added = [
-        token(vocabulary.len(), "<end>", true),
-        token(vocabulary.len() + 1, "<tool é>", false),
-    ];
+    let added =
+        [token(vocabulary.len(), "<end>", true), token(vocabulary.len() + 1, "<tool é>", false)];
     let file = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
         "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": decoder,
@@ -29,10 +24,7 @@ fn model(vocabulary: &[String], decoder: &Value) -> (Arc<Tokenizer>, tokenizers:
     });
     let bytes = serde_json::to_vec(&file).unwrap();
     let tokenizer = Tokenizer::new(&bytes, &TokenizerConfig::default()).unwrap();
-    (
-        Arc::new(tokenizer),
-        tokenizers::Tokenizer::from_bytes(&bytes).unwrap(),
-    )
+    (Arc::new(tokenizer), tokenizers::Tokenizer::from_bytes(&bytes).unwrap())
 }
 
 fn stream(tokenizer: &Arc<Tokenizer>, ids: &[u32], skip: Skip) -> Vec<String> {
@@ -55,10 +47,7 @@ fn byte_level(bytes: &[u8]) -> String {
             }
         })
         .collect();
-    bytes
-        .iter()
-        .map(|&byte| alphabet[usize::from(byte)])
-        .collect()
+    bytes.iter().map(|&byte| alphabet[usize::from(byte)]).collect()
 }
 
 /// Byte strings that cut characters anywhere, and some that are no UTF-8 at all.
@@ -235,16 +224,10 @@ fn a_trim_at_the_end_takes_only_the_end() {
         &json!({"type": "Sequence", "decoders": [
         {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 2}]}),
     );
-    assert_eq!(
-        tokenizer.decode(&[2, 0, 2, 0, 2, 1], Skip::Special),
-        " a  a "
-    );
+    assert_eq!(tokenizer.decode(&[2, 0, 2, 0, 2, 1], Skip::Special), " a  a ");
     assert_eq!(tokenizer.decode(&[1], Skip::Special), "");
     assert_eq!(tokenizer.decode(&[], Skip::Special), "");
-    assert_eq!(
-        stream(&tokenizer, &[0, 2, 0], Skip::Special),
-        ["a", "", "  a", ""]
-    );
+    assert_eq!(stream(&tokenizer, &[0, 2, 0], Skip::Special), ["a", "", "  a", ""]);
 }
 
 #[test]
@@ -281,11 +264,6 @@ fn decoders_that_cannot_stream_are_refused() {
     let file = json!({"version": "1.0", "added_tokens": [], "decoder": decoder,
         "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}});
     let bytes = serde_json::to_vec(&file).unwrap();
-    let error = Tokenizer::new(&bytes, &TokenizerConfig::default())
-        .unwrap_err()
-        .to_string();
-    assert_eq!(
-        error,
-        "tokenizer.json: decoder Replace after Fuse is not supported"
-    );
+    let error = Tokenizer::new(&bytes, &TokenizerConfig::default()).unwrap_err().to_string();
+    assert_eq!(error, "tokenizer.json: decoder Replace after Fuse is not supported");
 }

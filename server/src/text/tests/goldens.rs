@@ -15,10 +15,7 @@ const MAX_TOKENS: usize = 128;
 fn render(case: &Value) -> Result<String, Error> {
     let mut kwargs = case["kwargs"].as_object().unwrap().clone();
     let mut take = |name: &str| kwargs.shift_remove(name);
-    let generation_prompt = match (
-        take("add_generation_prompt"),
-        take("continue_final_message"),
-    ) {
+    let generation_prompt = match (take("add_generation_prompt"), take("continue_final_message")) {
         (_, Some(Value::Bool(true))) => GenerationPrompt::ContinueFinal,
         (Some(Value::Bool(true)), _) => GenerationPrompt::Add,
         _ => GenerationPrompt::Omit,
@@ -71,42 +68,30 @@ fn chats_render_as_transformers_renders_them() {
 
 #[test]
 fn texts_encode_and_decode_as_in_transformers() {
-    for name in [
-        "bert-cls",
-        "bert-mean",
-        "xlm-roberta-mean",
-        "xlm-roberta-lasttoken",
-    ] {
+    for name in ["bert-cls", "bert-mean", "xlm-roberta-mean", "xlm-roberta-lasttoken"] {
         let config = TokenizerConfig::new(&read(&format!("{name}/tokenizer_config.json"))).unwrap();
         let tokenizer = Tokenizer::new(&read(&format!("{name}/tokenizer.json")), &config).unwrap();
         let expected = read_json(&format!("{name}/expected.json"));
         let cases = expected["texts"].as_array().unwrap();
         assert!(!cases.is_empty(), "{}", golden(name).display());
         for case in cases {
-            let prompt = case["prompt_name"]
-                .as_str()
-                .map_or_else(String::new, |prompt| {
-                    let file = read_json(&format!("{name}/config_sentence_transformers.json"));
-                    file["prompts"][prompt].as_str().unwrap().to_owned()
-                });
+            let prompt = case["prompt_name"].as_str().map_or_else(String::new, |prompt| {
+                let file = read_json(&format!("{name}/config_sentence_transformers.json"));
+                file["prompts"][prompt].as_str().unwrap().to_owned()
+            });
             let text = format!("{prompt}{}", case["text"].as_str().unwrap());
             let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
             // The goldens are cut to what the models take; `encode` never cuts.
             let whole = tokenizer.encode(&text, SpecialTokens::Add).unwrap();
-            let (cut, num_tokens) = tokenizer
-                .encode_truncated(&text, SpecialTokens::Add, MAX_TOKENS)
-                .unwrap();
+            let (cut, num_tokens) =
+                tokenizer.encode_truncated(&text, SpecialTokens::Add, MAX_TOKENS).unwrap();
             assert_eq!(cut, ids, "{name}: {text:?}");
             assert_eq!(num_tokens, whole.len(), "{name}: {text:?}");
             let truncated_from = case["truncated_from"].as_u64().unwrap_or(ids.len() as u64);
             assert_eq!(num_tokens as u64, truncated_from, "{name}: {text:?}");
             assert!(whole.len() > MAX_TOKENS || whole == ids, "{name}: {text:?}");
             if let Some(decoded) = case["decoded"].as_str() {
-                assert_eq!(
-                    tokenizer.decode(&ids, Skip::Special),
-                    decoded,
-                    "{name}: {ids:?}"
-                );
+                assert_eq!(tokenizer.decode(&ids, Skip::Special), decoded, "{name}: {ids:?}");
             }
         }
     }

@@ -16,10 +16,7 @@ fn refusal(message: Value) -> String {
 fn parts_of_text_become_one_text() {
     let parts = json!([{"type": "text", "text": "Hello,"}, {"type": "text", "text": "you."}]);
     let message = one(json!({"role": "user", "content": parts, "name": "Ann"})).unwrap();
-    assert_eq!(
-        message,
-        json!({"role": "user", "content": "Hello,\nyou.", "name": "Ann"})
-    );
+    assert_eq!(message, json!({"role": "user", "content": "Hello,\nyou.", "name": "Ann"}));
     let parts = json!([{"type": "refusal", "refusal": "No."}]);
     let message = one(json!({"role": "assistant", "content": parts})).unwrap();
     assert_eq!(message["content"], "No.");
@@ -34,10 +31,7 @@ fn arguments_of_calls_become_objects_in_their_order() {
     let message = one(call(json!("{\"b\": 1, \"a\": [2]}"))).unwrap();
     let arguments = message["tool_calls"][0]["function"]["arguments"].to_string();
     assert_eq!(arguments, "{\"b\":1,\"a\":[2]}");
-    assert_eq!(
-        one(call(json!(""))).unwrap()["tool_calls"][0]["function"]["arguments"],
-        json!({})
-    );
+    assert_eq!(one(call(json!(""))).unwrap()["tool_calls"][0]["function"]["arguments"], json!({}));
     assert_eq!(one(call(json!({"a": 1}))).unwrap(), call(json!({"a": 1})));
     for bad in ["{\"a\":", "[1]", "nonsense"] {
         assert_eq!(
@@ -64,14 +58,8 @@ fn developer_is_system_for_templates_that_know_no_better() {
 
 #[test]
 fn what_is_no_message_is_refused_by_its_path() {
-    assert_eq!(
-        refusal(json!("hi")),
-        "messages[0]: must be an object with a role"
-    );
-    assert_eq!(
-        refusal(json!({"content": "x"})),
-        "messages[0].role: must be a string"
-    );
+    assert_eq!(refusal(json!("hi")), "messages[0]: must be an object with a role");
+    assert_eq!(refusal(json!({"content": "x"})), "messages[0].role: must be a string");
     let picture = json!([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}]);
     assert_eq!(
         refusal(json!({"role": "user", "content": picture})),

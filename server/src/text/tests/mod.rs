@@ -12,9 +12,7 @@ use std::path::PathBuf;
 
 /// A file under tests/golden of the repository.
 fn golden(path: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", "tests", "golden", path]
-        .iter()
-        .collect()
+    [env!("CARGO_MANIFEST_DIR"), "..", "tests", "golden", path].iter().collect()
 }
 
 fn read(path: &str) -> Vec<u8> {

@@ -8,8 +8,7 @@ use super::super::{StopMatcher, StopOutput};
 /// together ends first), and its index.
 fn brute_force(text: &str, stops: &[String]) -> (String, Option<usize>) {
     let matches = stops.iter().enumerate().filter_map(|(index, stop)| {
-        text.find(stop.as_str())
-            .map(|start| (start, start + stop.len(), index))
+        text.find(stop.as_str()).map(|start| (start, start + stop.len(), index))
     });
     match matches.min() {
         Some((start, _, index)) => (text[..start].to_owned(), Some(index)),
@@ -22,10 +21,7 @@ fn run<'a>(portions: impl Iterator<Item = &'a str>, stops: &[String]) -> (String
     let mut text = String::new();
     let mut matched = None;
     let mut take = |output: StopOutput| {
-        assert!(
-            matched.is_none() || output == StopOutput::default(),
-            "{output:?} after a match"
-        );
+        assert!(matched.is_none() || output == StopOutput::default(), "{output:?} after a match");
         text.push_str(&output.text);
         matched = matched.or(output.matched);
     };
@@ -48,10 +44,7 @@ fn cut<'a>(text: &'a str, lengths: &'a [usize]) -> Vec<&'a str> {
         if rest.is_empty() {
             break;
         }
-        let at = rest
-            .char_indices()
-            .nth(length.max(1))
-            .map_or(rest.len(), |(at, _)| at);
+        let at = rest.char_indices().nth(length.max(1)).map_or(rest.len(), |(at, _)| at);
         let (portion, after) = rest.split_at(at);
         portions.push(portion);
         rest = after;
@@ -104,10 +97,7 @@ proptest! {
 fn a_match_may_span_portions_and_is_never_shown() {
     let stops = strings(&["\n\nUser:"]);
     let portions = ["Hello.", "\n", "\nUs", "er", ": what"];
-    assert_eq!(
-        run(portions.into_iter(), &stops),
-        ("Hello.".to_owned(), Some(0))
-    );
+    assert_eq!(run(portions.into_iter(), &stops), ("Hello.".to_owned(), Some(0)));
 }
 
 #[test]
@@ -125,17 +115,11 @@ fn the_order_of_the_list_does_not_matter() {
     for stops in [["bc", "abcd"], ["abcd", "bc"]] {
         let stops = strings(&stops);
         let (text, matched) = run(cut("xabcd", &[1]).into_iter(), &stops);
-        assert_eq!(
-            (text.as_str(), stops[matched.unwrap()].as_str()),
-            ("x", "abcd")
-        );
+        assert_eq!((text.as_str(), stops[matched.unwrap()].as_str()), ("x", "abcd"));
         // The earlier, longer candidate does not come true, so the later one counts.
         for whole in ["xabc", "xabcx"] {
             let (text, matched) = run(cut(whole, &[1]).into_iter(), &stops);
-            assert_eq!(
-                (text.as_str(), stops[matched.unwrap()].as_str()),
-                ("xa", "bc")
-            );
+            assert_eq!((text.as_str(), stops[matched.unwrap()].as_str()), ("xa", "bc"));
         }
     }
 }

@@ -41,10 +41,7 @@ fn load(file: &Value, config: &Value) -> Result<Tokenizer, Error> {
 fn texts_are_never_cut_or_padded() {
     let tokenizer = load(&file(), &json!({})).unwrap();
     let encode = |text: &str, special| tokenizer.encode(text, special).unwrap();
-    assert_eq!(
-        encode("a b c a b c", SpecialTokens::Add),
-        [0, 3, 4, 5, 3, 4, 5, 1]
-    );
+    assert_eq!(encode("a b c a b c", SpecialTokens::Add), [0, 3, 4, 5, 3, 4, 5, 1]);
     assert_eq!(encode("a", SpecialTokens::Omit), [3]);
     assert_eq!(encode("", SpecialTokens::Add), [0, 1]);
     assert!(encode("", SpecialTokens::Omit).is_empty());
@@ -63,10 +60,7 @@ fn a_cut_that_was_asked_for_leaves_the_special_tokens() {
 #[test]
 fn special_tokens_in_a_text_are_recognised() {
     let tokenizer = load(&file(), &json!({})).unwrap();
-    assert_eq!(
-        tokenizer.encode("a</s>b", SpecialTokens::Omit).unwrap(),
-        [3, 1, 4]
-    );
+    assert_eq!(tokenizer.encode("a</s>b", SpecialTokens::Omit).unwrap(), [3, 1, 4]);
     assert_eq!(tokenizer.decode(&[3, 1, 4], Skip::Special), "a b");
     assert_eq!(tokenizer.decode(&[3, 1, 4], Skip::Nothing), "a </s> b");
 }
@@ -94,12 +88,7 @@ fn the_configuration_adds_tokens_and_makes_them_special() {
     assert_eq!(tokenizer.id("<call>"), Some(7));
     assert!(!tokenizer.is_special(7));
     assert_eq!(tokenizer.vocab_size(), 8);
-    assert_eq!(
-        tokenizer
-            .encode("a<call>turn", SpecialTokens::Omit)
-            .unwrap(),
-        [3, 7, 6]
-    );
+    assert_eq!(tokenizer.encode("a<call>turn", SpecialTokens::Omit).unwrap(), [3, 7, 6]);
     assert_eq!(tokenizer.decode(&[3, 6, 7], Skip::Special), "a <call>");
 }
 
@@ -117,8 +106,5 @@ fn files_that_cannot_be_used_are_refused_by_name() {
     unknown["model"]["type"] = json!("Telepathy");
     assert!(refusal(&unknown, &json!({})).starts_with("tokenizer.json: "));
     let text = refusal(&file(), &json!({"eos_token": 3}));
-    assert_eq!(
-        text,
-        "tokenizer_config.json: eos_token: expected a token, found 3"
-    );
+    assert_eq!(text, "tokenizer_config.json: eos_token: expected a token, found 3");
 }

@@ -47,10 +47,7 @@ fn assert_fits(counts: &[u32], probabilities: &[f64], label: &str) {
     let spread = 2.0 / (9.0 * f64::from(num_cells - 1));
     let cube_root = (statistic / f64::from(num_cells - 1)).cbrt();
     let z = (cube_root - (1.0 - spread)) / spread.sqrt();
-    assert!(
-        z < 5.6,
-        "{label}: χ² {statistic} over {num_cells} cells, z {z}"
-    );
+    assert!(z < 5.6, "{label}: χ² {statistic} over {num_cells} cells, z {z}");
 }
 
 fn assert_row_fits(row: &[f32], context: &RowContext<'_>, label: &str) {
@@ -66,13 +63,7 @@ fn every_combination_of_filters() {
         for top_k in [0, 1, 7] {
             for top_p in [1.0, 0.8] {
                 for min_p in [0.0, 0.1] {
-                    let params = sampling(Sampling {
-                        temperature,
-                        top_k,
-                        top_p,
-                        min_p,
-                        seed,
-                    });
+                    let params = sampling(Sampling { temperature, top_k, top_p, min_p, seed });
                     let row = normal_row(24, 1.5, seed as u32);
                     let label = format!("{:?}", params.sampling);
                     assert_row_fits(&row, &context(&params), &label);
@@ -86,32 +77,18 @@ fn every_combination_of_filters() {
 #[test]
 fn everything_at_once() {
     let params = SamplingParams {
-        sampling: Sampling {
-            temperature: 1.3,
-            top_k: 20,
-            top_p: 0.9,
-            min_p: 0.02,
-            seed: 11,
-        },
+        sampling: Sampling { temperature: 1.3, top_k: 20, top_p: 0.9, min_p: 0.02, seed: 11 },
         penalties: Penalties {
             frequency: 0.4,
             presence: -0.3,
             repetition: 1.2,
             logit_bias: vec![(3, 2.0), (4, -100.0), (39, 1.0)],
         },
-        stop: StopConditions {
-            max_tokens: 100,
-            min_tokens: 9,
-            token_ids: vec![0, 17],
-        },
+        stop: StopConditions { max_tokens: 100, min_tokens: 9, token_ids: vec![0, 17] },
         logprobs: Some(4),
     };
     let counts = [(1, 0), (2, 1), (3, 5), (38, 2)];
-    let context = RowContext {
-        counts: &counts,
-        num_generated: 8,
-        ..context(&params)
-    };
+    let context = RowContext { counts: &counts, num_generated: 8, ..context(&params) };
     assert_row_fits(&normal_row(40, 1.5, 900), &context, "everything");
 }
 
@@ -119,11 +96,7 @@ fn everything_at_once() {
 #[test]
 fn a_row_of_several_blocks() {
     for (top_k, top_p) in [(0, 1.0), (400, 1.0), (0, 0.7), (500, 0.8)] {
-        let params = sampling(Sampling {
-            top_k,
-            top_p,
-            ..Sampling::default()
-        });
+        let params = sampling(Sampling { top_k, top_p, ..Sampling::default() });
         let row = normal_row(1_000, 1.0, 901);
         assert_row_fits(&row, &context(&params), &format!("{top_k} {top_p}"));
     }
@@ -136,16 +109,9 @@ fn choices_and_seeds_draw_independently() {
     let coins: Vec<Vec<TokenId>> = [(0, 0), (0, 1), (0, 2), (1, 0), (u64::MAX, 0)]
         .iter()
         .map(|&(seed, choice_index)| {
-            let params = sampling(Sampling {
-                seed,
-                ..Sampling::default()
-            });
+            let params = sampling(Sampling { seed, ..Sampling::default() });
             let tosses = (0..10_000).map(|position| {
-                let context = RowContext {
-                    choice_index,
-                    position,
-                    ..context(&params)
-                };
+                let context = RowContext { choice_index, position, ..context(&params) };
                 sample_id(&[1.0, 1.0], &context)
             });
             tosses.collect()
@@ -162,24 +128,14 @@ fn choices_and_seeds_draw_independently() {
 
 #[test]
 fn a_draw_repeats_whatever_came_before() {
-    let params = sampling(Sampling {
-        top_p: 0.95,
-        seed: 3,
-        ..Sampling::default()
-    });
+    let params = sampling(Sampling { top_p: 0.95, seed: 3, ..Sampling::default() });
     let row = normal_row(700, 1.0, 902);
     let mut scratch = RowScratch::default();
     for position in 0..200 {
-        let context = RowContext {
-            position,
-            ..context(&params)
-        };
+        let context = RowContext { position, ..context(&params) };
         let alone = sample_id(&row, &context);
         // Another request's row of another vocabulary in between.
-        let other = sampling(Sampling {
-            top_k: 9,
-            ..Sampling::default()
-        });
+        let other = sampling(Sampling { top_k: 9, ..Sampling::default() });
         let mut other_row = normal_row(300 + position as usize, 2.0, position);
         sample_row(&mut other_row, &super::context(&other), &mut scratch).unwrap();
         let together = sample_row(&mut row.clone(), &context, &mut scratch).unwrap();

@@ -13,29 +13,17 @@ use crate::types::{
 
 /// A context after `num_generated` tokens of choice 0 with no past tokens.
 fn context(params: &SamplingParams) -> RowContext<'_> {
-    RowContext {
-        params,
-        counts: &[],
-        num_generated: 0,
-        choice_index: 0,
-        position: 5,
-    }
+    RowContext { params, counts: &[], num_generated: 0, choice_index: 0, position: 5 }
 }
 
 /// Parameters with only `sampling` set.
 fn sampling(sampling: Sampling) -> SamplingParams {
-    SamplingParams {
-        sampling,
-        ..SamplingParams::default()
-    }
+    SamplingParams { sampling, ..SamplingParams::default() }
 }
 
 /// Greedy parameters.
 fn greedy() -> SamplingParams {
-    sampling(Sampling {
-        temperature: 0.0,
-        ..Sampling::default()
-    })
+    sampling(Sampling { temperature: 0.0, ..Sampling::default() })
 }
 
 /// Samples with fresh scratch, from a copy of the row.

@@ -4,12 +4,7 @@ use super::*;
 
 /// The final logits, in f64.
 pub(super) fn edited(row: &[f32], context: &RowContext<'_>) -> Vec<f64> {
-    let Penalties {
-        frequency,
-        presence,
-        repetition,
-        logit_bias,
-    } = &context.params.penalties;
+    let Penalties { frequency, presence, repetition, logit_bias } = &context.params.penalties;
     let mut row: Vec<f64> = row.iter().map(|&logit| f64::from(logit)).collect();
     for &(token, count) in context.counts {
         let logit = &mut row[token as usize];
@@ -54,10 +49,7 @@ pub(super) fn softmax(row: &[f64], ids: &[usize], temperature: f64) -> Vec<f64> 
 /// The distribution that a token is drawn from: final logits `row` `[V]` to probabilities `[V]`.
 /// The temperature is above 0.
 pub(super) fn distribution(row: &[f64], sampling: &Sampling) -> Vec<f64> {
-    let limits = Limits {
-        top_p: f64::from(sampling.top_p),
-        min_p: f64::from(sampling.min_p),
-    };
+    let limits = Limits { top_p: f64::from(sampling.top_p), min_p: f64::from(sampling.min_p) };
     let kept = kept(row, sampling, &limits);
     softmax(row, &kept, f64::from(sampling.temperature))
 }

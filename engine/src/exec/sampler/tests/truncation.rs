@@ -161,11 +161,7 @@ fn a_large_vocabulary() {
     for (stream, scale) in [(1, 0.02), (2, 2.5), (3, 6.0)] {
         let row = normal_row(VOCAB_SIZE, scale, stream);
         for (top_k, top_p) in [(0, 0.9), (50, 1.0), (5_000, 1.0), (50, 0.9), (0, 0.999)] {
-            let sampling = Sampling {
-                top_k,
-                top_p,
-                ..Sampling::default()
-            };
+            let sampling = Sampling { top_k, top_p, ..Sampling::default() };
             assert_same_set(&row, &sampling);
         }
     }
@@ -175,26 +171,17 @@ fn a_large_vocabulary() {
 fn assert_same_set(row: &[f32], sampling: &Sampling) {
     let exact: Vec<f64> = row.iter().map(|&logit| f64::from(logit)).collect();
     let num_kept = |slack: f64| {
-        let limits = reference::Limits {
-            top_p: f64::from(sampling.top_p) + slack,
-            min_p: 0.0,
-        };
+        let limits = reference::Limits { top_p: f64::from(sampling.top_p) + slack, min_p: 0.0 };
         reference::kept(&exact, sampling, &limits).len()
     };
     let ranking = reference::ranking(&exact);
     let kept = drawable(row, sampling);
     let least = num_kept(-1e-5);
-    assert!(
-        least <= kept.len() && kept.len() <= num_kept(1e-5),
-        "{sampling:?}"
-    );
+    assert!(least <= kept.len() && kept.len() <= num_kept(1e-5), "{sampling:?}");
     // A set of n tokens that are all among the n likeliest is those n.
     let mut expected = ranking[..kept.len()].to_vec();
     expected.sort_unstable();
-    assert!(
-        kept.iter().map(|&(id, _)| id as usize).eq(expected),
-        "{sampling:?}"
-    );
+    assert!(kept.iter().map(|&(id, _)| id as usize).eq(expected), "{sampling:?}");
     let total: f64 = kept.iter().map(|&(_, probability)| probability).sum();
     assert!((total - 1.0).abs() < 1e-6, "{total}");
 }
@@ -206,22 +193,12 @@ fn ties_go_to_smaller_ids() {
     let ids = |sampling: &Sampling| -> Vec<TokenId> {
         drawable(&row, sampling).iter().map(|&(id, _)| id).collect()
     };
-    let top_k = Sampling {
-        top_k: 777,
-        ..Sampling::default()
-    };
+    let top_k = Sampling { top_k: 777, ..Sampling::default() };
     assert!(ids(&top_k).into_iter().eq(0..777));
-    let top_p = Sampling {
-        top_p: 0.25,
-        ..Sampling::default()
-    };
+    let top_p = Sampling { top_p: 0.25, ..Sampling::default() };
     assert!(ids(&top_p).into_iter().eq(0..37_500));
     // Half of what top-k leaves.
-    let both = Sampling {
-        top_k: 1_000,
-        top_p: 0.5,
-        ..Sampling::default()
-    };
+    let both = Sampling { top_k: 1_000, top_p: 0.5, ..Sampling::default() };
     assert!(ids(&both).into_iter().eq(0..500));
     assert_eq!(sample_id(&row, &context(&greedy())), 0);
 }
