@@ -79,7 +79,7 @@ mod tests {
             now: 0,
         };
         let text = model.render_chat(&input).unwrap();
-        let ids = model.encode_chat(&input).unwrap();
+        let ids = model.encode_chat(&input, 1024).unwrap();
         assert_eq!(model.tokenizer().decode(&ids, Skip::Nothing), text);
         assert!(text.contains("Hello, wörld 🎉"), "{text}");
         assert!(ids.iter().any(|&id| model.tokenizer().is_special(id)), "{ids:?}");

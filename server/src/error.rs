@@ -201,6 +201,9 @@ impl ApiError {
             text::Error::NoChatTemplate { .. }
             | text::Error::Refused(_)
             | text::Error::Template { .. } => Self::invalid_value(param, message),
+            text::Error::TooLong { .. } => {
+                Self::context_length(param, format!("{param}: {message}"))
+            }
             text::Error::Message { field, .. } => Self::invalid_value(field, message),
             _ => Self::internal(message),
         }

@@ -29,7 +29,7 @@ impl Prompt {
             kwargs: request.template_arguments.as_ref(),
             now: unix_seconds() as i64,
         };
-        let tokens = model.text.encode_chat(&input);
+        let tokens = model.text.encode_chat(&input, model.limits.max_model_len);
         let tokens = tokens.map_err(|error| ApiError::from_text(&error, &path))?;
         Ok(Self { path, tokens })
     }
@@ -39,7 +39,10 @@ impl Prompt {
         let path = input.path;
         let tokens = match input.content {
             Content::Text(text) => {
-                let tokens = model.text.tokenizer().encode(&text, SpecialTokens::Add);
+                let tokenizer = model.text.tokenizer();
+                let tokens = tokenizer
+                    .check_length(&text, model.limits.max_model_len)
+                    .and_then(|()| tokenizer.encode(&text, SpecialTokens::Add));
                 tokens.map_err(|error| ApiError::from_text(&error, &path))?
             }
             Content::Tokens(tokens) => {

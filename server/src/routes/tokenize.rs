@@ -13,7 +13,10 @@ use crate::error::ApiError;
 use crate::models::ServedModel;
 use crate::openai::{DetokenizeRequest, TokenizeInput, TokenizeRequest, TokenizeResponse, parse};
 use crate::service::{Service, unix_seconds};
-use crate::text::{ChatInput, Skip};
+use crate::text::{ChatInput, Skip, SpecialTokens};
+
+/// Longest text that is tokenised for show, in bytes.
+const MAX_TEXT_BYTES: usize = 2 << 20;
 
 /// Shows the tokens of a text or of a conversation.
 pub async fn tokenize(
@@ -52,6 +55,7 @@ fn tokens_of(service: &Service, body: &[u8]) -> Result<TokenizeResponse, ApiErro
 fn encode(model: &ServedModel, input: &TokenizeInput) -> Result<Vec<TokenId>, ApiError> {
     match input {
         TokenizeInput::Prompt { text, special } => {
+            check_length("prompt", text)?;
             let tokens = model.text.tokenizer().encode(text, *special);
             tokens.map_err(|error| ApiError::from_text(&error, "prompt"))
         }
@@ -64,10 +68,22 @@ fn encode(model: &ServedModel, input: &TokenizeInput) -> Result<Vec<TokenId>, Ap
                 kwargs: None,
                 now: unix_seconds() as i64,
             };
-            let tokens = model.text.encode_chat(&input);
+            let text = model.text.render_chat(&input);
+            let text = text.map_err(|error| ApiError::from_text(&error, "messages"))?;
+            check_length("messages", &text)?;
+            let tokens = model.text.tokenizer().encode(&text, SpecialTokens::Omit);
             tokens.map_err(|error| ApiError::from_text(&error, "messages"))
         }
     }
+}
+
+fn check_length(path: &str, text: &str) -> Result<(), ApiError> {
+    if text.len() <= MAX_TEXT_BYTES {
+        return Ok(());
+    }
+    let len = text.len();
+    let message = format!("{path} has {len} bytes of text, at most {MAX_TEXT_BYTES} are tokenised");
+    Err(ApiError::invalid_value(path, message))
 }
 
 fn text_of(service: &Service, body: &[u8]) -> Result<String, ApiError> {

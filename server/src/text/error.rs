@@ -43,6 +43,19 @@ pub enum Error {
         /// What is wrong with it, with value and limit.
         message: String,
     },
+    /// A text cannot fit, as its length alone tells.
+    #[error(
+        "a text of {num_bytes} bytes cannot fit into the context of {max_tokens} tokens: at most \
+         {max_bytes} bytes of it can"
+    )]
+    TooLong {
+        /// Bytes of the text.
+        num_bytes: u64,
+        /// Most bytes that can fit.
+        max_bytes: u64,
+        /// Tokens that there is room for.
+        max_tokens: u32,
+    },
     /// The tokenizer failed on a text.
     #[error("tokenizer: {0}")]
     Tokenize(String),

@@ -10,6 +10,7 @@ mod config;
 mod decoding;
 mod detokenizer;
 mod error;
+mod length;
 mod messages;
 mod model;
 mod python;

@@ -87,13 +87,15 @@ impl TextModel {
         template.render(&ChatInput { messages: &messages, tools, ..*input })
     }
 
-    /// The prompt of a conversation: [`Self::render_chat`], encoded. Templates spell special
-    /// tokens out, so none is added.
+    /// The prompt of a conversation: [`Self::render_chat`], encoded, unless it is so long that
+    /// it cannot fit into `max_tokens`. Templates spell special tokens out, so none is added.
     ///
     /// # Errors
-    /// As [`Self::render_chat`], and [`Error::Tokenize`].
-    pub fn encode_chat(&self, input: &ChatInput<'_>) -> Result<Vec<TokenId>> {
-        self.tokenizer.encode(&self.render_chat(input)?, SpecialTokens::Omit)
+    /// As [`Self::render_chat`], [`Error::TooLong`] and [`Error::Tokenize`].
+    pub fn encode_chat(&self, input: &ChatInput<'_>, max_tokens: u32) -> Result<Vec<TokenId>> {
+        let text = self.render_chat(input)?;
+        self.tokenizer.check_length(&text, max_tokens)?;
+        self.tokenizer.encode(&text, SpecialTokens::Omit)
     }
 }
 

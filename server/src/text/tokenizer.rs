@@ -11,6 +11,7 @@ use super::config::{FILE as CONFIG_FILE, TokenizerConfig};
 use super::decoding::{Decoding, Piece, Place};
 use super::detokenizer::{self, Skip};
 use super::error::{Error, Result};
+use super::length;
 
 /// Name of the file, for messages.
 pub(super) const FILE: &str = "tokenizer.json";
@@ -30,6 +31,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     decoding: Decoding,
     vocab_size: u32,
+    longest_token_bytes: usize,
 }
 
 impl Tokenizer {
@@ -49,7 +51,9 @@ impl Tokenizer {
         if vocab_size == 0 {
             return Err(Error::file(FILE, &"the vocabulary is empty"));
         }
-        Ok(Self { inner, decoding, vocab_size })
+        let mut tokenizer = Self { inner, decoding, vocab_size, longest_token_bytes: 0 };
+        tokenizer.longest_token_bytes = length::longest_token_bytes(&tokenizer);
+        Ok(tokenizer)
     }
 
     /// The token ids of `text`, all of them. Special tokens that `text` spells are recognised.
@@ -104,6 +108,11 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// Bytes of the longest token, as text.
+    pub fn longest_token_bytes(&self) -> usize {
+        self.longest_token_bytes
+    }
+
     /// The id of the token spelled `token` in the vocabulary.
     pub fn id(&self, token: &str) -> Option<TokenId> {
         self.inner.token_to_id(token)
@@ -142,6 +151,10 @@ impl Tokenizer {
     pub(super) fn decoded_spelling(&self, id: TokenId) -> Option<String> {
         let added = self.inner.get_added_vocabulary();
         added.simple_id_to_token(id).or_else(|| self.inner.id_to_token(id))
+    }
+
+    pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
     }
 
     pub(super) fn decoding(&self) -> &Decoding {

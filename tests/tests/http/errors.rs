@@ -204,3 +204,25 @@ async fn more_choices_than_the_queue_holds_are_refused_for_good() {
     body.insert("n".into(), 3.into());
     server.post(COMPLETIONS, &body.into()).await.ok();
 }
+
+#[tokio::test]
+async fn a_text_that_cannot_fit_is_refused_by_its_bytes() {
+    let server = Server::start();
+    let text = "x".repeat(4 << 20);
+    for (path, field, value, param) in [
+        (CHAT, "messages", json!(text), "messages"),
+        (COMPLETIONS, "prompt", json!(["a", text]), "prompt[1]"),
+        (EMBEDDINGS, "input", json!(["a", text]), "input[1]"),
+    ] {
+        let mut body = base(path);
+        body.insert(field.into(), value);
+        let reply = server.post(path, &body.into()).await;
+        check(&reply, (400, &param.into(), "context_length_exceeded"), path);
+        assert!(reply.text().contains("41943"), "the number of bytes: {}", reply.text());
+    }
+    for (field, value) in [("prompt", json!(text)), ("messages", json!(text))] {
+        let reply = server.post("/tokenize", &json!({ "model": "echo", field: value })).await;
+        check(&reply, (400, &field.into(), "invalid_value"), field);
+        assert!(reply.text().contains("2097152"), "the limit: {}", reply.text());
+    }
+}

@@ -49,7 +49,7 @@ fn the_file_wins_over_the_configuration() {
     let new = model(&[config, ("chat_template.jinja", "new {{ eos_token }}")], None).unwrap();
     assert_eq!(new.render_chat(&input(&hi())).unwrap(), "new </s>");
     let own = model(&[config], Some("hi {{ eos_token }}")).unwrap();
-    assert_eq!(own.encode_chat(&input(&hi())).unwrap(), [1, 2]);
+    assert_eq!(own.encode_chat(&input(&hi()), 2).unwrap(), [1, 2]);
 }
 
 #[test]

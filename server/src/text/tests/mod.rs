@@ -4,6 +4,7 @@
 mod chat;
 mod detokenizer;
 mod goldens;
+mod length;
 mod messages;
 mod stop;
 mod tokenizer;
