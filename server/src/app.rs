@@ -3,7 +3,9 @@
 //! From the outside in: CORS (a preflight needs no key, errors carry its headers), request id,
 //! key. The key is checked before a byte of the body is read.
 
+use std::future::IntoFuture;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -23,6 +25,8 @@ use crate::routes;
 use crate::service::Service;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Time that open connections have to end by themselves once all work is done.
+const CLOSING_TIME: Duration = Duration::from_secs(2);
 /// Longest request id that is taken from a client.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -64,6 +68,15 @@ impl App {
             settings,
         }
     }
+
+    /// Waits until the server takes no more work and all that it took is done.
+    pub async fn drained(&self) {
+        let is_idle = || {
+            let gauges = self.service.engine.metrics().gauges;
+            gauges.num_running == 0 && gauges.num_waiting == 0
+        };
+        self.lifecycle.drained(is_idle).await;
+    }
 }
 
 /// All addresses with their layers.
@@ -88,16 +101,23 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Serves on `listener` until the lifecycle says that all is drained.
+/// Serves on `listener` until the lifecycle says that all is drained. Connections that are still
+/// open then, idle or stuck, get a moment for the last bytes.
 pub async fn serve(listener: TcpListener, app: Arc<App>) -> std::io::Result<()> {
     let listener = listener.tap_io(|stream| {
         // Small events must not wait for more to send; a failure costs only latency.
         let _ = stream.set_nodelay(true);
     });
-    let drained = Arc::clone(&app);
-    axum::serve(listener, router(app))
-        .with_graceful_shutdown(async move { drained.lifecycle.drained().await })
-        .await
+    let (begins_to_close, must_end) = (Arc::clone(&app), Arc::clone(&app));
+    let serving = axum::serve(listener, router(app))
+        .with_graceful_shutdown(async move { begins_to_close.drained().await });
+    tokio::select! {
+        ended = serving.into_future() => ended,
+        () = async {
+            must_end.drained().await;
+            tokio::time::sleep(CLOSING_TIME).await;
+        } => Ok(()),
+    }
 }
 
 fn cors(settings: &HttpSettings) -> CorsLayer {
@@ -111,7 +131,7 @@ fn cors(settings: &HttpSettings) -> CorsLayer {
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([REQUEST_ID, header::RETRY_AFTER])
-        .max_age(std::time::Duration::from_secs(3600))
+        .max_age(Duration::from_secs(3600))
 }
 
 /// Only the health of the server is anybody's business.

@@ -1,14 +1,19 @@
 //! The body of a request, once it is known to be wanted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::lifecycle::ActiveWork;
+
+/// Longest time without a byte of a body.
+const BYTE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A JSON body that was read whole, and the right to work on it.
 #[derive(Debug)]
@@ -22,24 +27,39 @@ pub struct JsonBody {
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;
 
-    /// Refuses, in this order: while draining, another content type, too long a body.
+    /// Refuses, in this order: while draining, another content type, too long a body, one that
+    /// stops coming. Only a request that is here whole is work that the server finishes.
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        let work = app.lifecycle.enter()?;
+        app.lifecycle.check()?;
         check_content_type(request.headers())?;
         let max_bytes = app.settings.max_body_bytes;
         if announced_length(request.headers()).is_some_and(|length| length > max_bytes as u64) {
             return Err(ApiError::body_too_large(max_bytes));
         }
-        let bytes = axum::body::to_bytes(request.into_body(), max_bytes).await;
-        let bytes = bytes.map_err(|error| {
-            let inner = error.into_inner();
-            if inner.is::<http_body_util::LengthLimitError>() {
-                ApiError::body_too_large(max_bytes)
-            } else {
-                ApiError::body_unreadable(format!("the body could not be read: {inner}"))
-            }
-        })?;
+        let bytes = read(request.into_body(), max_bytes).await?;
+        let work = app.lifecycle.enter()?;
         Ok(Self { bytes, work })
+    }
+}
+
+/// The whole of `body`, as long as it keeps coming.
+async fn read(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+    let mut body = Limited::new(body, max_bytes);
+    let mut bytes = Vec::new();
+    loop {
+        let frame = tokio::time::timeout(BYTE_TIMEOUT, body.frame()).await;
+        let frame = frame.map_err(|_| ApiError::body_timeout(BYTE_TIMEOUT.as_secs()))?;
+        match frame {
+            None => return Ok(bytes.into()),
+            Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                return Err(ApiError::body_too_large(max_bytes));
+            }
+            Some(Err(error)) => {
+                let message = format!("the body could not be read: {error}");
+                return Err(ApiError::body_unreadable(message));
+            }
+        }
     }
 }
 

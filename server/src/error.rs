@@ -135,6 +135,12 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     }
 
+    /// 408: no byte of the body came for `seconds`.
+    pub fn body_timeout(seconds: u64) -> Self {
+        let message = format!("no byte of the body came for {seconds} seconds");
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+    }
+
     /// 400: the body could not be read to its end.
     pub fn body_unreadable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "unreadable_body", message)

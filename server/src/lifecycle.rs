@@ -1,35 +1,67 @@
 //! Whether the server takes new work, and how much it still has.
+//!
+//! Work begins when a request has arrived whole: a client that sends or reads nothing must not
+//! keep a draining server from ending.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::error::ApiError;
 
+/// How long a draining server waits for a client that reads nothing of a finished answer.
+const STALL_LIMIT: Duration = Duration::from_secs(5);
+
 /// Counts work and knows whether more is taken.
 #[derive(Debug)]
 pub struct Lifecycle {
     is_draining: watch::Sender<bool>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
     num_active: watch::Sender<usize>,
+    /// Those of them that are streams.
+    num_streams: AtomicUsize,
+    /// Chunks that all streams together have handed to their connections.
+    num_chunks: AtomicU64,
 }
 
 /// One piece of work; it counts until this is dropped.
 #[derive(Debug)]
 #[must_use]
-pub struct ActiveWork(watch::Sender<usize>);
+pub struct ActiveWork(Arc<Counts>);
+
+/// Work whose answer goes out while it is made; it counts until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct ActiveStream(ActiveWork);
 
 impl Lifecycle {
     /// Takes work.
     pub fn new() -> Self {
-        Self { is_draining: watch::Sender::new(false), num_active: watch::Sender::new(0) }
+        let counts = Counts {
+            num_active: watch::Sender::new(0),
+            num_streams: AtomicUsize::new(0),
+            num_chunks: AtomicU64::new(0),
+        };
+        Self { is_draining: watch::Sender::new(false), counts: Arc::new(counts) }
+    }
+
+    /// Refuses while the server is draining.
+    pub fn check(&self) -> Result<(), ApiError> {
+        if self.is_draining() { Err(ApiError::shutting_down()) } else { Ok(()) }
     }
 
     /// Begins a piece of work, unless the server is draining.
     pub fn enter(&self) -> Result<ActiveWork, ApiError> {
         // Counted first: work is either seen by `drained` or sees the draining itself.
-        self.num_active.send_modify(|num| *num += 1);
-        let work = ActiveWork(self.num_active.clone());
-        if self.is_draining() {
-            return Err(ApiError::shutting_down());
-        }
+        self.counts.num_active.send_modify(|num| *num += 1);
+        let work = ActiveWork(Arc::clone(&self.counts));
+        self.check()?;
         Ok(work)
     }
 
@@ -45,16 +77,29 @@ impl Lifecycle {
 
     /// Pieces of work that have not ended.
     pub fn num_active(&self) -> usize {
-        *self.num_active.borrow()
+        *self.counts.num_active.borrow()
     }
 
-    /// Waits until no more work is taken and none is left.
-    pub async fn drained(&self) {
+    /// Waits until no more work is taken and none is left but streams of an idle engine, of
+    /// which nobody reads anything.
+    pub async fn drained(&self, is_engine_idle: impl Fn() -> bool) {
         let mut draining = self.is_draining.subscribe();
-        let mut active = self.num_active.subscribe();
+        let mut active = self.counts.num_active.subscribe();
         // The senders live as long as `self`: neither wait can fail.
         let _ = draining.wait_for(|draining| *draining).await;
-        let _ = active.wait_for(|num| *num == 0).await;
+        loop {
+            let num_chunks = self.counts.num_chunks.load(Ordering::Relaxed);
+            let ended = active.wait_for(|num| *num == 0);
+            if tokio::time::timeout(STALL_LIMIT, ended).await.is_ok() {
+                return;
+            }
+            let num_streams = self.counts.num_streams.load(Ordering::Relaxed);
+            let has_only_streams = self.num_active() == num_streams;
+            let is_stalled = self.counts.num_chunks.load(Ordering::Relaxed) == num_chunks;
+            if has_only_streams && is_stalled && is_engine_idle() {
+                return;
+            }
+        }
     }
 }
 
@@ -64,8 +109,29 @@ impl Default for Lifecycle {
     }
 }
 
+impl ActiveWork {
+    /// From now on the work is done as its answer is read.
+    pub fn into_stream(self) -> ActiveStream {
+        self.0.num_streams.fetch_add(1, Ordering::Relaxed);
+        ActiveStream(self)
+    }
+}
+
+impl ActiveStream {
+    /// The connection took a chunk.
+    pub fn count_chunk(&self) {
+        self.0.0.num_chunks.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ActiveStream {
+    fn drop(&mut self) {
+        self.0.0.num_streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Drop for ActiveWork {
     fn drop(&mut self) {
-        self.0.send_modify(|num| *num -= 1);
+        self.0.num_active.send_modify(|num| *num -= 1);
     }
 }

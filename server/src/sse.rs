@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::generate::{Piece, Running};
-use crate::lifecycle::ActiveWork;
+use crate::lifecycle::{ActiveStream, ActiveWork};
 use crate::openai::{Usage, UsageChunk};
 
 /// How often an idle stream says that it is alive.
@@ -52,7 +52,7 @@ struct State<W> {
     usage: UsageChunk,
     chunks: Chunks,
     /// `None` once the job has ended.
-    job: Option<(Running, ActiveWork)>,
+    job: Option<(Running, ActiveStream)>,
 }
 
 /// Answers with a stream of everything that `running` yields.
@@ -64,7 +64,7 @@ pub fn respond(
 ) -> Response {
     let mut chunks = Chunks::default();
     writer.begin(&mut chunks);
-    let state = State { writer, usage, chunks, job: Some((running, work)) };
+    let state = State { writer, usage, chunks, job: Some((running, work.into_stream())) };
     let events = stream::unfold(state, |mut state| async {
         let chunk = state.next().await?;
         Some((Ok::<_, Infallible>(Event::default().data(chunk)), state))
@@ -82,6 +82,9 @@ impl<W: ChunkWriter> State<W> {
     async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(chunk) = self.chunks.0.pop_front() {
+                if let Some((_, work)) = &self.job {
+                    work.count_chunk();
+                }
                 return Some(chunk);
             }
             let (running, _) = self.job.as_mut()?;

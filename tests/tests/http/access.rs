@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::support::{Options, Reply, Server, post};
@@ -255,7 +256,7 @@ async fn a_draining_server_finishes_and_takes_nothing_new() {
     }
     assert_eq!(server.get("/health").await.status, 503);
     assert_eq!(server.get("/metrics").await.status, 200);
-    let mut drained = Box::pin(server.app.lifecycle.drained());
+    let mut drained = Box::pin(server.app.drained());
     assert!(futures_util::poll!(&mut drained).is_pending());
     server.pace.release();
     let chunks = running.await.chunks();
@@ -319,4 +320,19 @@ async fn the_version_is_the_programs() {
     let server = Server::start();
     let version = server.get("/version").await.ok();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+}
+
+/// The clock is the test's: it jumps to the timeout when nothing else is left to do.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stops_coming_is_given_up() {
+    let server = Server::start();
+    let half = futures_util::stream::iter([Ok::<_, String>("{\"model\":")]);
+    let half = half.chain(futures_util::stream::pending());
+    let request = Request::post(CHAT).header("content-type", "application/json");
+    let reply = server.send(request.body(Body::from_stream(half)).unwrap()).await;
+    assert_eq!(reply.status, 408);
+    let error = error(&reply);
+    assert_eq!(error["code"], "request_timeout");
+    assert!(error["message"].as_str().unwrap().contains("60 seconds"), "{error}");
+    assert_eq!(server.app.lifecycle.num_active(), 0);
 }

@@ -260,3 +260,25 @@ async fn the_server_ends_when_all_is_drained() {
     assert_eq!(streamed_text(&answer), "last words");
     serving.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_are_stuck_do_not_keep_a_drained_server() {
+    let server = Server::with(Options { num_blocks: 2 * 1024 + 1, ..Options::default() });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(serve(listener, Arc::clone(&server.app)));
+    let mut half_a_head = TcpStream::connect(address).await.unwrap();
+    half_a_head.write_all(b"POST /v1/chat/completions HTT").await.unwrap();
+    let mut half_a_body = TcpStream::connect(address).await.unwrap();
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: test\r\n\
+                content-type: application/json\r\ncontent-length: 1000\r\n\r\n{\"model\":";
+    half_a_body.write_all(head.as_bytes()).await.unwrap();
+    // More than sockets buffer, of which nothing is ever read.
+    let body = json!({ "model": "echo", "messages": "forever", "n": 8, "stream": true,
+                       "logprobs": true, "top_logprobs": 10 });
+    let never_reads = open(address, CHAT, &body).await;
+    wait_until("the work to begin", || server.gauges().totals.num_generated_tokens > 0).await;
+    server.app.lifecycle.drain();
+    serving.await.unwrap().unwrap();
+    drop((half_a_head, half_a_body, never_reads));
+}
