@@ -2,13 +2,15 @@
 
 use crate::model::ModelConfig;
 use crate::ops::KvShape;
-use crate::types::{Error, ModelKind, Result};
+use crate::types::{ConfigError, Error, ModelKind, Result};
 
 /// Tokens that each running sequence gets where nothing says how large the KV cache is to be.
 const DEFAULT_TOKENS_PER_SEQ: u32 = 2048;
 /// Of the memory that weights and activations leave, the KV cache takes at most one part in this
 /// many where nothing says how large it is to be.
 const DEFAULT_SHARE: u64 = 2;
+/// Most tokens in a KV block.
+const MAX_BLOCK_SIZE: u32 = 1024;
 
 /// What the plan depends on.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +54,13 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Plans for `configs`, all models of the engine; at most one of them is a decoder.
     pub fn new(configs: &[ModelConfig], options: &MemoryOptions) -> Result<Self> {
+        if !(1..=MAX_BLOCK_SIZE).contains(&options.block_size) {
+            return Err(Error::Config(ConfigError {
+                field: "block_size",
+                value: options.block_size.to_string(),
+                limit: format!("must be from 1 to {MAX_BLOCK_SIZE}"),
+            }));
+        }
         let (mut num_arena_floats, mut weights_bytes) = (0, 0);
         for config in configs {
             weights_bytes += config.weights_bytes();
@@ -193,9 +202,17 @@ mod tests {
     };
 
     fn plan(kv_cache: KvCacheSize, available_bytes: Option<u64>) -> Result<MemoryPlan> {
+        plan_with_blocks_of(16, kv_cache, available_bytes)
+    }
+
+    fn plan_with_blocks_of(
+        block_size: u32,
+        kv_cache: KvCacheSize,
+        available_bytes: Option<u64>,
+    ) -> Result<MemoryPlan> {
         let config = ModelConfig::read(&ModelFiles::Embedded(&MODEL), None).unwrap();
         let options = MemoryOptions {
-            block_size: 16,
+            block_size,
             max_num_seqs: 8,
             max_num_batched_tokens: 64,
             kv_cache,
@@ -230,6 +247,16 @@ mod tests {
         assert!(error.contains("needs at least 2"), "{error}");
         let error = plan(KvCacheSize::Bytes(5), None).unwrap_err().to_string();
         assert!(error.contains("needs at least 2"), "{error}");
+    }
+
+    #[test]
+    fn blocks_of_no_or_too_many_tokens_are_refused_by_name() {
+        for size in [0, 1025, u32::MAX] {
+            for kv_cache in [KvCacheSize::Auto, KvCacheSize::Blocks(3), KvCacheSize::Bytes(9999)] {
+                let error = plan_with_blocks_of(size, kv_cache, None).unwrap_err().to_string();
+                assert!(error.contains("block_size") && error.contains("1024"), "{error}");
+            }
+        }
     }
 
     #[test]
