@@ -23,11 +23,11 @@ pub struct Lifecycle {
 
 #[derive(Debug)]
 struct Counts {
-    num_active: watch::Sender<usize>,
+    active: watch::Sender<usize>,
     /// Those of them that are streams.
-    num_streams: AtomicUsize,
+    streams: AtomicUsize,
     /// Chunks that all streams together have handed to their connections.
-    num_chunks: AtomicU64,
+    chunks: AtomicU64,
 }
 
 /// One piece of work; it counts until this is dropped.
@@ -44,9 +44,9 @@ impl Lifecycle {
     /// Takes work.
     pub fn new() -> Self {
         let counts = Counts {
-            num_active: watch::Sender::new(0),
-            num_streams: AtomicUsize::new(0),
-            num_chunks: AtomicU64::new(0),
+            active: watch::Sender::new(0),
+            streams: AtomicUsize::new(0),
+            chunks: AtomicU64::new(0),
         };
         Self { is_draining: watch::Sender::new(false), counts: Arc::new(counts) }
     }
@@ -59,7 +59,7 @@ impl Lifecycle {
     /// Begins a piece of work, unless the server is draining.
     pub fn enter(&self) -> Result<ActiveWork, ApiError> {
         // Counted first: work is either seen by `drained` or sees the draining itself.
-        self.counts.num_active.send_modify(|num| *num += 1);
+        self.counts.active.send_modify(|num| *num += 1);
         let work = ActiveWork(Arc::clone(&self.counts));
         self.check()?;
         Ok(work)
@@ -77,25 +77,25 @@ impl Lifecycle {
 
     /// Pieces of work that have not ended.
     pub fn num_active(&self) -> usize {
-        *self.counts.num_active.borrow()
+        *self.counts.active.borrow()
     }
 
     /// Waits until no more work is taken and none is left but streams of an idle engine, of
     /// which nobody reads anything.
     pub async fn drained(&self, is_engine_idle: impl Fn() -> bool) {
         let mut draining = self.is_draining.subscribe();
-        let mut active = self.counts.num_active.subscribe();
+        let mut active = self.counts.active.subscribe();
         // The senders live as long as `self`: neither wait can fail.
         let _ = draining.wait_for(|draining| *draining).await;
         loop {
-            let num_chunks = self.counts.num_chunks.load(Ordering::Relaxed);
+            let num_chunks = self.counts.chunks.load(Ordering::Relaxed);
             let ended = active.wait_for(|num| *num == 0);
             if tokio::time::timeout(STALL_LIMIT, ended).await.is_ok() {
                 return;
             }
-            let num_streams = self.counts.num_streams.load(Ordering::Relaxed);
+            let num_streams = self.counts.streams.load(Ordering::Relaxed);
             let has_only_streams = self.num_active() == num_streams;
-            let is_stalled = self.counts.num_chunks.load(Ordering::Relaxed) == num_chunks;
+            let is_stalled = self.counts.chunks.load(Ordering::Relaxed) == num_chunks;
             if has_only_streams && is_stalled && is_engine_idle() {
                 return;
             }
@@ -112,7 +112,7 @@ impl Default for Lifecycle {
 impl ActiveWork {
     /// From now on the work is done as its answer is read.
     pub fn into_stream(self) -> ActiveStream {
-        self.0.num_streams.fetch_add(1, Ordering::Relaxed);
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
         ActiveStream(self)
     }
 }
@@ -120,18 +120,18 @@ impl ActiveWork {
 impl ActiveStream {
     /// The connection took a chunk.
     pub fn count_chunk(&self) {
-        self.0.0.num_chunks.fetch_add(1, Ordering::Relaxed);
+        self.0.0.chunks.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for ActiveStream {
     fn drop(&mut self) {
-        self.0.0.num_streams.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for ActiveWork {
     fn drop(&mut self) {
-        self.0.num_active.send_modify(|num| *num -= 1);
+        self.0.active.send_modify(|num| *num -= 1);
     }
 }

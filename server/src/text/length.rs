@@ -45,7 +45,7 @@ impl Tokenizer {
         }
         let (mut num_tokens, mut rest) = (0, text);
         while !rest.is_empty() {
-            let (part, after) = rest.split_at(rest.floor_char_boundary(PART_BYTES));
+            let (part, after) = rest.split_at(char_boundary(rest, PART_BYTES));
             num_tokens += self.encode(part, SpecialTokens::Omit)?.len();
             if num_tokens > max_tokens as usize * MARGIN {
                 let max_bytes = (text.len() - after.len()) as u64;
@@ -63,6 +63,15 @@ pub(super) fn longest_token_bytes(tokenizer: &Tokenizer) -> usize {
     let added = added.values().map(|token| token.content.len());
     let lens = (0..tokenizer.vocab_size()).map(|id| tokenizer.token_bytes(id).len());
     lens.chain(added).max().unwrap_or(0).max(1)
+}
+
+/// The last boundary between characters up to `max_bytes`, which is more than a character has.
+fn char_boundary(text: &str, max_bytes: usize) -> usize {
+    let mut end = max_bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    end
 }
 
 /// Whether every byte of a text is in one of its tokens.
