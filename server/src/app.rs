@@ -57,9 +57,13 @@ pub struct HttpSettings {
 }
 
 impl App {
-    /// Serves `service`. As many requests may wait to be read as may wait in the engine.
+    /// Serves `service`. No more requests are read at a time than the
+    /// engine could take: whether it does is for its own queue to say.
     pub fn new(service: Service, keys: ApiKeys, settings: HttpSettings) -> Self {
-        let max_places = service.engine.config().max_queued_requests as usize;
+        let config = service.engine.config();
+        let max_places = (config.max_queued_requests as usize)
+            .saturating_add(config.max_num_seqs as usize)
+            .saturating_add(settings.num_readers);
         Self {
             service: Arc::new(service),
             keys,

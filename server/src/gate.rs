@@ -19,7 +19,7 @@ impl Gate {
     /// `max_workers` prepare while others wait; beyond `max_places` a request is refused.
     pub fn new(max_workers: usize, max_places: usize) -> Self {
         Self {
-            places: Semaphore::new(max_places),
+            places: Semaphore::new(max_places.min(Semaphore::MAX_PERMITS)),
             max_places,
             workers: Arc::new(Semaphore::new(max_workers)),
         }
@@ -34,7 +34,9 @@ impl Gate {
     {
         let _place = self.places.try_acquire().map_err(|_| {
             let max = self.max_places;
-            ApiError::queue_full(format!("{max} requests are being read, which is the limit"))
+            ApiError::queue_full(format!(
+                "{max} requests are being read or wait for it, which is the limit"
+            ))
         })?;
         let worker = Arc::clone(&self.workers)
             .acquire_owned()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
@@ -18,7 +19,10 @@ pub async fn list(State(app): State<Arc<App>>) -> Json<Value> {
 /// Describes the model of one name, which may have slashes in it.
 pub async fn show(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ModelCard>, ApiError> {
+    let Path(id) = id.map_err(|_| {
+        ApiError::invalid_value("model", "the model's name in the address is not UTF-8")
+    })?;
     app.service.models.card(&id).map(Json)
 }

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 
 use crate::support::{Options, Reply, Server, post};
@@ -202,6 +203,8 @@ async fn models_are_listed_under_all_their_names() {
                            "max_model_len": 4096 });
     assert_eq!(card, expected);
     assert_eq!(server.get("/v1/models/org%2Fecho-1").await.ok(), expected);
+    let reply = server.get("/v1/models/%ff").await;
+    assert_eq!((reply.status.as_u16(), error(&reply)["param"].as_str()), (400, Some("model")));
     let reply = server.get("/v1/models/gpt-4o").await;
     assert_eq!(reply.status, 404);
     assert_eq!(error(&reply)["code"], "model_not_found");
@@ -236,6 +239,31 @@ async fn a_full_queue_says_when_to_come_back() {
     first.await.ok();
     second.await.ok();
     server.post(CHAT, &body).await.ok();
+}
+
+/// Whatever is read at the same time, only what waits in the engine counts.
+#[tokio::test]
+async fn requests_that_come_together_are_refused_by_the_engines_queue_alone() {
+    let server = Server::with(Options { max_queued_requests: 2, ..Options::default() });
+    server.pace.hold();
+    let body = json!({ "model": "echo", "messages": "hi" });
+    let mut replies: FuturesUnordered<_> = (0..12).map(|_| server.post(CHAT, &body)).collect();
+    let mut num_taken = 0;
+    while let Some(reply) = replies.next().await {
+        if reply.status == 429 {
+            let error = error(&reply);
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("are waiting and the limit is 2"), "{message}");
+        } else {
+            reply.ok();
+            num_taken += 1;
+        }
+        // What was taken can only end once the steps go on.
+        if replies.len() <= 8 {
+            server.pace.release();
+        }
+    }
+    assert!(num_taken >= 2, "{num_taken} were taken");
 }
 
 #[tokio::test]
