@@ -98,12 +98,12 @@ pub(crate) struct HttpArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Models")]
 pub(crate) struct ModelArgs {
-    /// Model to load: a directory in Hugging Face layout, or the id of one in the local cache
-    /// [default: the built-in folio-tiny and folio-tiny-e5]
+    /// Model to load, for chats or for embeddings: a directory in Hugging Face layout, or the id
+    /// of one in the local cache [default: the built-in folio-tiny and folio-tiny-e5]
     #[arg(long, env = "FOLIO_MODEL", value_name = "DIR|ID")]
     pub model: Option<String>,
 
-    /// Embedding model to load beside it, which shares the engine
+    /// Embedding model (an encoder) to load beside it, which shares the engine
     #[arg(long, env = "FOLIO_EMBEDDING_MODEL", value_name = "DIR|ID")]
     pub embedding_model: Option<String>,
 
@@ -227,11 +227,11 @@ pub(crate) struct GenerateArgs {
     pub max_tokens: Option<u32>,
 
     /// Randomness: 0 always takes the likeliest token; at most 2
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = temperature)]
     pub temperature: f32,
 
     /// Sample from the likeliest tokens that together have this probability
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = top_p)]
     pub top_p: f32,
 
     /// Which models.
@@ -307,6 +307,18 @@ fn host(text: &str) -> Result<IpAddr, String> {
         "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
         _ => text.parse().map_err(|_| "must be an IP address or localhost".to_owned()),
     }
+}
+
+/// What a body's `temperature` may be.
+fn temperature(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|value| (0.0..=2.0).contains(value));
+    value.ok_or_else(|| "must be a number from 0 to 2".to_owned())
+}
+
+/// What a body's `top_p` may be.
+fn top_p(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|value| *value > 0.0 && *value <= 1.0);
+    value.ok_or_else(|| "must be a number above 0 and at most 1".to_owned())
 }
 
 #[cfg(test)]
@@ -417,6 +429,11 @@ mod tests {
             (vec!["serve", "--scheduling-policy=lottery"], "fcfs"),
             (vec!["serve", "--max-body-size=1TB"], "MiB"),
             (vec!["serve", "--num-blocks=5", "--kv-cache-memory=1GiB"], "cannot be used"),
+            (vec!["generate", "hi", "--temperature=nan"], "from 0 to 2"),
+            (vec!["generate", "hi", "--temperature=inf"], "from 0 to 2"),
+            (vec!["generate", "hi", "--temperature=-0.1"], "from 0 to 2"),
+            (vec!["generate", "hi", "--top-p=NaN"], "above 0 and at most 1"),
+            (vec!["generate", "hi", "--top-p=0"], "above 0 and at most 1"),
             (vec!["generate"], "PROMPT"),
             (vec!["bench"], "bench"),
         ] {

@@ -14,9 +14,9 @@ use folio_engine::EngineHandle;
 use folio_engine::exec::{
     DeviceOptions, Executor, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner, RunnerOptions,
 };
-use folio_engine::model::{ModelConfig, ModelFiles};
+use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
 use folio_engine::sched::policies;
-use folio_engine::types::{EngineConfig, ModelId, ModelLimits, PrefixCaching};
+use folio_engine::types::{EngineConfig, ModelId, ModelKind, ModelLimits, PrefixCaching};
 use sha2::{Digest, Sha256};
 
 use crate::args::{EngineArgs, ModelArgs, hub_cache};
@@ -36,6 +36,16 @@ pub(crate) struct Loaded {
 struct Source {
     files: ModelFiles,
     names: Vec<String>,
+    purpose: Purpose,
+}
+
+/// What a model was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// `--model`: whatever it can do.
+    Any,
+    /// `--embedding-model`.
+    Embeddings,
 }
 
 /// Loads the models and starts the engine.
@@ -49,6 +59,7 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
     for (source, id) in sources.iter().zip(0..) {
         let max_len = models.max_model_len.filter(|_| id == 0);
         let config = ModelConfig::read(&source.files, max_len)?;
+        check_purpose(source, &config)?;
         notes.extend(config.notes().iter().cloned());
         let template = template.as_deref().filter(|_| id == 0);
         served.push(served_model(source, &config, (ModelId(id), template))?);
@@ -59,7 +70,8 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
     let line = plan.to_string();
     let options =
         RunnerOptions { device: DeviceOptions::Cpu { num_threads: num_threads(engine)? }, plan };
-    let models = Models::new(served, unix_seconds())?;
+    let models = Models::new(served, unix_seconds())
+        .context("--served-model-name, --served-embedding-model-name")?;
     let engine_and_thread = start(sources, configs, (config, options), &engine.scheduling_policy)?;
     let priorities = match engine.scheduling_policy.as_str() {
         "fcfs" => Priorities::Refused,
@@ -75,17 +87,20 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
 
 /// The models that were asked for; the built-in ones when none was.
 fn sources(args: &ModelArgs) -> Result<Vec<Source>> {
+    check_names("--served-model-name", &args.served_model_name)?;
+    check_names("--served-embedding-model-name", &args.served_embedding_model_name)?;
     let mut sources = Vec::new();
     if let Some(model) = &args.model {
-        sources.push(source(model, &args.served_model_name)?);
+        sources.push(source(model, &args.served_model_name, Purpose::Any)?);
     }
     if let Some(model) = &args.embedding_model {
-        sources.push(source(model, &args.served_embedding_model_name)?);
+        let names = &args.served_embedding_model_name;
+        sources.push(source(model, names, Purpose::Embeddings)?);
     }
     if sources.is_empty() {
-        sources.push(built_in(builtin::chat(), &args.served_model_name));
+        sources.push(built_in(builtin::chat(), &args.served_model_name, Purpose::Any));
         let names = &args.served_embedding_model_name;
-        sources.push(built_in(builtin::embedding(), names));
+        sources.push(built_in(builtin::embedding(), names, Purpose::Embeddings));
         return Ok(sources);
     }
     ensure!(
@@ -99,7 +114,27 @@ fn sources(args: &ModelArgs) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-fn source(model: &str, names: &[String]) -> Result<Source> {
+/// Refuses an embedding model that would generate: it would be the one that chats go to.
+fn check_purpose(source: &Source, config: &ModelConfig) -> Result<()> {
+    let is_encoder = config.limits().kind == ModelKind::Encoder;
+    ensure!(
+        source.purpose == Purpose::Any || is_encoder,
+        "--embedding-model {}: it is a decoder, which generates and does not embed; load it with \
+         --model, or give the directory of an encoder",
+        source.files.label()
+    );
+    Ok(())
+}
+
+fn check_names(flag: &str, names: &[String]) -> Result<()> {
+    for (index, name) in names.iter().enumerate() {
+        ensure!(!name.trim().is_empty(), "{flag}: name {} of {} is empty", index + 1, names.len());
+        ensure!(names.iter().take(index).all(|one| one != name), "{flag}: {name} is given twice");
+    }
+    Ok(())
+}
+
+fn source(model: &str, names: &[String], purpose: Purpose) -> Result<Source> {
     let directory = locate(model, &hub_cache())?;
     let path = Path::new(model);
     let own_name = if path.is_dir() {
@@ -109,11 +144,13 @@ fn source(model: &str, names: &[String]) -> Result<Source> {
     } else {
         model.to_owned()
     };
-    Ok(Source { files: ModelFiles::Directory(directory), names: names_or(names, own_name) })
+    let files = ModelFiles::Directory(directory);
+    Ok(Source { files, names: names_or(names, own_name), purpose })
 }
 
-fn built_in(model: &'static folio_engine::model::Embedded, names: &[String]) -> Source {
-    Source { files: ModelFiles::Embedded(model), names: names_or(names, model.name.to_owned()) }
+fn built_in(model: &'static Embedded, names: &[String], purpose: Purpose) -> Source {
+    let names = names_or(names, model.name.to_owned());
+    Source { files: ModelFiles::Embedded(model), names, purpose }
 }
 
 fn names_or(names: &[String], own_name: String) -> Vec<String> {
@@ -174,6 +211,7 @@ fn fingerprint(files: &ModelFiles, config: &ModelConfig) -> Result<String> {
 fn memory_options(engine: &EngineArgs) -> Result<MemoryOptions> {
     let kv_cache = match (engine.num_blocks, engine.kv_cache_memory) {
         (Some(_), Some(_)) => bail!("give --num-blocks or --kv-cache-memory, not both"),
+        (Some(0), None) => bail!("--num-blocks must be at least 1"),
         // One more block than asked for: the scratch block holds no tokens.
         (Some(blocks), None) => KvCacheSize::Blocks(blocks.saturating_add(1)),
         (None, Some(bytes)) => KvCacheSize::Bytes(bytes.0),

@@ -5,7 +5,7 @@ mod commands;
 mod load;
 mod progress;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
@@ -38,11 +38,23 @@ fn run(command: Command) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         match command {
             Command::Serve(args) => commands::serve::run(*args).await,
-            Command::Generate(args) => commands::generate::run(*args).await,
-            Command::Embed(args) => commands::embed::run(*args).await,
+            Command::Generate(args) => unless_closed(commands::generate::run(*args).await),
+            Command::Embed(args) => unless_closed(commands::embed::run(*args).await),
         }
     });
     // What still runs, runs for a client that is gone or was told so.
     runtime.shutdown_background();
     result
+}
+
+/// Whoever reads the output and has seen enough, such as `head`, may close it.
+fn unless_closed(result: anyhow::Result<()>) -> anyhow::Result<()> {
+    let is_closed = |error: &anyhow::Error| {
+        let error = error.downcast_ref::<std::io::Error>();
+        error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    };
+    match result {
+        Err(error) if is_closed(&error) => Ok(()),
+        other => other,
+    }
 }

@@ -78,13 +78,58 @@ fn the_openai_client_for_python_works_unmodified() {
     assert!(stdout.starts_with("ok: "), "{stdout}");
 }
 
+fn folio(args: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_folio")).args(args).output().expect("the program runs")
+}
+
+/// The README's first command, and what it says stays the same.
 #[test]
 fn generate_answers_in_the_terminal() {
-    let output = Command::new(env!("CARGO_BIN_EXE_folio"))
-        .args(["generate", "What is PagedAttention?", "--temperature", "0"])
-        .output()
-        .expect("the program runs");
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let [first, second] = [(), ()].map(|()| folio(&["generate", "What is PagedAttention?"]));
+    let text = String::from_utf8(first.stdout).expect("UTF-8");
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     assert!(text.contains("block"), "an answer about blocks of the KV cache, not {text:?}");
+    assert_eq!(text.as_bytes(), second.stdout);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    for command in ["generate", "embed"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_folio"))
+            .args([command, "hello"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !stderr.contains("error"), "{command}: {stderr}");
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_by_its_flag() {
+    // A decoder's directory; of its weights only the configuration is looked at.
+    let decoder = workspace().join("server/builtin/folio-tiny");
+    let decoder = decoder.to_str().expect("UTF-8");
+    for (args, expected) in [
+        (vec!["--embedding-model", decoder], vec!["--embedding-model", "decoder", "folio-tiny"]),
+        (vec!["--served-model-name", "x,x"], vec!["--served-model-name", "x is given twice"]),
+        (vec!["--served-model-name", "a,"], vec!["--served-model-name", "name 2 of 2 is empty"]),
+        (
+            vec!["--served-model-name", "x", "--served-embedding-model-name", "x"],
+            vec!["--served-embedding-model-name", "two models", "\"x\""],
+        ),
+        (vec!["--block-size", "0"], vec!["block_size", "from 1 to 1024"]),
+        (vec!["--num-blocks", "0"], vec!["--num-blocks", "at least 1"]),
+    ] {
+        let args: Vec<_> = ["serve", "--port", "0"].into_iter().chain(args).collect();
+        let output = folio(&args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+        for word in expected {
+            assert!(stderr.contains(word), "{args:?}: {word} is not in {stderr}");
+        }
+    }
 }
