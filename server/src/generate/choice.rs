@@ -66,7 +66,7 @@ pub(super) struct ChoiceReader {
     matcher: StopMatcher,
     model: Arc<ServedModel>,
     end_of_sequence: EndOfSequence,
-    /// Stop strings are looked for in the text after this many tokens.
+    /// Stop strings that end before this many tokens do not count.
     min_tokens: u32,
     /// Tokens read so far.
     num_tokens: u32,
@@ -158,11 +158,11 @@ impl ChoiceReader {
     /// Passes decoded text through the stop matcher.
     fn add_text(&mut self, text: &str) {
         self.num_chars += text.chars().count();
-        if self.num_tokens < self.min_tokens {
-            self.piece.text.push_str(text);
-            return;
-        }
-        let output = self.matcher.push(text);
+        let output = if self.num_tokens < self.min_tokens {
+            self.matcher.push_exempt(text)
+        } else {
+            self.matcher.push(text)
+        };
         self.piece.text.push_str(&output.text);
         if output.matched.is_some() {
             self.end(Finish::Stop);

@@ -11,6 +11,8 @@ pub struct StopMatcher {
     stops: Vec<(usize, String)>,
     /// The end of the text so far from the first place where a match may begin.
     held: String,
+    /// Bytes of `held` in which no match may end.
+    num_exempt: usize,
     is_matched: bool,
 }
 
@@ -31,7 +33,14 @@ impl StopMatcher {
         assert!(stops.iter().all(|s| !s.is_empty()), "an empty stop string in {stops:?}");
         let mut stops: Vec<_> = stops.iter().cloned().enumerate().collect();
         stops.sort_by_key(|(_, stop)| stop.len());
-        Self { stops, held: String::new(), is_matched: false }
+        Self { stops, held: String::new(), num_exempt: 0, is_matched: false }
+    }
+
+    /// Takes the next portion of a text that is not to end yet: a match may begin in it, but
+    /// none counts that ends in it.
+    pub fn push_exempt(&mut self, text: &str) -> StopOutput {
+        self.num_exempt = self.held.len() + text.len();
+        self.push(text)
     }
 
     /// Takes the next portion of the text.
@@ -43,13 +52,15 @@ impl StopMatcher {
         let is_open = |rest: &str| self.stops.iter().any(|(_, stop)| stop.starts_with(rest));
         for (start, _) in self.held.char_indices() {
             let rest = &self.held[start..];
-            if let Some(index) = self.match_at_start(rest) {
+            if let Some(index) = self.match_at(start) {
                 return self.end(start, index);
             }
             if is_open(rest) {
+                self.num_exempt = self.num_exempt.saturating_sub(start);
                 return StopOutput { text: self.held.drain(..start).collect(), matched: None };
             }
         }
+        self.num_exempt = 0;
         StopOutput { text: std::mem::take(&mut self.held), matched: None }
     }
 
@@ -57,16 +68,19 @@ impl StopMatcher {
     /// earlier, longer candidate stood in the way of until now.
     pub fn finish(&mut self) -> StopOutput {
         for (start, _) in self.held.char_indices() {
-            if let Some(index) = self.match_at_start(&self.held[start..]) {
+            if let Some(index) = self.match_at(start) {
                 return self.end(start, index);
             }
         }
         StopOutput { text: std::mem::take(&mut self.held), matched: None }
     }
 
-    /// The shortest stop string that `rest` begins with.
-    fn match_at_start(&self, rest: &str) -> Option<usize> {
-        let is_here = |(_, stop): &&(usize, String)| rest.starts_with(stop.as_str());
+    /// The shortest stop string that stands at `start` and may end where it does.
+    fn match_at(&self, start: usize) -> Option<usize> {
+        let rest = &self.held[start..];
+        let is_here = |(_, stop): &&(usize, String)| {
+            start + stop.len() > self.num_exempt && rest.starts_with(stop.as_str())
+        };
         self.stops.iter().find(is_here).map(|(index, _)| *index)
     }
 

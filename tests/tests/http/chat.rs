@@ -278,6 +278,17 @@ async fn stop_tokens_and_the_end_token() {
 }
 
 #[tokio::test]
+async fn a_stop_string_may_begin_before_min_tokens_and_end_after() {
+    let server = Server::start();
+    for (min_tokens, expected) in [(0, "a"), (3, "a"), (4, "a<>b"), (6, "a<>b"), (7, "a<>b<>c")] {
+        let body = with(say("a<>b<>c"), json!({ "stop": "<>", "min_tokens": min_tokens }));
+        let answer = server.post(CHAT, &body).await.ok();
+        let text = &answer["choices"][0]["message"]["content"];
+        assert_eq!(text, expected, "min_tokens = {min_tokens}");
+    }
+}
+
+#[tokio::test]
 async fn min_tokens_keeps_stop_strings_away() {
     let server = Server::start();
     let body = with(say("a.b.c.d"), json!({ "stop": ".", "min_tokens": 4 }));

@@ -32,6 +32,20 @@ fn run<'a>(portions: impl Iterator<Item = &'a str>, stops: &[String]) -> (String
     (text, matched)
 }
 
+/// The same where no match may end within the first `num_exempt` bytes.
+fn brute_force_after(text: &str, num_exempt: usize, stops: &[String]) -> (String, Option<usize>) {
+    let ends = (num_exempt + 1..=text.len()).filter(|&end| text.is_char_boundary(end));
+    let matches = ends.flat_map(|end| {
+        let ended = &text[..end];
+        let ending = stops.iter().enumerate().filter(|(_, stop)| ended.ends_with(stop.as_str()));
+        ending.map(move |(index, stop)| (end - stop.len(), end, index))
+    });
+    match matches.min() {
+        Some((start, _, index)) => (text[..start].to_owned(), Some(index)),
+        None => (text.to_owned(), None),
+    }
+}
+
 fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(|&text| text.to_owned()).collect()
 }
@@ -70,6 +84,29 @@ proptest! {
         }
         let found = run(cut(&text, &lengths).into_iter(), &unique);
         prop_assert_eq!(found, brute_force(&text, &unique));
+    }
+
+    #[test]
+    fn no_match_ends_in_what_is_exempt_but_one_may_begin_there(
+        exempt in "[abé🎉]{0,12}",
+        text in "[abé🎉]{0,20}",
+        stops in proptest::collection::vec("[abé🎉]{1,5}", 0..5),
+        lengths in proptest::collection::vec(1usize..6, 1..6),
+    ) {
+        let mut unique: Vec<String> = Vec::new();
+        for stop in stops {
+            if !unique.contains(&stop) {
+                unique.push(stop);
+            }
+        }
+        let mut matcher = StopMatcher::new(&unique);
+        let exempt_portions = cut(&exempt, &lengths).into_iter();
+        let mut outputs: Vec<_> = exempt_portions.map(|part| matcher.push_exempt(part)).collect();
+        outputs.extend(cut(&text, &lengths).into_iter().map(|part| matcher.push(part)));
+        outputs.push(matcher.finish());
+        let shown: String = outputs.iter().map(|output| output.text.as_str()).collect();
+        let found = (shown, outputs.iter().find_map(|output| output.matched));
+        prop_assert_eq!(found, brute_force_after(&format!("{exempt}{text}"), exempt.len(), &unique));
     }
 
     #[test]
