@@ -168,6 +168,13 @@ pub(super) fn integer_in(
     value: &Value,
     range: RangeInclusive<i64>,
 ) -> Result<i64, ApiError> {
+    // A whole number too long for 64 bits arrives as a float.
+    let is_too_long = value.as_f64().is_some_and(|number| number.abs() >= 2f64.powi(63));
+    if value.is_f64() && is_too_long {
+        let (min, max) = range.into_inner();
+        let message = format!("{path} = {value} must be from {min} to {max}");
+        return Err(ApiError::invalid_value(path, message));
+    }
     if !value.is_i64() && !value.is_u64() {
         return Err(ApiError::invalid_type(path, "an integer", type_name(value)));
     }
@@ -175,7 +182,8 @@ pub(super) fn integer_in(
         Some(number) if range.contains(&number) => Ok(number),
         _ => {
             let (min, max) = range.into_inner();
-            let message = if max == i64::from(u32::MAX) {
+            let is_below = value.as_i64().is_some_and(|number| number < min);
+            let message = if is_below && max == i64::from(u32::MAX) {
                 format!("{path} = {value} must be at least {min}")
             } else {
                 format!("{path} = {value} must be from {min} to {max}")

@@ -3,24 +3,38 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use serde_path_to_error::{Path, Segment};
 
 use crate::error::ApiError;
+
+/// Most steps of a path that is worth telling whole.
+const MAX_PARAM_STEPS: usize = 8;
 
 /// Reads a whole body. The error's `param` is the field at which reading stopped, so that
 /// `{"temperature": NaN}` names `temperature`.
 pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let Unique(value) = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        // A path that ends before its last step is known is written with a question mark.
-        let path = error.path().to_string();
-        let path = path.trim_end_matches(['?', '.']);
-        let param = (!path.is_empty()).then(|| path.to_owned());
-        ApiError::malformed_json(param, &error.inner().to_string())
+        ApiError::malformed_json(param(error.path()), &error.inner().to_string())
     })?;
     reader.end().map_err(|error| ApiError::malformed_json(None, &error.to_string()))?;
     Ok(value)
+}
+
+/// The path for an error: whole, or of a deep one the field of the body that it begins with.
+fn param(path: &Path) -> Option<String> {
+    if path.iter().count() > MAX_PARAM_STEPS {
+        return match path.iter().next() {
+            Some(Segment::Map { key }) => Some(key.clone()),
+            _ => None,
+        };
+    }
+    // A path that ends before its last step is known is written with a question mark.
+    let path = path.to_string();
+    let path = path.trim_end_matches(['?', '.']);
+    (!path.is_empty()).then(|| path.to_owned())
 }
 
 /// What kind of JSON value this is, with its article, for messages.
@@ -92,13 +106,25 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        while let Some((key, Unique(value))) = entries.next_entry::<String, Unique>()? {
+        while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key {key:?} is given twice")));
+                entries.next_value_seed(Twice(&key))?;
             }
+            let Unique(value) = entries.next_value()?;
             map.insert(key, value);
         }
         Ok(map.into())
+    }
+}
+
+/// Stands for the second value of a key: failing there, the error has the key in its path.
+struct Twice<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for Twice<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {
+        Err(D::Error::custom(format!("the key {:?} is given twice", self.0)))
     }
 }
 
@@ -134,12 +160,19 @@ mod tests {
     fn a_key_given_twice_is_refused() {
         let error = error_of(r#"{"n": 1, "n": 2}"#);
         assert!(error["message"].as_str().unwrap().contains("\"n\" is given twice"));
+        assert_eq!(error["param"], "n");
+        let error = error_of(r#"{"a": [{"b": 1, "c": 2, "b": 3}]}"#);
+        assert_eq!(error["param"], "a[0].b");
     }
 
     #[test]
     fn nesting_is_bounded() {
         let deep = "[".repeat(100_000);
-        assert!(error_of(&deep)["message"].as_str().unwrap().contains("recursion"));
+        let error = error_of(&deep);
+        assert!(error["message"].as_str().unwrap().contains("recursion"));
+        assert!(error["param"].is_null(), "{error}");
+        let error = error_of(&format!("{{\"messages\": {deep}"));
+        assert_eq!(error["param"], "messages");
     }
 
     #[test]

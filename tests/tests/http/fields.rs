@@ -238,3 +238,21 @@ async fn fields_of_an_embedding() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn messages_name_the_limit_that_was_broken() {
+    let server = Server::start();
+    for (field, value, expected) in [
+        ("max_tokens", "0", "must be at least 1"),
+        ("max_tokens", "10000000000", "must be from 1 to 4294967295"),
+        ("max_tokens", "1e300", "must be from 1 to 4294967295"),
+        ("n", "99999999999999999999", "must be from 1 to 128"),
+        ("seed", "18446744073709551616", "to 9223372036854775807"),
+        ("seed", "-99999999999999999999", "must be from -9223372036854775808"),
+    ] {
+        let body = format!(r#"{{"model": "echo", "messages": "x", "{field}": {value}}}"#);
+        let reply = server.post_text(CHAT, &body).await;
+        check(&reply, (400, &field.into(), "invalid_value"), &body);
+        assert!(reply.text().contains(expected), "{body}: {}", reply.text());
+    }
+}
