@@ -242,7 +242,7 @@ impl Pool {
     }
 
     /// Makes `positions` writable, carrying the content of a replaced block along.
-    fn secure(&mut self, index: usize, positions: std::ops::Range<usize>) -> bool {
+    fn secure(&mut self, index: usize, positions: Range<usize>) -> bool {
         let table = &mut self.live[index].1;
         let before = table.blocks().to_vec();
         match self.allocator.secure(table, positions.start as u32..positions.end as u32) {
