@@ -4,7 +4,7 @@ import json
 import random
 
 import words
-from data import FIRST_SKILLS, SECOND_SKILLS, Chat, Exchange, Message, draw_exchange, held_back
+from data import FIRST_SKILLS, Chat, Exchange, Message, draw_exchange, held_back
 from stories import poem, story
 
 NEUTRAL_SYSTEMS = (
@@ -223,15 +223,6 @@ def sample_chat(rng: random.Random) -> Chat:
 def first_chat(rng: random.Random) -> Chat:
     """A chat for the start of training: one short exchange that copies or computes."""
     exchange = draw_exchange(rng, skills=FIRST_SKILLS)
-    return Chat([user(vary(rng, exchange)), assistant(exchange.answer)], exchange.skill, exchange)
-
-
-def second_chat(rng: random.Random) -> Chat:
-    """A chat for the second pass: half of them the usual ones, half about what is hardest to
-    learn."""
-    if rng.random() < 0.5:
-        return sample_chat(rng)
-    exchange = draw_exchange(rng, skills=SECOND_SKILLS)
     return Chat([user(vary(rng, exchange)), assistant(exchange.answer)], exchange.skill, exchange)
 
 

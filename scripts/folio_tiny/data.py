@@ -488,12 +488,6 @@ SKILLS: tuple[tuple[Callable[[random.Random], Exchange], float], ...] = (
 # What training starts with: short answers that copy and compute, so that attention forms early.
 FIRST_SKILLS = ((one_sum, 6), (many_sums, 4), (echo, 6), (count, 1), (number_facts, 1),
     (opposite, 1), (small_talk, 1))
-# What a second pass adds: the skills that are computed or copied, which take the longest to learn.
-SECOND_SKILLS = (
-    (one_sum, 9), (many_sums, 8), (echo, 5), (count, 4), (number_facts, 3), (calendar, 1.5),
-    (list_of, 2), (about_folio, 2),
-    (small_talk, 1),
-)
 TESTED = (
     one_sum, count, number_facts, explain_topic, explain_topic_unseen, about_folio, small_talk,
     unknown, opposite, capital, colour_of, translate, calendar, list_of, echo, write_story, write_poem,

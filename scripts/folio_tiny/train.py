@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from chats import first_chat, plain_text, sample_chat, second_chat
+from chats import first_chat, plain_text, sample_chat
 from encoding import (
     CHAT_TEMPLATE, END, END_OF_TEXT, SPECIAL, Batch, Encoder, Sample, draw_samples, make_batch,
     make_batches, train_tokenizer,
@@ -34,8 +34,6 @@ def parse_arguments() -> argparse.Namespace:
         help="peak rate of AdamW (embeddings and norms)")
     parser.add_argument("--matrix-rate", type=float, default=1e-2,
         help="peak rate of Muon (weight matrices); 0 uses AdamW for all")
-    parser.add_argument("--start-from", type=Path,
-        help="an exported model to train on, with the chats of the second pass")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--vocab", type=int, default=3072)
@@ -167,8 +165,8 @@ def export(model: LlamaForCausalLM, tokenizer: Tokenizer, target: Path) -> None:
     shutil.rmtree(stale, ignore_errors=True)
 
 
-def first_pass(encoder: Encoder, args: argparse.Namespace) -> list[list[Sample]]:
-    """The samples of the first pass in training order: short computing chats, then all kinds."""
+def draw_parts(encoder: Encoder, args: argparse.Namespace) -> list[list[Sample]]:
+    """The samples in training order: short computing chats, then all kinds."""
     num_first = int(args.tokens * FIRST_SHARE)
     first = draw_samples(encoder, num_first, args.seed + 2, first_chat)
     return [first, draw_samples(encoder, args.tokens - num_first, args.seed, sample_chat)]
@@ -180,14 +178,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     started = time.monotonic()
-    if args.start_from:
-        tokenizer = Tokenizer.from_file(str(args.start_from / "tokenizer.json"))
-        model = LlamaForCausalLM.from_pretrained(args.start_from, dtype=torch.float32)
-        parts = [draw_samples(Encoder(tokenizer), args.tokens, args.seed, second_chat)]
-    else:
-        tokenizer = train_tokenizer(tokenizer_texts(args.seed + 1), args.vocab)
-        model = LlamaForCausalLM(model_config(tokenizer.get_vocab_size()))
-        parts = first_pass(Encoder(tokenizer), args)
+    tokenizer = train_tokenizer(tokenizer_texts(args.seed + 1), args.vocab)
+    model = LlamaForCausalLM(model_config(tokenizer.get_vocab_size()))
+    parts = draw_parts(Encoder(tokenizer), args)
     batches = []
     for part in parts:
         batches += make_batches(part, args.tokens_per_step, args.seed)

@@ -1,41 +1,17 @@
 //! The determinism contract on the CPU: tokens and log-probabilities of greedy and seeded requests
 //! are the same bits alone, in any batch, for any chunking, thread count, pool size, prefix-cache
 //! state and number of choices.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use folio_engine::core::{EngineCore, Turn};
-use folio_engine::exec::{
-    DeviceOptions, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner, RunnerOptions,
-};
-use folio_engine::model::{ModelConfig, ModelFiles};
-use folio_engine::sched::policies::Fcfs;
+use folio_engine::model::ModelFiles;
 use folio_engine::types::{
-    Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ManualClock, ModelId,
-    Penalties, PrefixCaching, Request, RequestId, Sampling, SamplingParams, StopConditions, Task,
-    TenantId, TokenId,
+    Event, EventReceiver, FinishReason, Penalties, PrefixCaching, Sampling, SamplingParams,
+    StopConditions, TokenId,
 };
+use folio_tests::{Setup, generation};
 
-/// One way of running the same requests.
-#[derive(Clone, Copy, Debug)]
-struct Setup {
-    num_threads: usize,
-    max_num_seqs: u32,
-    max_num_batched_tokens: u32,
-    chunk: Option<u32>,
-    num_blocks: u32,
-    block_size: u32,
-    caching: PrefixCaching,
-}
-
-/// Room for everything at once.
-const ROOMY: Setup = Setup {
-    num_threads: 1,
-    max_num_seqs: 64,
-    max_num_batched_tokens: 4096,
-    chunk: None,
-    num_blocks: 2000,
-    block_size: 16,
-    caching: PrefixCaching::On,
-};
+const ROOMY: Setup = Setup::ROOMY;
 
 /// A request in terms of what a client says.
 #[derive(Clone, Debug)]
@@ -56,33 +32,7 @@ impl Engine {
     fn start(case: &str, setup: Setup) -> Self {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/");
         let files = ModelFiles::Directory(format!("{folder}{case}").into());
-        let model = ModelConfig::read(&files, None).unwrap();
-        let limits = model.limits();
-        let options = MemoryOptions {
-            block_size: setup.block_size,
-            max_num_seqs: setup.max_num_seqs,
-            max_num_batched_tokens: setup.max_num_batched_tokens,
-            kv_cache: KvCacheSize::Blocks(setup.num_blocks),
-            available_bytes: None,
-        };
-        let plan = MemoryPlan::new(std::slice::from_ref(&model), &options).unwrap();
-        let config = EngineConfig {
-            models: vec![limits],
-            block_size: setup.block_size,
-            num_blocks: plan.num_blocks(),
-            max_num_seqs: setup.max_num_seqs,
-            max_num_batched_tokens: setup.max_num_batched_tokens,
-            max_num_partial_prefills: 2,
-            long_prefill_token_threshold: setup.chunk,
-            max_queued_requests: 1000,
-            prefix_caching: setup.caching,
-        };
-        let device = DeviceOptions::Cpu { num_threads: setup.num_threads };
-        let options = RunnerOptions { device, plan };
-        let runner = ModelRunner::load(vec![(files, model)], &options, &mut |_| {}).unwrap();
-        let clock = Box::new(ManualClock::default());
-        let config = config.validated().unwrap();
-        Self { core: EngineCore::new(config, Box::new(Fcfs), Box::new(runner), clock) }
+        Self { core: setup.start(files).unwrap() }
     }
 
     /// Runs all requests together and returns a trace for every choice of every request.
@@ -96,23 +46,9 @@ impl Engine {
     }
 
     fn admit(&mut self, ask: &Ask) -> Vec<EventReceiver> {
-        let (mut choices, mut receivers) = (Vec::new(), Vec::new());
-        for _ in 0..ask.num_choices {
-            let (events, receiver) = EventSender::channel(ask.params.stop.max_tokens);
-            choices.push(Choice { events, processors: Vec::new() });
-            receivers.push(receiver);
-        }
-        self.core.admit(Request {
-            id: RequestId(0),
-            model: ModelId(0),
-            prompt: ask.prompt.clone(),
-            task: Task::Generate(ask.params.clone()),
-            choices,
-            priority: 0,
-            tenant: TenantId(0),
-            deadline: None,
-            cache_salt: None,
-        });
+        let (prompt, params) = (ask.prompt.clone(), ask.params.clone());
+        let (request, receivers) = generation(prompt, params, ask.num_choices);
+        self.core.admit(request);
         receivers
     }
 }

@@ -1,4 +1,5 @@
 //! The engine's handle: the queue bound, all or none, and how it ends.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::sync::mpsc;
 

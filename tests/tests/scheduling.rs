@@ -1,4 +1,5 @@
 //! What an operator may rely on when requests compete: sharing, fairness, limits, cancellation.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use folio_engine::core::EngineCore;
 use folio_engine::sched::policies::{Fcfs, Priority};

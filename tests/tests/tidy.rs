@@ -1,4 +1,5 @@
 //! The rules of the tree that no lint can hold: direction of imports, sizes, banned constructs.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

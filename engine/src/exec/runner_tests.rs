@@ -122,11 +122,11 @@ fn encoder() -> ModelFiles {
 }
 
 fn load(
-    files: Vec<ModelFiles>,
+    files: &[ModelFiles],
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(ModelRunner, EngineConfig)> {
     let configs = files.iter().map(|files| ModelConfig::read(files, None));
-    load_configured(files.clone(), configs.collect::<Result<_>>()?, progress)
+    load_configured(files.to_vec(), configs.collect::<Result<_>>()?, progress)
 }
 
 fn load_configured(
@@ -183,7 +183,7 @@ fn request(model: ModelId, prompt: &[TokenId]) -> (Request, EventReceiver) {
 /// What each request came to: bits of its tokens or embedding, and how it ended.
 fn run(requests: &[(ModelId, &[TokenId])]) -> Vec<(Vec<u32>, FinishReason)> {
     let files = vec![decoder(&decoder_tensors()), encoder()];
-    let (runner, config) = load(files, &mut |_| {}).unwrap();
+    let (runner, config) = load(&files, &mut |_| {}).unwrap();
     let clock = Box::new(ManualClock::default());
     let mut core = EngineCore::new(config, Box::new(Fcfs), Box::new(runner), clock);
     let mut receivers = Vec::new();
@@ -244,7 +244,7 @@ fn loading_reports_its_progress() {
         reports.push((progress.model.to_owned(), progress.loaded_bytes, progress.total_bytes));
     };
     let mut report = report;
-    load(files, &mut report).unwrap();
+    load(&files, &mut report).unwrap();
     assert_eq!(reports[0].1, 0);
     for name in ["tiny-decoder", "tiny-encoder"] {
         let mut of_model = reports.iter().filter(|(model, ..)| model == name);
@@ -264,7 +264,7 @@ fn a_missing_weight_is_named() {
     for (index, (name, _)) in tensors.iter().enumerate() {
         let mut rest = tensors.clone();
         rest.remove(index);
-        let error = load(vec![decoder(&rest)], &mut |_| {}).unwrap_err().to_string();
+        let error = load(&[decoder(&rest)], &mut |_| {}).unwrap_err().to_string();
         assert_eq!(error, format!("weight {name}: missing from the checkpoint"));
     }
 }

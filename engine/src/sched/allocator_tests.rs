@@ -26,7 +26,7 @@ fn grow(
 fn computed(allocator: &mut BlockAllocator, tokens: &[TokenId]) -> BlockTable {
     let mut table = BlockTable::default();
     allocator.match_prefix(tokens, None, &mut table);
-    grow(&mut allocator, &mut table, tokens.len() as u32).unwrap();
+    grow(allocator, &mut table, tokens.len() as u32).unwrap();
     allocator.publish(&mut table, tokens, None);
     table
 }
@@ -213,7 +213,7 @@ impl Pool {
                 let tokens: Vec<_> = (0..len).map(|i| family.min(i / 7)).collect();
                 let mut table = BlockTable::default();
                 let matched = self.allocator.match_prefix(&tokens, None, &mut table);
-                if self.grow(&mut allocator, &mut table, len).is_err() {
+                if self.allocator.secure(&mut table, matched..len).is_err() {
                     return self.allocator.release(&mut table);
                 }
                 self.live.push((tokens, table));
@@ -242,7 +242,7 @@ impl Pool {
     }
 
     /// Makes `positions` writable, carrying the content of a replaced block along.
-    fn secure(&mut self, index: usize, positions: std::ops::Range<usize>) -> bool {
+    fn secure(&mut self, index: usize, positions: Range<usize>) -> bool {
         let table = &mut self.live[index].1;
         let before = table.blocks().to_vec();
         match self.allocator.secure(table, positions.start as u32..positions.end as u32) {

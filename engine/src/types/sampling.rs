@@ -98,6 +98,6 @@ pub struct TokenLogprobs {
 /// Rewrites the logits of one choice. One instance a choice, so that its state needs no row
 /// bookkeeping.
 pub trait LogitsProcessor: Send {
-    /// Changes `logits` [V] in place. `context` holds the prompt and the text so far.
+    /// Changes `logits` `[V]` in place. `context` holds the prompt and the text so far.
     fn process(&mut self, context: &[TokenId], logits: &mut [f32]);
 }

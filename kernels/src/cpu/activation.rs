@@ -119,20 +119,28 @@ trait Pairwise {
 }
 
 macro_rules! pairwise {
-    ($(#[$doc:meta])* $name:ident $(<$inner:ident>)?, $set:ident, $x:ident, $y:ident, $value:expr) => {
-        $(#[$doc])*
+    ($name:ident $(<$inner:ident>)?, $set:ident, $x:ident, $y:ident, $value:expr) => {
         struct $name$(<$inner>(std::marker::PhantomData<$inner>))?;
 
         impl$(<$inner: Pairwise>)? Pairwise for $name$(<$inner>)? {
             #[inline(always)]
             unsafe fn of<$set: Simd>($x: $set::V, $y: $set::V) -> $set::V {
-                $value
+                // SAFETY: as the caller's.
+                unsafe { $value }
             }
         }
     };
 }
 
-pairwise!(First, S, x, _y, x);
+struct First;
+
+impl Pairwise for First {
+    #[inline(always)]
+    unsafe fn of<S: Simd>(x: S::V, _: S::V) -> S::V {
+        x
+    }
+}
+
 pairwise!(Product, S, x, y, S::mul(x, y));
 pairwise!(Sum, S, x, y, S::add(x, y));
 pairwise!(Silu<C>, S, x, y, C::of::<S>(math::silu::<S>(x), y));

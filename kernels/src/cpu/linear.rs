@@ -27,7 +27,7 @@ const TASK_ROWS: usize = 96;
 /// may be zero. Bit-identical for a row of `x` whatever M, the other rows and the number of
 /// threads. Panics if the sizes do not agree.
 ///
-/// Streams the weights once per [`TASK_ROWS`] rows; below about ten rows it runs at memory speed.
+/// Streams the weights once per `TASK_ROWS` rows; below about ten rows it runs at memory speed.
 pub fn linear(pool: &Pool, x: &[f32], w: &Matrix<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
     let (num_outputs, num_inputs) = (w.rows(), w.cols());
     let num_rows = x.len() / num_inputs;
