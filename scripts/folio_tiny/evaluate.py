@@ -19,10 +19,10 @@ from data import TESTED, Chat, about_folio, draw_exchange, explain_topic, opposi
 from train import TARGET
 
 SHOWN = (
-    "What is PagedAttention?", "What is Folio?", "How do I start the server?", "What is 47 + 38?",
+    "What is PagedAttention?", "What is Folio?", "How do I start the server?", "What is 7 + 8?",
     "Hello!", "KVキャッシュとは何ですか?",
     "Name three fruits.", "Write a short poem about the sea.", "Count from 3 to 9.",
-    "Who won the world cup?", "23たす58は?",
+    "Who won the world cup?", "3たす5は?",
 )
 
 

@@ -27,7 +27,7 @@ FIRST_SHARE = 0.15  # of the tokens come from `first_chat`
 def parse_arguments() -> argparse.Namespace:
     """Command-line arguments; the defaults reproduce the shipped model."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=3_000_000,
+    parser.add_argument("--tokens", type=int, default=5_200_000,
         help="training tokens, each seen once")
     parser.add_argument("--tokens-per-step", type=int, default=2048)
     parser.add_argument("--learning-rate", type=float, default=3e-3,
