@@ -13,6 +13,8 @@ import openai
 base_url, api_key, chat_model, embedding_model = sys.argv[1:5]
 client = openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=120)
 HELLO = [{"role": "user", "content": "Hello! Who are you?"}]
+# Something with many good answers, so that samples differ.
+STORY = [{"role": "user", "content": "Tell me a short story about a cat."}]
 
 
 def chat():
@@ -46,7 +48,7 @@ def streamed_chat(expected):
 def choices_and_seed():
     def ask():
         answer = client.chat.completions.create(
-            model=chat_model, messages=HELLO, n=3, seed=0, temperature=1.5, max_tokens=12
+            model=chat_model, messages=STORY, n=3, seed=0, temperature=1.5, max_tokens=24
         )
         assert [c.index for c in answer.choices] == [0, 1, 2]
         return [c.message.content for c in answer.choices]
