@@ -9,4 +9,5 @@
 )]
 
 pub mod cpu;
+pub mod cuda;
 pub mod mapped;
