@@ -6,6 +6,7 @@
 
 mod context;
 mod driver;
+mod kv_cache;
 #[rustfmt::skip]
 pub mod params;
 
@@ -16,3 +17,4 @@ pub use driver::{
     Command, Device, DevicePtr, Driver, DriverError, EventId, GraphId, KernelId, MatmulId,
     MatmulShape, Memory, Result, StreamId,
 };
+pub use kv_cache::{KvCacheShape, KvLayer};
