@@ -32,3 +32,42 @@ need_rust() {
   fi
   need cc gcc libc6-dev
 }
+
+# python_with_pip: prints a Python that can install packages, after making one where there is none.
+python_with_pip() {
+  local python
+  for python in python3 "$root/.cache/clients/bin/python" "$root/.venv/bin/python"; do
+    if "$python" -m pip --version >/dev/null 2>&1; then
+      echo "$python"
+      return
+    fi
+  done
+  need python3 python3 python3-venv
+  python3 -m venv "$root/.cache/clients" >/dev/null 2>&1 || {
+    as_root apt-get install -y -qq --no-install-recommends python3-venv >&2
+    python3 -m venv "$root/.cache/clients" >&2
+  }
+  echo "$root/.cache/clients/bin/python"
+}
+
+# fetch_packages DIRECTORY REQUIREMENTS: leaves the Python packages of the file, which names their
+# hashes, in the directory. Does nothing when they are there; two at once wait for each other.
+fetch_packages() (
+  directory=$1 requirements=$2
+  wanted=$(sha256sum <"$requirements")
+  mkdir -p "$(dirname "$directory")"
+  exec 9>"$directory.lock"
+  flock 9
+  [ "$(cat "$directory/.complete" 2>/dev/null)" = "$wanted" ] && exit
+  echo "fetching $(grep -c == "$requirements") packages of $requirements into $directory" >&2
+  python=$(python_with_pip)
+  work=$(mktemp -d "$directory.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  PIP_ROOT_USER_ACTION=ignore "$python" -m pip install --quiet --disable-pip-version-check \
+    --no-deps --no-compile --only-binary :all: --require-hashes --target "$work" \
+    -r "$requirements" >&2
+  echo "$wanted" >"$work/.complete"
+  chmod 755 "$work"
+  rm -rf "$directory"
+  mv "$work" "$directory"
+)
