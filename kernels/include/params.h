@@ -22,13 +22,114 @@ typedef struct StepRow {
     int32_t first_new_block;   // index in its block table that the first of them takes
 } StepRow;
 
+typedef struct PrepareStepParams {
+    const StepRow* rows;        // [S]
+    const int32_t* upload;      // what token_offset and block_offset of a row count from
+    const int32_t* last_tokens; // [slots]
+    int32_t* block_tables;      // [slots, max_blocks]; null where nothing is cached
+    int32_t* token_ids;         // [T]
+    int32_t* positions;         // [T]
+    int32_t* slot_mapping;      // [T], block * P + offset; left alone without block tables
+    int32_t* cu_seqlens;        // [S + 1]
+    int32_t* seq_lens;          // [S]
+    int32_t* row_slots;         // [S]
+    int32_t max_blocks;
+    int32_t block_shift;        // P = 1 << block_shift
+} PrepareStepParams;
+
 // ---- embed.cu ------------------------------------------------------------------------------------
+
+// A table of 16-bit rows, and what chooses a token's row: indices[token] + offset.
+typedef struct EmbedTable {
+    const void* entries;    // [num_entries, H]; null: no table
+    const int32_t* indices; // [T]
+    int64_t stride;
+    int32_t num_entries;
+    int32_t offset;
+} EmbedTable;
+
+typedef struct EmbedParams {
+    EmbedTable tables[2];
+    void* out;              // [T, H]
+    int64_t out_stride;
+    int32_t cols;
+    int32_t width;          // elements of one access: 8 where all is aligned to 16 bytes, or 1
+} EmbedParams;
+
+typedef struct GatherRowsParams {
+    const void* input;      // [any, cols]
+    const int32_t* rows;    // [E]
+    void* out;              // [E, cols]
+    int64_t input_stride;
+    int64_t out_stride;
+    int32_t cols;
+    int32_t width;          // as in EmbedParams
+} GatherRowsParams;
 
 // ---- norm.cu -------------------------------------------------------------------------------------
 
+// Row r of the result is the norm of x = input[i], or of x = round16(input[i] + delta[i]), where
+// i = rows[r], or r without such a list.
+typedef struct NormParams {
+    const void* input;      // [any, H]
+    const void* delta;      // [any, H]; null: nothing is added
+    void* sum;              // [any, H], takes x at row i; null: it is not kept
+    void* out;              // [R, H]
+    const int32_t* rows;    // [R] or null
+    const float* weight;    // [H]
+    const float* bias;      // [H], layer norm only; null: none
+    int64_t input_stride;
+    int64_t delta_stride;
+    int64_t sum_stride;
+    int64_t out_stride;
+    int32_t num_rows;       // R
+    int32_t cols;           // H
+    float epsilon;
+    int32_t padding;
+} NormParams;
+
 // ---- heads.cu: norms of query and key heads, RoPE, KV write ---------------------------------------
 
+// Heads first_head .. first_head + num_heads of the N + 2 K in a row of qkv are worked on.
+typedef struct StoreHeadsParams {
+    void* qkv;                   // [T, (N + 2 K) D]
+    const float* query_norm;     // [D]; null: heads are not normalised
+    const float* key_norm;       // [D]
+    const float* cosines;        // [num_positions, D / 2]; null: heads are not rotated
+    const float* sines;          // [num_positions, D / 2]
+    const int32_t* positions;    // [T]
+    void* keys;                  // of block 0; null: keys go back into qkv
+    void* values;                // of block 0
+    const int32_t* slot_mapping; // [T]
+    int64_t qkv_stride;
+    int64_t block_stride;
+    int32_t num_positions;
+    int32_t num_query_heads;     // N
+    int32_t num_kv_heads;        // K
+    int32_t head_size;           // D
+    int32_t first_head;
+    int32_t num_heads;
+    int32_t num_units;           // T * num_heads
+    int32_t lanes_shift;         // 1 << lanes_shift lanes share a head
+    int32_t block_shift;         // P = 1 << block_shift
+    float epsilon;
+} StoreHeadsParams;
+
 // ---- activation.cu -------------------------------------------------------------------------------
+
+// out = function(input), or function(input) * factor.
+typedef struct ActivateParams {
+    const void* input;      // [T, I]
+    const void* factor;     // [T, I] or null
+    void* out;              // [T, I]
+    int64_t input_stride;
+    int64_t factor_stride;
+    int64_t out_stride;
+    int32_t cols;           // I
+    int32_t width;          // as in EmbedParams
+    int32_t function;       // 0 SiLU, 1 GELU, 2 GELU by its tanh approximation, 3 ReLU
+    int32_t padding;
+} ActivateParams;
 
 // ---- attention_plan.cu, attention_decode.cu, attention_prefill.cu ---------------------------------
 
@@ -38,4 +139,32 @@ typedef struct StepRow {
 
 // ---- pool.cu ---------------------------------------------------------------------------------------
 
+typedef struct PoolParams {
+    const void* hidden;         // [T, H]
+    const int32_t* cu_seqlens;  // [S + 1]
+    float* out;                 // [S, H]
+    int64_t hidden_stride;
+    int64_t out_stride;
+    int32_t cols;               // H
+    int32_t width;              // as in EmbedParams
+    int32_t pooling;            // 0 first token, 1 mean, 2 last token
+    int32_t normalizes;         // 1: results are divided by their length
+} PoolParams;
+
 // ---- fill.cu: random weights on the device -----------------------------------------------------------
+
+// Element i of out becomes a number in -scale..scale that depends on i and the seed alone.
+typedef struct FillRandomParams {
+    void* out;              // [num_elements], 16-bit, aligned to 16 bytes
+    int64_t num_elements;
+    uint64_t seed;
+    float scale;
+    int32_t padding;
+} FillRandomParams;
+
+typedef struct FillFloatsParams {
+    float* out;             // [num_elements]
+    int64_t num_elements;
+    float value;
+    int32_t padding;
+} FillFloatsParams;

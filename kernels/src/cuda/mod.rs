@@ -4,12 +4,21 @@
 //! same for both, so that all of it is tested on machines without a GPU. Each kernel family has one
 //! file here, which checks sizes, packs the parameter struct and launches.
 
+mod activation;
 mod context;
 mod driver;
+mod embed;
+mod fill;
+mod heads;
 mod kv_cache;
+mod norm;
 #[rustfmt::skip]
 pub mod params;
+mod pool;
+mod shapes;
+mod step;
 
+pub use activation::{Activate, activate};
 pub use context::{
     Context, DeviceBuffer, Element, Epilogue, Launch, OutputElement, Params, PinnedBuffer, View,
 };
@@ -17,4 +26,11 @@ pub use driver::{
     Command, Device, DevicePtr, Driver, DriverError, EventId, GraphId, KernelId, MatmulId,
     MatmulShape, Memory, Result, StreamId,
 };
+pub use embed::{Embed, TableLookup, embed, gather_rows};
+pub use fill::{FillRandom, fill_floats, fill_random};
+pub use heads::{HeadNorms, KvSlots, RopeTables, StoreHeads, store_heads};
 pub use kv_cache::{KvCacheShape, KvLayer};
+pub use norm::{LayerNorm, NormInput, RmsNorm, layer_norm, rms_norm};
+pub use params::StepRow;
+pub use pool::{PoolTexts, PooledLength, PooledTokens, pool_texts};
+pub use step::{BlockTables, PrepareStep, StepArrays, prepare_step};

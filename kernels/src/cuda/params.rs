@@ -1,5 +1,6 @@
 //! Parameter structs of the kernels. Generated from `kernels/include/params.h`; do not edit.
 #![allow(missing_docs, reason = "the header documents every field")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "all zeros is a value of every field")]
 
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -13,3 +14,253 @@ pub struct StepRow {
     pub num_new_blocks: i32,
     pub first_new_block: i32,
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PrepareStepParams {
+    pub rows: *const StepRow,
+    pub upload: *const i32,
+    pub last_tokens: *const i32,
+    pub block_tables: *mut i32,
+    pub token_ids: *mut i32,
+    pub positions: *mut i32,
+    pub slot_mapping: *mut i32,
+    pub cu_seqlens: *mut i32,
+    pub seq_lens: *mut i32,
+    pub row_slots: *mut i32,
+    pub max_blocks: i32,
+    pub block_shift: i32,
+}
+impl Default for PrepareStepParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct EmbedTable {
+    pub entries: *const ::core::ffi::c_void,
+    pub indices: *const i32,
+    pub stride: i64,
+    pub num_entries: i32,
+    pub offset: i32,
+}
+impl Default for EmbedTable {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct EmbedParams {
+    pub tables: [EmbedTable; 2usize],
+    pub out: *mut ::core::ffi::c_void,
+    pub out_stride: i64,
+    pub cols: i32,
+    pub width: i32,
+}
+impl Default for EmbedParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GatherRowsParams {
+    pub input: *const ::core::ffi::c_void,
+    pub rows: *const i32,
+    pub out: *mut ::core::ffi::c_void,
+    pub input_stride: i64,
+    pub out_stride: i64,
+    pub cols: i32,
+    pub width: i32,
+}
+impl Default for GatherRowsParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct NormParams {
+    pub input: *const ::core::ffi::c_void,
+    pub delta: *const ::core::ffi::c_void,
+    pub sum: *mut ::core::ffi::c_void,
+    pub out: *mut ::core::ffi::c_void,
+    pub rows: *const i32,
+    pub weight: *const f32,
+    pub bias: *const f32,
+    pub input_stride: i64,
+    pub delta_stride: i64,
+    pub sum_stride: i64,
+    pub out_stride: i64,
+    pub num_rows: i32,
+    pub cols: i32,
+    pub epsilon: f32,
+    pub padding: i32,
+}
+impl Default for NormParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct StoreHeadsParams {
+    pub qkv: *mut ::core::ffi::c_void,
+    pub query_norm: *const f32,
+    pub key_norm: *const f32,
+    pub cosines: *const f32,
+    pub sines: *const f32,
+    pub positions: *const i32,
+    pub keys: *mut ::core::ffi::c_void,
+    pub values: *mut ::core::ffi::c_void,
+    pub slot_mapping: *const i32,
+    pub qkv_stride: i64,
+    pub block_stride: i64,
+    pub num_positions: i32,
+    pub num_query_heads: i32,
+    pub num_kv_heads: i32,
+    pub head_size: i32,
+    pub first_head: i32,
+    pub num_heads: i32,
+    pub num_units: i32,
+    pub lanes_shift: i32,
+    pub block_shift: i32,
+    pub epsilon: f32,
+}
+impl Default for StoreHeadsParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ActivateParams {
+    pub input: *const ::core::ffi::c_void,
+    pub factor: *const ::core::ffi::c_void,
+    pub out: *mut ::core::ffi::c_void,
+    pub input_stride: i64,
+    pub factor_stride: i64,
+    pub out_stride: i64,
+    pub cols: i32,
+    pub width: i32,
+    pub function: i32,
+    pub padding: i32,
+}
+impl Default for ActivateParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PoolParams {
+    pub hidden: *const ::core::ffi::c_void,
+    pub cu_seqlens: *const i32,
+    pub out: *mut f32,
+    pub hidden_stride: i64,
+    pub out_stride: i64,
+    pub cols: i32,
+    pub width: i32,
+    pub pooling: i32,
+    pub normalizes: i32,
+}
+impl Default for PoolParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct FillRandomParams {
+    pub out: *mut ::core::ffi::c_void,
+    pub num_elements: i64,
+    pub seed: u64,
+    pub scale: f32,
+    pub padding: i32,
+}
+impl Default for FillRandomParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct FillFloatsParams {
+    pub out: *mut f32,
+    pub num_elements: i64,
+    pub value: f32,
+    pub padding: i32,
+}
+impl Default for FillFloatsParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for PrepareStepParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for EmbedParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for GatherRowsParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for NormParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for StoreHeadsParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for ActivateParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for PoolParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for FillRandomParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for FillFloatsParams {}
