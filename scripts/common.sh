@@ -31,6 +31,7 @@ need_rust() {
     exit 1
   fi
   need cc gcc libc6-dev
+  need c++ g++ # compiles the CUDA kernels for the emulator
 }
 
 # python_with_pip: prints a Python that can install packages, after making one where there is none.

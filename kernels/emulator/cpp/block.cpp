@@ -1,0 +1,361 @@
+// How a thread block runs. See block.h.
+#include "block.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "fiber.h"
+
+namespace emulator {
+
+thread_local Thread* self = nullptr;
+
+namespace {
+
+// A stride that is no power of two, so that the same variable of all threads does not fall into one
+// set of the cache.
+constexpr size_t stack_bytes = (64 << 10) + 320;
+constexpr size_t num_canary_bytes = 4096;
+constexpr size_t max_shared_bytes = 256 << 10;
+constexpr size_t memory_bytes = max_threads * stack_bytes + 2 * num_canary_bytes + max_shared_bytes;
+constexpr unsigned char canary = 0xcb;
+constexpr unsigned char poison = 0xff;
+
+unsigned char* stack_of(unsigned char* memory, unsigned thread) { return memory + thread * stack_bytes; }
+
+bool is_filled(const unsigned char* bytes, size_t num_bytes, unsigned char value) {
+    return bytes[0] == value && memcmp(bytes, bytes + 1, num_bytes - 1) == 0;
+}
+
+uint64_t mix(uint64_t x) {
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+} // namespace
+
+Block::Block() : threads(max_threads) {
+    void* mapped = mmap(nullptr, memory_bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED) {
+        perror("cannot map the stacks of the CUDA emulator");
+        abort();
+    }
+    memory = static_cast<unsigned char*>(mapped);
+    // Stacks first, then shared memory between two canaries, at a multiple of the page size.
+    const size_t stacks_end = (max_threads * stack_bytes + 4095) / 4096 * 4096;
+    shared = memory + stacks_end + num_canary_bytes;
+    memset(shared - num_canary_bytes, canary, num_canary_bytes);
+}
+
+Block::~Block() { munmap(memory, memory_bytes); }
+
+unsigned Block::random() {
+    random_state += 0x9e3779b97f4a7c15;
+    return static_cast<unsigned>(mix(random_state) >> 32);
+}
+
+void Block::run(Launch& the_launch, uint3 the_index) {
+    launch = &the_launch;
+    index = the_index;
+    num_threads_xyz = {launch->num_threads, 1, 1};
+    num_shared_bytes = launch->num_shared_bytes;
+    last_range = {0, 0};
+    const uint64_t number = (uint64_t{index.z} * launch->grid.y + index.y) * launch->grid.x + index.x;
+    random_state = mix(launch->seed) + mix(number + 1);
+    memset(shared, poison, num_shared_bytes);
+    memset(shared + num_shared_bytes, canary, num_canary_bytes);
+    prepare_threads();
+    self = pick_anywhere();
+    folio_emulator_switch(&launch_stack_pointer, self->stack_pointer);
+    self = nullptr;
+    if (!launch->failed) check_block_end();
+}
+
+void Block::prepare_threads() {
+    const unsigned num_threads = launch->num_threads;
+    num_warps = (num_threads + warp_size - 1) / warp_size;
+    num_alive = num_threads;
+    num_at_barrier = 0;
+    for (unsigned w = 0; w < num_warps; w++) {
+        const unsigned num_lanes = std::min(num_threads - w * warp_size, warp_size);
+        warps[w] = {};
+        warps[w].ready = num_lanes == warp_size ? ~0u : (1u << num_lanes) - 1;
+        warps[w].first_thread = w * warp_size;
+        warps[w].rotation = random() % warp_size;
+    }
+    for (unsigned i = 0; i < num_threads; i++) {
+        Thread& thread = threads[i];
+        unsigned char* stack = stack_of(memory, i);
+        thread.stack_pointer = prepare_stack(stack + stack_bytes, enter);
+        memset(stack, canary, 64);
+        thread.block = this;
+        thread.warp = &warps[i / warp_size];
+        thread.index = i;
+        thread.lane = i % warp_size;
+        thread.copies.clear();
+        thread.groups.clear();
+        thread.num_uncommitted = 0;
+    }
+}
+
+void Block::enter() {
+    Launch& launch = *self->block->launch;
+    launch.kernel->body(launch.params);
+    self->block->finish_thread();
+}
+
+void Block::finish_thread() {
+    Thread& thread = *self;
+    Warp& warp = *thread.warp;
+    const uint32_t bit = 1u << thread.lane;
+    if (!is_filled(stack_of(memory, thread.index), 64, canary)) fail("its stack has overflowed");
+    if (!thread.copies.empty()) fail("it returned while a cp.async of its was still under way");
+    for (uint32_t lanes = warp.in_collective; lanes != 0; lanes &= lanes - 1) {
+        const Thread& other = threads[warp.first_thread + __builtin_ctz(lanes)];
+        const Collective& its = other.collective;
+        if (its.mask & bit) {
+            fail("it returned while lane %u waits for it in %s at %s:%d", other.lane, its.operation,
+                 its.site.file, its.site.line);
+        }
+    }
+    warp.ready &= ~bit;
+    warp.done |= bit;
+    num_alive--;
+    if (num_alive == 0) {
+        folio_emulator_switch(&thread.stack_pointer, launch_stack_pointer);
+    }
+    if (num_at_barrier == num_alive) release_barrier();
+    leave_thread();
+    __builtin_unreachable();
+}
+
+void Block::check_block_end() {
+    const unsigned char* end = shared + num_shared_bytes;
+    if (!is_filled(end, num_canary_bytes, canary)) {
+        size_t first = 0;
+        while (end[first] == canary) first++;
+        char cause[160];
+        snprintf(cause, sizeof cause, "it wrote %zu bytes past the end of its %u bytes of shared memory",
+                 first, num_shared_bytes);
+        record_failure(cause);
+    }
+    if (!is_filled(shared - num_canary_bytes, num_canary_bytes, canary)) {
+        record_failure("it wrote below the beginning of shared memory");
+        memset(shared - num_canary_bytes, canary, num_canary_bytes);
+    }
+}
+
+// ---- who runs next ---------------------------------------------------------------------------------------
+
+Thread* Block::pick_in(Warp& warp) {
+    if (warp.ready == 0) return nullptr;
+    const unsigned r = warp.rotation;
+    const uint32_t rotated = warp.ready >> r | (r == 0 ? 0 : warp.ready << (warp_size - r));
+    // Odd rotations go down through the lanes, even ones up.
+    const unsigned at = r & 1 ? 31 - __builtin_clz(rotated) : __builtin_ctz(rotated);
+    return &threads[warp.first_thread + (at + r) % warp_size];
+}
+
+Thread* Block::pick_anywhere() {
+    const unsigned first = random() % num_warps;
+    for (unsigned i = 0; i < num_warps; i++) {
+        Warp& warp = warps[(first + i) % num_warps];
+        if (warp.ready != 0) return pick_in(warp);
+    }
+    return nullptr;
+}
+
+void Block::switch_to(Thread* next) {
+    Thread* const from = self;
+    if (next == from) return;
+    self = next;
+    folio_emulator_switch(&from->stack_pointer, next->stack_pointer);
+}
+
+void Block::leave_thread() {
+    Thread* next = pick_in(*self->warp);
+    if (next == nullptr) next = pick_anywhere();
+    if (next == nullptr) fail_deadlock();
+    switch_to(next);
+}
+
+void Block::maybe_yield() {
+    if ((random() & 1) == 0) return;
+    self->warp->rotation = random() % warp_size;
+    leave_thread();
+}
+
+// ---- waiting ---------------------------------------------------------------------------------------------
+
+void Block::collective(const Collective& what, void* operands) {
+    Thread& thread = *self;
+    Warp& warp = *thread.warp;
+    const uint32_t bit = 1u << thread.lane;
+    thread.collective = what;
+    if ((what.mask & bit) == 0) {
+        fail("%s at %s:%d by a lane outside its own mask 0x%08x", what.operation, what.site.file,
+             what.site.line, what.mask);
+    }
+    const uint32_t gone = what.mask & warp.done;
+    if (gone != 0) {
+        fail("%s at %s:%d waits for lane %d, which has returned", what.operation, what.site.file,
+             what.site.line, __builtin_ctz(gone));
+    }
+    const uint32_t waiting = warp.in_collective & what.mask;
+    if (waiting != 0) {
+        const Thread& other = threads[warp.first_thread + __builtin_ctz(waiting)];
+        const Collective& its = other.collective;
+        if (its.compute != what.compute || its.mask != what.mask || its.site.line != what.site.line ||
+            its.site.file != what.site.file) {
+            fail_diverged(other);
+        }
+    }
+    warp.operands[thread.lane] = operands;
+    warp.in_collective |= bit;
+    warp.ready &= ~bit;
+    const uint32_t exist = warp.ready | warp.in_collective | warp.at_barrier | warp.done;
+    if ((warp.in_collective & what.mask) != (exist & what.mask)) {
+        leave_thread();
+        return;
+    }
+    const uint32_t arrived = exist & what.mask;
+    what.compute(warp.operands, arrived);
+    warp.in_collective &= ~arrived;
+    warp.ready |= arrived;
+    warp.rotation = random() % warp_size;
+}
+
+void Block::barrier(Site site) {
+    Thread& thread = *self;
+    if (num_at_barrier > 0) {
+        for (unsigned i = 0; i < launch->num_threads; i++) {
+            const Thread& other = threads[i];
+            if ((other.warp->at_barrier >> other.lane & 1) == 0) continue;
+            if (other.barrier.line != site.line || other.barrier.file != site.file) {
+                fail("__syncthreads at %s:%d while thread %u is in the one at %s:%d", site.file,
+                     site.line, i, other.barrier.file, other.barrier.line);
+            }
+            break;
+        }
+    }
+    thread.barrier = site;
+    thread.warp->ready &= ~(1u << thread.lane);
+    thread.warp->at_barrier |= 1u << thread.lane;
+    num_at_barrier++;
+    if (num_at_barrier < num_alive) {
+        leave_thread();
+        return;
+    }
+    release_barrier();
+    switch_to(pick_anywhere());
+}
+
+void Block::release_barrier() {
+    for (unsigned w = 0; w < num_warps; w++) {
+        warps[w].ready |= warps[w].at_barrier;
+        warps[w].at_barrier = 0;
+        warps[w].rotation = random() % warp_size;
+    }
+    num_at_barrier = 0;
+}
+
+// ---- what can go wrong -------------------------------------------------------------------------------------
+
+void Block::record_failure(const char* cause) {
+    char who[256];
+    const uint3 b = index;
+    int length = snprintf(who, sizeof who, "kernel %s, block (%u, %u, %u)", launch->kernel->name, b.x, b.y, b.z);
+    if (self != nullptr) {
+        snprintf(who + length, sizeof who - length, ", thread %u (warp %u, lane %u)", self->index,
+                 self->index / warp_size, self->lane);
+    }
+    const std::lock_guard<std::mutex> guard(launch->failure_lock);
+    if (launch->failed) return;
+    launch->failure = std::string(who) + ": " + cause;
+    launch->failed = true;
+}
+
+void Block::fail(const char* format, ...) {
+    char cause[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(cause, sizeof cause, format, arguments);
+    va_end(arguments);
+    record_failure(cause);
+    folio_emulator_switch(&self->stack_pointer, launch_stack_pointer);
+    __builtin_unreachable();
+}
+
+void Block::fail_diverged(const Thread& other) {
+    const Collective& its = other.collective;
+    const Collective& mine = self->collective;
+    fail("its warp has diverged: %s at %s:%d with mask 0x%08x, while lane %u is in %s at %s:%d with mask 0x%08x",
+         mine.operation, mine.site.file, mine.site.line, mine.mask, other.lane, its.operation,
+         its.site.file, its.site.line, its.mask);
+}
+
+void Block::fail_deadlock() {
+    const Thread* collective = nullptr;
+    const Thread* barrier = nullptr;
+    unsigned num_in_collective = 0;
+    for (unsigned i = 0; i < launch->num_threads; i++) {
+        const Thread& thread = threads[i];
+        if (thread.warp->in_collective >> thread.lane & 1) {
+            if (collective == nullptr) collective = &thread;
+            num_in_collective++;
+        }
+        if (barrier == nullptr && (thread.warp->at_barrier >> thread.lane & 1)) barrier = &thread;
+    }
+    if (collective == nullptr) fail("deadlock: no thread can go on");
+    const Collective& its = collective->collective;
+    if (barrier == nullptr) {
+        fail("deadlock: %u lanes wait in a collective, the first of them thread %u in %s at %s:%d",
+             num_in_collective, collective->index, its.operation, its.site.file, its.site.line);
+    }
+    fail("deadlock: %u threads, among them %u, wait at __syncthreads at %s:%d and %u lanes in a "
+         "collective, among them thread %u in %s at %s:%d",
+         num_at_barrier, barrier->index, barrier->barrier.file, barrier->barrier.line,
+         num_in_collective, collective->index, its.operation, its.site.file, its.site.line);
+}
+
+void Block::check_shared(const void* address, size_t num_bytes, const char* what) {
+    const auto* bytes = static_cast<const unsigned char*>(address);
+    const ptrdiff_t offset = bytes - shared;
+    if (offset < 0 || static_cast<size_t>(offset) + num_bytes > num_shared_bytes) {
+        fail("%s at offset %td, outside the %u bytes of shared memory", what, offset, num_shared_bytes);
+    }
+    if (offset % 16 != 0) fail("%s at offset %td of shared memory, which is no multiple of 16", what, offset);
+}
+
+void Block::check_global(const void* address, size_t num_bytes, const char* what) {
+    const auto at = reinterpret_cast<uint64_t>(address);
+    if (at % 16 != 0) fail("%s at %p, which is no multiple of 16", what, address);
+    if (at - last_range.begin < last_range.num_bytes &&
+        at - last_range.begin + num_bytes <= last_range.num_bytes) {
+        return;
+    }
+    // The last allocation that does not begin later.
+    size_t low = 0, high = launch->num_allocations;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (launch->allocations[middle].begin <= at) low = middle + 1;
+        else high = middle;
+    }
+    if (low == 0) fail("%s at %p, which is below all device memory", what, address);
+    const Range& range = launch->allocations[low - 1];
+    const uint64_t offset = at - range.begin;
+    if (offset + num_bytes > range.num_bytes) {
+        fail("%s at %p, which is offset %llu of an allocation of %llu bytes", what, address,
+             static_cast<unsigned long long>(offset), static_cast<unsigned long long>(range.num_bytes));
+    }
+    last_range = range;
+}
+
+} // namespace emulator

@@ -1,0 +1,158 @@
+// How a thread block runs: one fiber a thread, all on one thread of the operating system.
+//
+// A lane runs until it must wait: in a warp collective for the other lanes, at a barrier for the
+// block. Then the next ready lane of its warp runs, and only when its warp has none, another warp: so
+// each warp runs ahead as far as it can. The order of lanes and of warps is random, from the seed.
+// When nobody is ready the block is deadlocked. An error leaves the fibers where they are and goes
+// back to the launch.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include <atomic>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "registry.h"
+#include "vectors.h"
+
+namespace emulator {
+
+constexpr unsigned warp_size = 32;
+constexpr unsigned max_threads = 1024;
+
+// A line of a kernel's source.
+struct Site {
+    const char* file;
+    int line;
+};
+
+// A range of device memory.
+struct Range {
+    uint64_t begin;
+    uint64_t num_bytes;
+};
+
+struct Block;
+struct Warp;
+
+// Computes a collective for all lanes at once; what lane l deposited is operands[l].
+using Compute = void (*)(void* const* operands, uint32_t mask);
+
+// What a lane waits in.
+struct Collective {
+    const char* operation;
+    Compute compute;
+    uint32_t mask;
+    Site site;
+};
+
+// 16 bytes on their way to shared memory.
+struct PendingCopy {
+    void* shared;
+    const void* source;
+    bool valid;
+};
+
+// One CUDA thread.
+struct Thread {
+    void* stack_pointer;
+    Block* block;
+    Warp* warp;
+    unsigned index;
+    unsigned lane;
+    Collective collective;
+    Site barrier;
+    // Copies that are not retired, and how many of them each committed group holds, oldest first.
+    std::vector<PendingCopy> copies;
+    std::vector<uint32_t> groups;
+    uint32_t num_uncommitted;
+};
+
+// Lanes by what they do: one bit each, of exactly one of the four masks where the lane exists.
+struct Warp {
+    uint32_t ready;
+    uint32_t in_collective;
+    uint32_t at_barrier;
+    uint32_t done;
+    unsigned first_thread;
+    unsigned rotation;
+    void* operands[warp_size];
+};
+
+// A launch, shared by the blocks.
+struct Launch {
+    const Kernel* kernel;
+    const void* params;
+    uint3 grid;
+    unsigned num_threads;
+    unsigned num_shared_bytes;
+    uint64_t seed;
+    const Range* allocations;
+    size_t num_allocations;
+    std::atomic<uint64_t> num_mmas;
+    std::atomic<bool> failed;
+    std::mutex failure_lock;
+    std::string failure;
+};
+
+// Runs one block after another, on stacks and shared memory of its own.
+struct Block {
+    Launch* launch;
+    uint3 index;
+    uint3 num_threads_xyz;
+    unsigned char* shared;
+    unsigned num_shared_bytes;
+
+    Block();
+    ~Block();
+    Block(const Block&) = delete;
+    Block& operator=(const Block&) = delete;
+
+    // Runs the block `index` of a launch to its end or to a failure.
+    void run(Launch& launch, uint3 index);
+
+    // For threads: waits until all lanes of the mask deposited their operands and one computed for all.
+    void collective(const Collective& collective, void* operands);
+    void barrier(Site site);
+    // For threads: lets others go first, or not, as chance has it.
+    void maybe_yield();
+    // For threads: ends the launch with what went wrong.
+    [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 2, 3)));
+
+    void check_shared(const void* address, size_t num_bytes, const char* what);
+    void check_global(const void* address, size_t num_bytes, const char* what);
+
+  private:
+    std::vector<Thread> threads;
+    Warp warps[max_threads / warp_size];
+    unsigned num_warps;
+    unsigned num_alive;
+    unsigned num_at_barrier;
+    uint64_t random_state;
+    void* launch_stack_pointer;
+    unsigned char* memory;
+    Range last_range;
+
+    static void enter();
+    void prepare_threads();
+    void check_block_end();
+    unsigned random();
+    void release_barrier();
+    void leave_thread();
+    [[noreturn]] void finish_thread();
+    [[noreturn]] void fail_deadlock();
+    [[noreturn]] void fail_diverged(const Thread& other);
+    Thread* pick_in(Warp& warp);
+    Thread* pick_anywhere();
+    void switch_to(Thread* next);
+    void record_failure(const char* cause);
+};
+
+// The thread that runs.
+extern thread_local Thread* self;
+
+inline uint3 thread_index() { return {self->index, 0, 0}; }
+
+} // namespace emulator

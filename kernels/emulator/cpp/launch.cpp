@@ -1,0 +1,131 @@
+// What the Rust side calls: the list of kernels, and launches. Mirrored in src/machine.rs.
+//
+// A machine has one Block for each thread of the operating system; the blocks of a grid are dealt to
+// them in random order.
+#include <string.h>
+
+#include <memory>
+#include <thread>
+
+#include "block.h"
+
+namespace emulator {
+
+namespace {
+
+// A constant: it must be there before the first static Kernel joins.
+const Kernel* newest_kernel = nullptr;
+
+struct Machine {
+    std::vector<std::unique_ptr<Block>> blocks;
+};
+
+// Where the number of block `position` of `num_blocks` is in a random order: steps by a stride that
+// has no factor in common with the number of blocks.
+struct Order {
+    uint64_t num_blocks, first, stride;
+
+    Order(uint64_t num_blocks, uint64_t seed) : num_blocks(num_blocks), first(seed % num_blocks), stride(1) {
+        if (num_blocks < 3) {
+            stride = 1;
+            return;
+        }
+        stride = (seed >> 8) % (num_blocks - 1) + 1;
+        while (greatest_common_divisor(stride, num_blocks) != 1) stride = stride % (num_blocks - 1) + 1;
+    }
+
+    uint64_t at(uint64_t position) const { return (first + position * stride) % num_blocks; }
+
+    static uint64_t greatest_common_divisor(uint64_t x, uint64_t y) {
+        while (y != 0) {
+            const uint64_t rest = x % y;
+            x = y;
+            y = rest;
+        }
+        return x;
+    }
+};
+
+void run_blocks(Block& block, Launch& launch, const Order& order, std::atomic<uint64_t>& next) {
+    for (;;) {
+        const uint64_t position = next.fetch_add(1, std::memory_order_relaxed);
+        if (position >= order.num_blocks || launch.failed) return;
+        const uint64_t number = order.at(position);
+        const uint3 grid = launch.grid;
+        block.run(launch, {static_cast<unsigned>(number % grid.x),
+                           static_cast<unsigned>(number / grid.x % grid.y),
+                           static_cast<unsigned>(number / grid.x / grid.y)});
+    }
+}
+
+void run_grid(Machine& machine, Launch& launch) {
+    const uint64_t num_blocks = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
+    const Order order(num_blocks, launch.seed);
+    std::atomic<uint64_t> next{0};
+    std::vector<std::thread> others;
+    for (size_t i = 1; i < machine.blocks.size() && i < num_blocks; i++) {
+        others.emplace_back([&, i] { run_blocks(*machine.blocks[i], launch, order, next); });
+    }
+    run_blocks(*machine.blocks[0], launch, order, next);
+    for (std::thread& other : others) other.join();
+}
+
+} // namespace
+
+Kernel::Kernel(const char* name, size_t num_params_bytes, unsigned max_threads,
+               void (*body)(const void* params))
+    : name(name), num_params_bytes(static_cast<uint32_t>(num_params_bytes)), max_threads(max_threads),
+      body(body), next(newest_kernel) {
+    newest_kernel = this;
+}
+
+const Kernel* first_kernel() { return newest_kernel; }
+
+} // namespace emulator
+
+extern "C" {
+
+struct FolioEmulatorLaunch {
+    const emulator::Kernel* kernel;
+    const void* params;
+    const emulator::Range* allocations;
+    size_t num_allocations;
+    uint64_t seed;
+    uint32_t grid[3];
+    uint32_t num_threads;
+    uint32_t num_shared_bytes;
+};
+
+struct FolioEmulatorOutcome {
+    uint64_t num_mmas;
+    char failure[1536]; // empty: none
+};
+
+const emulator::Kernel* folio_emulator_first_kernel() { return emulator::first_kernel(); }
+
+void* folio_emulator_new_machine(size_t num_workers) {
+    auto* machine = new emulator::Machine;
+    for (size_t i = 0; i < num_workers; i++) machine->blocks.push_back(std::make_unique<emulator::Block>());
+    return machine;
+}
+
+void folio_emulator_free_machine(void* machine) { delete static_cast<emulator::Machine*>(machine); }
+
+void folio_emulator_launch(void* machine, const FolioEmulatorLaunch* what, FolioEmulatorOutcome* outcome) {
+    alignas(64) unsigned char params[4096];
+    memcpy(params, what->params, what->kernel->num_params_bytes);
+    emulator::Launch launch{};
+    launch.kernel = what->kernel;
+    launch.params = params;
+    launch.grid = {what->grid[0], what->grid[1], what->grid[2]};
+    launch.num_threads = what->num_threads;
+    launch.num_shared_bytes = what->num_shared_bytes;
+    launch.seed = what->seed;
+    launch.allocations = what->allocations;
+    launch.num_allocations = what->num_allocations;
+    emulator::run_grid(*static_cast<emulator::Machine*>(machine), launch);
+    outcome->num_mmas = launch.num_mmas;
+    strncpy(outcome->failure, launch.failure.c_str(), sizeof outcome->failure - 1);
+}
+
+} // extern "C"
