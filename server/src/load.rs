@@ -12,7 +12,8 @@ use folio::service::{Priorities, Service, unix_seconds};
 use folio::text::TextModel;
 use folio_engine::EngineHandle;
 use folio_engine::exec::{
-    DeviceOptions, Executor, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner, RunnerOptions,
+    ActivationLayout, DeviceOptions, Executor, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner,
+    RunnerOptions,
 };
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
 use folio_engine::sched::policies;
@@ -222,6 +223,7 @@ fn memory_options(engine: &EngineArgs) -> Result<MemoryOptions> {
         max_num_seqs: engine.max_num_seqs,
         max_num_batched_tokens: engine.max_num_batched_tokens,
         kv_cache,
+        layout: ActivationLayout::CPU,
         available_bytes: available_bytes(),
     })
 }

@@ -2,7 +2,8 @@
 
 use folio_engine::core::EngineCore;
 use folio_engine::exec::{
-    DeviceOptions, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner, RunnerOptions,
+    ActivationLayout, DeviceOptions, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner,
+    RunnerOptions,
 };
 use folio_engine::model::{ModelConfig, ModelFiles};
 use folio_engine::sched::policies::Fcfs;
@@ -50,6 +51,7 @@ impl Setup {
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
             kv_cache: KvCacheSize::Blocks(self.num_blocks),
+            layout: ActivationLayout::CPU,
             available_bytes: None,
         };
         let plan = MemoryPlan::new(std::slice::from_ref(&model), &options)?;

@@ -7,7 +7,8 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::{
-    DeviceOptions, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner, RunnerOptions,
+    ActivationLayout, DeviceOptions, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner,
+    RunnerOptions,
 };
 use folio_engine::model::{ModelConfig, ModelFiles};
 use folio_engine::sched::policies::Fcfs;
@@ -97,6 +98,7 @@ fn start(args: &Args) -> anyhow::Result<EngineCore> {
         max_num_seqs: args.max_num_seqs,
         max_num_batched_tokens: args.max_num_batched_tokens,
         kv_cache: KvCacheSize::Blocks(blocks_each * args.num_requests.min(args.max_num_seqs) + 1),
+        layout: ActivationLayout::CPU,
         available_bytes: None,
     };
     let limits = model.limits();

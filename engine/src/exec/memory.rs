@@ -1,7 +1,7 @@
 //! How much memory the models take, decided before any of it is allocated.
 
 use crate::model::ModelConfig;
-use crate::ops::KvShape;
+use crate::ops::{ActivationLayout, KvShape, Reserve};
 use crate::types::{ConfigError, Error, ModelKind, Result};
 
 /// Tokens that each running sequence gets where nothing says how large the KV cache is to be.
@@ -23,6 +23,8 @@ pub struct MemoryOptions {
     pub max_num_batched_tokens: u32,
     /// How large the KV cache is to be.
     pub kv_cache: KvCacheSize,
+    /// How the device lays out activations; the KV cache has their format.
+    pub layout: ActivationLayout,
     /// Bytes that the device has free now; `None` when unknown, and then nothing is refused.
     pub available_bytes: Option<u64>,
 }
@@ -43,12 +45,10 @@ pub enum KvCacheSize {
 pub struct MemoryPlan {
     /// Bytes of weight files; mapped, so they take memory as they are touched.
     pub weights_bytes: u64,
-    /// The decoder's KV cache, if there is a decoder.
-    pub kv: Option<KvShape>,
-    /// Floats of the step arena, logits included.
-    pub num_arena_floats: usize,
-    /// Most tokens in a step.
-    pub max_num_batched_tokens: u32,
+    /// How the device lays out activations.
+    pub layout: ActivationLayout,
+    /// What steps need of the device.
+    pub reserve: Reserve,
 }
 
 impl MemoryPlan {
@@ -61,26 +61,30 @@ impl MemoryPlan {
                 limit: format!("must be from 1 to {MAX_BLOCK_SIZE}"),
             }));
         }
-        let (mut num_arena_floats, mut weights_bytes) = (0, 0);
+        let (mut arena_bytes, mut weights_bytes, mut max_model_len) = (0, 0, 0);
         for config in configs {
             weights_bytes += config.weights_bytes();
+            max_model_len = max_model_len.max(config.limits().max_model_len);
             let num_outputs = match config.limits().kind {
                 ModelKind::Decoder => options.max_num_seqs.min(options.max_num_batched_tokens),
                 ModelKind::Encoder => 0,
             };
-            let needed = config.num_activations(options.max_num_batched_tokens, num_outputs)?;
-            num_arena_floats = num_arena_floats.max(needed);
+            let num_tokens = options.max_num_batched_tokens;
+            let needed = config.activations_bytes(num_tokens, num_outputs, options.layout)?;
+            arena_bytes = arena_bytes.max(needed);
         }
-        let mut plan = Self {
-            weights_bytes,
+        let reserve = Reserve {
+            arena_bytes,
             kv: None,
-            num_arena_floats,
-            max_num_batched_tokens: options.max_num_batched_tokens,
+            max_num_tokens: options.max_num_batched_tokens as usize,
+            max_num_seqs: options.max_num_seqs as usize,
+            max_model_len: max_model_len as usize,
         };
+        let mut plan = Self { weights_bytes, layout: options.layout, reserve };
         let decoder = |config: &&ModelConfig| config.limits().kind == ModelKind::Decoder;
         if let Some(config) = configs.iter().find(decoder) {
             let num_blocks = plan.num_blocks_for(config, options)?;
-            plan.kv = config.kv_shape(num_blocks, options.block_size);
+            plan.reserve.kv = config.kv_shape(num_blocks, options.block_size);
         }
         plan.check_fits(options)?;
         Ok(plan)
@@ -89,26 +93,30 @@ impl MemoryPlan {
     /// KV blocks, the scratch block included; 0 without a decoder.
     #[must_use]
     pub fn num_blocks(&self) -> u32 {
-        self.kv.map_or(0, |kv| kv.num_blocks as u32)
+        self.reserve.kv.map_or(0, |kv| kv.num_blocks as u32)
     }
 
     /// Bytes of the KV cache.
     #[must_use]
     pub fn kv_bytes(&self) -> u64 {
-        self.kv.map_or(0, |kv| bytes_per_block(kv) * kv.num_blocks as u64)
+        self.reserve.kv.map_or(0, |kv| self.bytes_per_block(kv) * kv.num_blocks as u64)
     }
 
     /// Bytes of the step arena.
     #[must_use]
     pub fn activations_bytes(&self) -> u64 {
-        self.num_arena_floats as u64 * 4
+        self.reserve.arena_bytes as u64
+    }
+
+    fn bytes_per_block(&self, kv: KvShape) -> u64 {
+        (kv.numbers_per_block() * self.layout.dtype.num_bytes()) as u64
     }
 
     fn num_blocks_for(&self, config: &ModelConfig, options: &MemoryOptions) -> Result<u32> {
         let Some(block) = config.kv_shape(1, options.block_size) else {
             return Ok(0);
         };
-        let per_block = bytes_per_block(block);
+        let per_block = self.bytes_per_block(block);
         // One more for the scratch block.
         let blocks_of = |tokens: u64| tokens.div_ceil(u64::from(options.block_size)) + 1;
         let num_blocks = match options.kv_cache {
@@ -153,19 +161,15 @@ impl MemoryPlan {
     }
 }
 
-fn bytes_per_block(kv: KvShape) -> u64 {
-    kv.floats_per_block() as u64 * 4
-}
-
 impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "weights {}", Bytes(self.weights_bytes))?;
-        if let Some(kv) = self.kv {
+        if let Some(kv) = self.reserve.kv {
             let num_tokens = (kv.num_blocks - 1) * kv.block_size;
             let num_bytes = Bytes(self.kv_bytes());
             write!(f, ", KV cache {num_bytes} for {num_tokens} tokens")?;
         }
-        let (activations, tokens) = (self.activations_bytes(), self.max_num_batched_tokens);
+        let (activations, tokens) = (self.activations_bytes(), self.reserve.max_num_tokens);
         write!(f, ", activations {} for {tokens} tokens a step", Bytes(activations))
     }
 }
@@ -216,6 +220,7 @@ mod tests {
             max_num_seqs: 8,
             max_num_batched_tokens: 64,
             kv_cache,
+            layout: ActivationLayout::CPU,
             available_bytes,
         };
         MemoryPlan::new(&[config], &options)
@@ -265,7 +270,8 @@ mod tests {
         let (tokens, logits) = (64, 8 * 1000);
         // Hidden, normed, queries, keys, values and attended; gate, up and product come after.
         let layer = tokens * (32 * 4 + 16 * 2);
-        assert!((logits..logits + 3 * layer).contains(&plan.num_arena_floats), "{plan:?}");
+        let num_floats = plan.reserve.arena_bytes / 4;
+        assert!((logits..logits + 3 * layer).contains(&num_floats), "{plan:?}");
         let line = plan.to_string();
         assert!(
             line.starts_with("weights 10.0 kB, KV cache 8.2 kB for 16 tokens, activ"),

@@ -11,6 +11,7 @@ pub use batch::{BatchRow, Emits};
 pub use memory::{KvCacheSize, MemoryOptions, MemoryPlan};
 pub use runner::{DeviceOptions, ModelRunner, Progress, RunnerOptions};
 
+pub use crate::ops::ActivationLayout;
 use crate::sched::Sequences;
 use crate::types::{Result, StepOutput, StepPlan};
 

@@ -88,11 +88,11 @@ impl ModelRunner {
         for (files, config) in models {
             loaded.push(load_model(&files, &config, device.as_mut(), progress)?);
         }
-        device.reserve(options.plan.num_arena_floats, options.plan.kv)?;
+        device.reserve(options.plan.reserve)?;
         Ok(Self {
             device,
             models: loaded,
-            block_size: options.plan.kv.map_or(1, |kv| kv.block_size as u32),
+            block_size: options.plan.reserve.kv.map_or(1, |kv| kv.block_size as u32),
             batch: Batch::default(),
             sampler: Sampler::new(),
             clock: SystemClock::start(),
@@ -104,7 +104,7 @@ impl ModelRunner {
     /// positions, `[E, V]`, from a decoder, hidden states of all tokens, `[T, H]`, from an encoder.
     ///
     /// This is the arithmetic of a step without sampling or pooling, for scoring and for tests.
-    pub fn forward(&mut self, model: ModelId, rows: &[BatchRow<'_>]) -> &mut [f32] {
+    pub fn forward(&mut self, model: ModelId, rows: &[BatchRow<'_>]) -> Result<&mut [f32]> {
         let outputs = self.run(model, rows);
         self.device.read(outputs)
     }
@@ -127,25 +127,26 @@ impl ModelRunner {
         plan: &StepPlan,
         sequences: &mut Sequences,
         results: &mut [SeqResult],
-    ) {
+    ) -> Result<()> {
         let scheduled = || plan.seqs.iter().enumerate().filter(|(_, seq)| seq.model == model);
         let rows = scheduled().map(|(_, seq)| row_of(seq, sequences)).collect::<Vec<_>>();
         if rows.is_empty() {
-            return;
+            return Ok(());
         }
         let outputs = self.run(model, &rows);
         let emitted = match self.models[model.index()].role {
             Role::Decoder { vocab_size } => {
                 let emitting = scheduled().filter(|(_, seq)| seq.emits);
                 let ids = emitting.map(|(_, seq)| seq.id).collect::<Vec<_>>();
-                self.sample(outputs, vocab_size, &ids, sequences)
+                self.sample(outputs, vocab_size, &ids, sequences)?
             }
-            Role::Encoder { hidden_size, pooling } => self.pool(outputs, hidden_size, pooling),
+            Role::Encoder { hidden_size, pooling } => self.pool(outputs, hidden_size, pooling)?,
         };
         let emitting = scheduled().filter(|(_, seq)| seq.emits);
         for ((index, _), result) in emitting.zip(emitted) {
             results[index] = result;
         }
+        Ok(())
     }
 
     fn sample(
@@ -154,11 +155,11 @@ impl ModelRunner {
         vocab_size: usize,
         ids: &[SequenceId],
         sequences: &mut Sequences,
-    ) -> Vec<SeqResult> {
+    ) -> Result<Vec<SeqResult>> {
         let mut results = Vec::with_capacity(ids.len());
-        let rows = EmittingRows { logits: self.device.read(logits), vocab_size, ids };
+        let rows = EmittingRows { logits: self.device.read(logits)?, vocab_size, ids };
         self.sampler.sample(rows, sequences, &mut results);
-        results
+        Ok(results)
     }
 
     fn pool(
@@ -166,10 +167,10 @@ impl ModelRunner {
         hidden: Tensor,
         hidden_size: usize,
         pooling: PoolingConfig,
-    ) -> Vec<SeqResult> {
-        let hidden = self.device.read(hidden);
+    ) -> Result<Vec<SeqResult>> {
+        let hidden = self.device.read(hidden)?;
         let ranges = self.batch.cu_seqlens_q.windows(2);
-        ranges
+        let vectors = ranges
             .map(|range| {
                 let (start, end) = (range[0] as usize, range[1] as usize);
                 let rows = &hidden[start * hidden_size..end * hidden_size];
@@ -178,7 +179,8 @@ impl ModelRunner {
                     None => SeqResult::Failed("the embedding is not finite".into()),
                 }
             })
-            .collect()
+            .collect();
+        Ok(vectors)
     }
 }
 
@@ -188,8 +190,9 @@ impl Executor for ModelRunner {
         self.device.copy_blocks(&plan.copies);
         let mut results = vec![SeqResult::Computed; plan.seqs.len()];
         for model in 0..self.models.len() as u32 {
-            self.step(ModelId(model), plan, sequences, &mut results);
+            self.step(ModelId(model), plan, sequences, &mut results)?;
         }
+        self.device.check()?;
         self.output = Some(StepOutput { results, device_time: self.clock.now().since(start) });
         Ok(())
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::core::{EngineCore, Turn};
-use crate::exec::{KvCacheSize, MemoryOptions};
+use crate::exec::{ActivationLayout, KvCacheSize, MemoryOptions};
 use crate::model::Embedded;
 use crate::sched::policies::Fcfs;
 use crate::types::{
@@ -139,6 +139,7 @@ fn load_configured(
         max_num_seqs: 8,
         max_num_batched_tokens: 64,
         kv_cache: KvCacheSize::Blocks(50),
+        layout: ActivationLayout::CPU,
         available_bytes: None,
     };
     let plan = MemoryPlan::new(&configs, &options)?;
@@ -293,7 +294,7 @@ fn a_model_of_made_up_weights_needs_its_configuration_alone() {
         blocks: &[crate::types::BlockId(1)],
         emits: Emits::All,
     };
-    let logits = runner.forward(DECODER, &[row]);
+    let logits = runner.forward(DECODER, &[row]).unwrap();
     assert_eq!(logits.len(), 3 * VOCAB);
     assert!(logits.iter().all(|x| x.is_finite() && x.abs() < 100.0), "{logits:?}");
 }

@@ -7,7 +7,7 @@ use super::files::ModelFiles;
 use super::sentence::PoolingConfig;
 use super::weights::{self, CheckpointSource, DryWeights};
 use super::{Blueprint, Checkpoint, Model, WeightSource};
-use crate::ops::{Device, DryOps, Dtype, KvShape};
+use crate::ops::{ActivationLayout, Device, DryOps, Dtype, KvShape};
 use crate::types::{ConfigError, ModelKind, ModelLimits, Result, TokenId};
 
 /// The configuration of one model.
@@ -125,11 +125,16 @@ impl ModelConfig {
         })
     }
 
-    /// Floats of activations in a step of `num_tokens` of which `num_outputs` emit: the arena's
-    /// peak in a dry run of the very forward pass.
-    pub fn num_activations(&self, num_tokens: u32, num_outputs: u32) -> Result<usize> {
+    /// Bytes of activations in a step of `num_tokens` of which `num_outputs` emit, on a device
+    /// with this layout: the arena's peak in a dry run of the very forward pass.
+    pub fn activations_bytes(
+        &self,
+        num_tokens: u32,
+        num_outputs: u32,
+        layout: ActivationLayout,
+    ) -> Result<usize> {
         let model = self.build(&mut DryWeights::default())?;
-        let mut ops = DryOps::new(num_tokens as usize, num_outputs as usize);
+        let mut ops = DryOps::new(num_tokens as usize, num_outputs as usize, layout);
         model.forward(&mut ops);
         Ok(ops.peak())
     }

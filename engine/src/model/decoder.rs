@@ -9,7 +9,8 @@ use super::rope::RopeConfig;
 use super::weights::WeightSource;
 use super::{Blueprint, Model, PoolingConfig};
 use crate::ops::{
-    Activation, Heads, Linear, Lookup, LookupIndex, Norm, Ops, PagedAttention, Rope, Tensor, Weight,
+    Activation, HeadNorms, HeadPreparation, Heads, Linear, Lookup, LookupIndex, Norm, Ops,
+    PagedAttention, Residual, Rope, Tensor, Weight,
 };
 use crate::types::{Error, ModelKind, Result};
 
@@ -107,7 +108,7 @@ impl Blueprint for DecoderConfig {
             let compute = || self.rope.table(head_size, num_positions, function);
             weights.computed_vector(num_positions * head_size / 2, &compute)
         };
-        let rope = Rope { cosines: table(f64::cos)?, sines: table(f64::sin)?, head_size };
+        let rope = Rope { cosines: table(f64::cos)?, sines: table(f64::sin)? };
         let mut layers = Vec::with_capacity(self.windows.len());
         for (index, window) in self.windows.iter().enumerate() {
             let attention = PagedAttention { layer: index, heads: self.heads, window: *window };
@@ -132,33 +133,37 @@ impl DecoderConfig {
         let layer = format!("model.layers.{}", attention.layer);
         let (hidden, inner) = (self.hidden_size as usize, self.intermediate_size as usize);
         let (heads, epsilon, variant) = (self.heads, self.norm_epsilon, self.variant);
-        let mut project = |name: &str, shape, bias| {
-            layers::linear(weights, &format!("{layer}.{name}_proj"), shape, bias)
-        };
-        let query = project("self_attn.q", [heads.query_cols(), hidden], variant.qkv_bias)?;
-        let key = project("self_attn.k", [heads.kv_cols(), hidden], variant.qkv_bias)?;
-        let value = project("self_attn.v", [heads.kv_cols(), hidden], variant.qkv_bias)?;
-        let output = project("self_attn.o", [hidden, heads.query_cols()], variant.output_bias)?;
-        let gate = project("mlp.gate", [inner, hidden], variant.mlp_bias)?;
-        let up = project("mlp.up", [inner, hidden], variant.mlp_bias)?;
-        let down = project("mlp.down", [hidden, inner], variant.mlp_bias)?;
-        let mut norm =
-            |name: &str, cols| layers::rms_norm(weights, &format!("{layer}.{name}"), cols, epsilon);
+        let name = |part: &str| format!("{layer}.{part}");
+        let parts = [
+            (name("self_attn.q_proj"), heads.query_cols()),
+            (name("self_attn.k_proj"), heads.kv_cols()),
+            (name("self_attn.v_proj"), heads.kv_cols()),
+        ];
+        let qkv = layers::linears(weights, &parts, hidden, variant.qkv_bias)?;
+        let shape = [hidden, heads.query_cols()];
+        let output =
+            layers::linear(weights, &name("self_attn.o_proj"), shape, variant.output_bias)?;
+        let parts = [(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)];
+        let gate_up = layers::linears(weights, &parts, hidden, variant.mlp_bias)?;
+        let shape = [hidden, inner];
+        let down = layers::linear(weights, &name("mlp.down_proj"), shape, variant.mlp_bias)?;
         let head_norms = match variant.head_norm {
             HeadNorm::None => None,
-            HeadNorm::Rms => Some([
-                norm("self_attn.q_norm", heads.head_size)?,
-                norm("self_attn.k_norm", heads.head_size)?,
-            ]),
+            HeadNorm::Rms => Some(HeadNorms {
+                queries: weights.vector(&name("self_attn.q_norm.weight"), heads.head_size)?,
+                keys: weights.vector(&name("self_attn.k_norm.weight"), heads.head_size)?,
+                epsilon,
+            }),
         };
+        let mut norm = |part: &str| layers::rms_norm(weights, &name(part), hidden, epsilon);
         Ok(Layer {
-            attention_norm: norm("input_layernorm", hidden)?,
-            qkv: [query, key, value],
+            attention_norm: norm("input_layernorm")?,
+            qkv,
             head_norms,
             attention,
             output,
-            mlp_norm: norm("post_attention_layernorm", hidden)?,
-            gate_up: [gate, up],
+            mlp_norm: norm("post_attention_layernorm")?,
+            gate_up,
             down,
         })
     }
@@ -182,7 +187,7 @@ impl DecoderConfig {
                 embedding
             }
         };
-        Ok(Linear { weight, bias: None })
+        Ok(Linear { weight, bias: None, activation: None })
     }
 }
 
@@ -201,12 +206,21 @@ struct Decoder {
 struct Layer {
     attention_norm: Norm,
     qkv: [Linear; 3],
-    head_norms: Option<[Norm; 2]>,
+    head_norms: Option<HeadNorms>,
     attention: PagedAttention,
     output: Linear,
     mlp_norm: Norm,
     gate_up: [Linear; 2],
     down: Linear,
+}
+
+/// Who reads what a layer hands on.
+#[derive(Clone, Copy)]
+struct Next {
+    /// Its norm.
+    norm: Norm,
+    /// The rows that it reads.
+    rows: Rows,
 }
 
 /// Which rows a layer hands on.
@@ -220,56 +234,55 @@ enum Rows {
 
 impl Model for Decoder {
     fn forward(&self, ops: &mut dyn Ops) -> Tensor {
-        let mut hidden = ops.embed(&[Lookup { table: self.embedding, index: LookupIndex::Token }]);
+        let sum = ops.embed(&[Lookup { table: self.embedding, index: LookupIndex::Token }]);
+        let first = self.layers.first().map_or(self.norm, |layer| layer.attention_norm);
+        let mut residual = Residual { sum, normed: ops.norm(sum, first) };
         for (index, layer) in self.layers.iter().enumerate() {
-            let is_last = index + 1 == self.layers.len();
-            let rows = if is_last { Rows::Emitting } else { Rows::All };
-            hidden = layer.forward(ops, hidden, self.rope, rows);
+            let next = match self.layers.get(index + 1) {
+                Some(next) => Next { norm: next.attention_norm, rows: Rows::All },
+                None => Next { norm: self.norm, rows: Rows::Emitting },
+            };
+            residual = layer.forward(ops, residual, self.rope, next);
         }
-        let normed = ops.norm(hidden, self.norm);
-        ops.linear(normed, self.output)
+        ops.logits(residual.normed, self.output)
     }
 }
 
 impl Layer {
-    /// Adds attention and MLP to `hidden` and returns it, or its emitting rows.
-    fn forward(&self, ops: &mut dyn Ops, hidden: Tensor, rope: Rope, rows: Rows) -> Tensor {
-        let emitting = match rows {
+    /// Adds attention and MLP to the residual, or to its emitting rows, and returns those.
+    fn forward(&self, ops: &mut dyn Ops, residual: Residual, rope: Rope, next: Next) -> Residual {
+        let emitting = match next.rows {
             Rows::All => None,
-            Rows::Emitting => Some(ops.gather_outputs(hidden)),
+            Rows::Emitting => Some(ops.gather_outputs(residual.sum)),
         };
         let mark = ops.arena().mark();
-        let attended = self.attend(ops, hidden, rope);
-        let (hidden, attended) = match emitting {
-            None => (hidden, attended),
-            Some(emitting) => (emitting, ops.gather_outputs(attended)),
+        let attended = self.attend(ops, residual.normed, rope);
+        let (residual, attended) = match emitting {
+            None => (residual, attended),
+            Some(sum) => {
+                let normed = residual.normed.first_rows(sum.rows());
+                (Residual { sum, normed }, ops.gather_outputs(attended))
+            }
         };
-        ops.linear_add(attended, self.output, hidden);
+        let delta = ops.linear(attended, self.output);
+        ops.add_norm(delta, residual, self.mlp_norm);
         ops.arena().rewind(mark);
-        self.add_mlp(ops, hidden);
+        let mut gate_up = [residual.normed; 2];
+        ops.linears(residual.normed, &self.gate_up, &mut gate_up);
+        let [gate, up] = gate_up;
+        let inner = ops.activate_mul(gate, up, Activation::Silu);
+        let delta = ops.linear(inner, self.down);
+        ops.add_norm(delta, residual, next.norm);
         ops.arena().rewind(mark);
-        hidden
+        residual
     }
 
     /// What the heads read from the context: `[T, N * D]`.
-    fn attend(&self, ops: &mut dyn Ops, hidden: Tensor, rope: Rope) -> Tensor {
-        let normed = ops.norm(hidden, self.attention_norm);
-        let [queries, keys, values] = self.qkv.map(|linear| ops.linear(normed, linear));
-        if let Some([query_norm, key_norm]) = self.head_norms {
-            let head_size = self.attention.heads.head_size;
-            ops.norm_in_place(queries.with_cols(head_size), query_norm);
-            ops.norm_in_place(keys.with_cols(head_size), key_norm);
-        }
-        ops.rope(queries, rope);
-        ops.rope(keys, rope);
-        ops.store_kv(self.attention.layer, keys, values);
-        ops.paged_attention(queries, self.attention)
-    }
-
-    fn add_mlp(&self, ops: &mut dyn Ops, hidden: Tensor) {
-        let normed = ops.norm(hidden, self.mlp_norm);
-        let [gate, up] = self.gate_up.map(|linear| ops.linear(normed, linear));
-        let inner = ops.activate(gate, Activation::Silu, Some(up));
-        ops.linear_add(inner, self.down, hidden);
+    fn attend(&self, ops: &mut dyn Ops, normed: Tensor, rope: Rope) -> Tensor {
+        let PagedAttention { layer, heads, .. } = self.attention;
+        let mut qkv = [normed; 3];
+        ops.linears(normed, &self.qkv, &mut qkv);
+        ops.prepare_heads(qkv, HeadPreparation { layer, heads, norms: self.head_norms, rope });
+        ops.paged_attention(qkv[0], self.attention)
     }
 }

@@ -30,9 +30,8 @@ impl<'a> DummyWeights<'a> {
     }
 }
 
-impl WeightSource for DummyWeights<'_> {
-    fn matrix(&mut self, _name: &str, shape: [usize; 2]) -> Result<Weight> {
-        let [rows, cols] = shape;
+impl DummyWeights<'_> {
+    fn made_up(&mut self, rows: usize, cols: usize) -> HostTensor {
         // Uniform in ±1 has variance 1/3; a sum over `cols` products keeps the variance.
         let scale = (3.0 / cols as f32).sqrt();
         let bytes: Vec<u8> = (0..rows * cols)
@@ -41,10 +40,27 @@ impl WeightSource for DummyWeights<'_> {
         let range = 0..bytes.len();
         (self.loaded)(bytes.len());
         let bytes = HostBytes::Owned(bytes.into());
-        self.device.load_matrix(HostTensor::new(Dtype::Bf16, shape, bytes, range))
+        HostTensor::new(Dtype::Bf16, [rows, cols], bytes, range)
+    }
+}
+
+impl WeightSource for DummyWeights<'_> {
+    fn matrices(&mut self, parts: &[(String, usize)], cols: usize) -> Result<Vec<Weight>> {
+        let parts = parts.iter().map(|(_, rows)| self.made_up(*rows, cols)).collect();
+        self.device.load_matrices(parts)
     }
 
-    /// Scales are one and biases zero.
+    /// Biases are zero.
+    fn biases(&mut self, parts: &[(String, usize)]) -> Result<Vec<Weight>> {
+        let part = |(_, len): &(String, usize)| {
+            (self.loaded)(2 * len);
+            HostTensor::of_f32(&vec![0.0; *len], [1, *len])
+        };
+        let parts = parts.iter().map(part).collect();
+        self.device.load_biases(parts)
+    }
+
+    /// Scales are one and what norms add is zero.
     fn vector(&mut self, name: &str, len: usize) -> Result<Weight> {
         (self.loaded)(2 * len);
         let value = if name.ends_with("bias") { 0.0 } else { 1.0 };
@@ -58,7 +74,8 @@ impl WeightSource for DummyWeights<'_> {
     }
 
     fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {
-        self.device.load_matrix(HostTensor::of_f32(&numbers, shape))
+        let tensor = HostTensor::of_f32(&numbers, shape);
+        Ok(self.device.load_matrices(vec![tensor])?[0])
     }
 
     fn computed_vector(&mut self, _len: usize, compute: &dyn Fn() -> Vec<f32>) -> Result<Weight> {

@@ -7,7 +7,9 @@ use super::layers::{self, Bias};
 use super::sentence::PoolingConfig;
 use super::weights::WeightSource;
 use super::{Blueprint, Model};
-use crate::ops::{Activation, Heads, Linear, Lookup, LookupIndex, Norm, Ops, Tensor, Weight};
+use crate::ops::{
+    Activation, Heads, Linear, Lookup, LookupIndex, Norm, Ops, Residual, Tensor, Weight,
+};
 use crate::types::{ModelKind, Result};
 
 /// What an encoder's configuration describes.
@@ -115,28 +117,24 @@ impl EncoderConfig {
 
     fn build_layer(&self, weights: &mut dyn WeightSource, layer: &str) -> Result<Layer> {
         let (hidden, inner) = (self.hidden_size as usize, self.intermediate_size as usize);
-        let mut project = |name: &str, shape| {
-            layers::linear(weights, &format!("{layer}.{name}"), shape, Bias::Present)
-        };
-        let square = [hidden, hidden];
-        let qkv = [
-            project("attention.self.query", square)?,
-            project("attention.self.key", square)?,
-            project("attention.self.value", square)?,
-        ];
-        let output = project("attention.output.dense", square)?;
+        let name = |part: &str| format!("{layer}.{part}");
+        let parts =
+            ["query", "key", "value"].map(|part| (name(&format!("attention.self.{part}")), hidden));
+        let qkv = layers::linears(weights, &parts, hidden, Bias::Present)?;
+        let mut project =
+            |part: &str, shape| layers::linear(weights, &name(part), shape, Bias::Present);
+        let output = project("attention.output.dense", [hidden, hidden])?;
         let up = project("intermediate.dense", [inner, hidden])?;
+        let up = Linear { activation: Some(self.activation), ..up };
         let down = project("output.dense", [hidden, inner])?;
-        let mut norm = |name: &str| {
-            layers::layer_norm(weights, &format!("{layer}.{name}"), hidden, self.norm_epsilon)
-        };
+        let mut norm =
+            |part: &str| layers::layer_norm(weights, &name(part), hidden, self.norm_epsilon);
         Ok(Layer {
             qkv,
             heads: self.heads,
             output,
             attention_norm: norm("attention.output.LayerNorm")?,
             up,
-            activation: self.activation,
             down,
             mlp_norm: norm("output.LayerNorm")?,
         })
@@ -161,7 +159,6 @@ struct Layer {
     output: Linear,
     attention_norm: Norm,
     up: Linear,
-    activation: Activation,
     down: Linear,
     mlp_norm: Norm,
 }
@@ -171,28 +168,32 @@ impl Model for Encoder {
         let words = Lookup { table: self.words, index: LookupIndex::Token };
         let positions =
             Lookup { table: self.positions, index: LookupIndex::Position { offset: self.offset } };
-        let hidden = ops.embed(&[words, positions]);
-        ops.norm_in_place(hidden, self.norm);
+        let sum = ops.embed(&[words, positions]);
+        let mut residual = Residual { sum, normed: ops.norm(sum, self.norm) };
         for layer in &self.layers {
-            layer.forward(ops, hidden);
+            residual = layer.forward(ops, residual);
         }
-        hidden
+        residual.normed
     }
 }
 
 impl Layer {
-    /// Attention and MLP, each added to `hidden` `[T, H]` and normalised, in place.
-    fn forward(&self, ops: &mut dyn Ops, hidden: Tensor) {
+    /// Attention and MLP, each added to the norm `[T, H]` before it and normalised. The sum that
+    /// comes in is not read: its tensor takes the next norm.
+    fn forward(&self, ops: &mut dyn Ops, residual: Residual) -> Residual {
         let mark = ops.arena().mark();
-        let qkv = self.qkv.map(|linear| ops.linear(hidden, linear));
+        let residual = residual.swapped();
+        let mut qkv = [residual.sum; 3];
+        ops.linears(residual.sum, &self.qkv, &mut qkv);
         let attended = ops.attention(qkv, self.heads);
-        ops.linear_add(attended, self.output, hidden);
-        ops.norm_in_place(hidden, self.attention_norm);
+        let delta = ops.linear(attended, self.output);
+        ops.add_norm(delta, residual, self.attention_norm);
         ops.arena().rewind(mark);
-        let inner = ops.linear(hidden, self.up);
-        let inner = ops.activate(inner, self.activation, None);
-        ops.linear_add(inner, self.down, hidden);
-        ops.norm_in_place(hidden, self.mlp_norm);
+        let residual = residual.swapped();
+        let inner = ops.linear(residual.sum, self.up);
+        let delta = ops.linear(inner, self.down);
+        ops.add_norm(delta, residual, self.mlp_norm);
         ops.arena().rewind(mark);
+        residual
     }
 }

@@ -26,12 +26,33 @@ pub(crate) fn linear(
     shape: [usize; 2],
     bias: Bias,
 ) -> Result<Linear> {
-    let weight = weights.matrix(&format!("{name}.weight"), shape)?;
-    let bias = match bias {
-        Bias::Present => Some(weights.vector(&format!("{name}.bias"), shape[0])?),
+    let [rows, cols] = shape;
+    let [linear] = linears(weights, &[(name.to_owned(), rows)], cols, bias)?;
+    Ok(linear)
+}
+
+/// Projections of one input of `cols` numbers, each with its name and its number of outputs; a
+/// device may compute them as one.
+pub(crate) fn linears<const N: usize>(
+    weights: &mut dyn WeightSource,
+    parts: &[(String, usize); N],
+    cols: usize,
+    bias: Bias,
+) -> Result<[Linear; N]> {
+    let named = |end: &str| {
+        let parts = parts.iter().map(|(name, rows)| (format!("{name}.{end}"), *rows));
+        parts.collect::<Vec<_>>()
+    };
+    let matrices = weights.matrices(&named("weight"), cols)?;
+    let biases = match bias {
+        Bias::Present => Some(weights.biases(&named("bias"))?),
         Bias::Absent => None,
     };
-    Ok(Linear { weight, bias })
+    Ok(std::array::from_fn(|index| Linear {
+        weight: matrices[index],
+        bias: biases.as_ref().map(|biases| biases[index]),
+        activation: None,
+    }))
 }
 
 /// The root-mean-square norm `name` over rows of `cols`.

@@ -31,10 +31,20 @@ const QUANTISED: [&str; 8] = [
 
 /// Where a model takes its weights from.
 pub trait WeightSource {
-    /// The matrix `name`, which must be `[rows, cols]`.
-    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight>;
+    /// Matrices, each with its name and rows, all with `cols` columns. They are used together, so
+    /// that a device may put them one after the other.
+    fn matrices(&mut self, parts: &[(String, usize)], cols: usize) -> Result<Vec<Weight>>;
 
-    /// The vector `name` of `len` numbers.
+    /// What projections that are used together add to their outputs: names and lengths.
+    fn biases(&mut self, parts: &[(String, usize)]) -> Result<Vec<Weight>>;
+
+    /// The matrix `name`, which must be `[rows, cols]`.
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        let [rows, cols] = shape;
+        Ok(self.matrices(&[(name.to_owned(), rows)], cols)?[0])
+    }
+
+    /// The vector `name` of `len` numbers, in single precision: a scale.
     fn vector(&mut self, name: &str, len: usize) -> Result<Weight>;
 
     /// The numbers of the matrix `name`, for what is computed from weights at load time.
@@ -237,9 +247,16 @@ impl<'a> CheckpointSource<'a> {
 }
 
 impl WeightSource for CheckpointSource<'_> {
-    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight> {
-        let tensor = self.take(name, &shape)?;
-        self.device.load_matrix(tensor)
+    fn matrices(&mut self, parts: &[(String, usize)], cols: usize) -> Result<Vec<Weight>> {
+        let parts = parts.iter().map(|(name, rows)| self.take(name, &[*rows, cols]));
+        let parts = parts.collect::<Result<_>>()?;
+        self.device.load_matrices(parts)
+    }
+
+    fn biases(&mut self, parts: &[(String, usize)]) -> Result<Vec<Weight>> {
+        let parts = parts.iter().map(|(name, len)| self.take(name, &[*len]));
+        let parts = parts.collect::<Result<_>>()?;
+        self.device.load_biases(parts)
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<Weight> {
@@ -252,7 +269,8 @@ impl WeightSource for CheckpointSource<'_> {
     }
 
     fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {
-        self.device.load_matrix(HostTensor::of_f32(&numbers, shape))
+        let tensor = HostTensor::of_f32(&numbers, shape);
+        Ok(self.device.load_matrices(vec![tensor])?[0])
     }
 
     fn computed_vector(&mut self, len: usize, compute: &dyn Fn() -> Vec<f32>) -> Result<Weight> {
@@ -281,19 +299,30 @@ pub(crate) struct DryWeights {
     pub(crate) num_numbers: u64,
 }
 
-impl WeightSource for DryWeights {
-    fn matrix(&mut self, _name: &str, shape: [usize; 2]) -> Result<Weight> {
-        let [rows, cols] = shape;
+impl DryWeights {
+    fn weight(&mut self, rows: usize, cols: usize) -> Weight {
         self.num_numbers += rows as u64 * cols as u64;
-        Ok(Weight { id: 0, rows, cols })
+        Weight { id: 0, rows, cols }
+    }
+}
+
+impl WeightSource for DryWeights {
+    fn matrices(&mut self, parts: &[(String, usize)], cols: usize) -> Result<Vec<Weight>> {
+        Ok(parts.iter().map(|(_, rows)| self.weight(*rows, cols)).collect())
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<Weight> {
-        self.matrix(name, [1, len])
+    fn biases(&mut self, parts: &[(String, usize)]) -> Result<Vec<Weight>> {
+        Ok(parts.iter().map(|(_, len)| self.weight(1, *len)).collect())
     }
 
-    fn numbers(&mut self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
-        self.matrix(name, shape).map(|_| Vec::new())
+    fn vector(&mut self, _name: &str, len: usize) -> Result<Weight> {
+        Ok(self.weight(1, len))
+    }
+
+    fn numbers(&mut self, _name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
+        let [rows, cols] = shape;
+        self.weight(rows, cols);
+        Ok(Vec::new())
     }
 
     fn computed(&mut self, _numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {

@@ -6,8 +6,9 @@
 use folio_kernels::cpu::{self, KvCacheMut, KvCacheRef, KvLayout, Matrix, Pool, WeightDtype};
 
 use super::{
-    Activation, Arena, Batch, Device, Dtype, Heads, HostTensor, KvShape, Linear, Lookup,
-    LookupIndex, Norm, Ops, PagedAttention, Rope, Tensor, Weight,
+    Activation, ActivationLayout, Arena, Batch, Device, Dtype, HeadNorms, HeadPreparation, Heads,
+    HostTensor, KvShape, Linear, Lookup, LookupIndex, Norm, Ops, PagedAttention, Reserve, Residual,
+    Tensor, Weight,
 };
 use crate::types::{BlockCopy, Error, Result};
 
@@ -45,6 +46,12 @@ struct KvCache {
 #[derive(Debug, Default)]
 struct Weights(Vec<Stored>);
 
+/// A norm with its numbers in place of handles.
+enum HostNorm<'a> {
+    Rms(cpu::RmsNorm<'a>),
+    Layer(cpu::LayerNorm<'a>),
+}
+
 #[derive(Debug)]
 enum Stored {
     Matrix(HostTensor),
@@ -58,7 +65,7 @@ impl CpuDevice {
         Self {
             pool,
             weights: Weights::default(),
-            arena: Arena::default(),
+            arena: Arena::new(0, ActivationLayout::CPU),
             memory: Vec::new(),
             batch: Batch::default(),
             kv: None,
@@ -102,87 +109,81 @@ impl Ops for CpuDevice {
 
     fn linear(&mut self, input: Tensor, linear: Linear) -> Tensor {
         let output = self.arena.alloc(input.rows(), linear.weight.rows);
-        if input.rows() > 0 {
-            let [x, out] = parts(&mut self.memory, [input, output]);
-            let weight = self.weights.matrix(linear.weight);
-            let bias = linear.bias.map(|bias| self.weights.vector(bias));
-            cpu::linear(&self.pool, x, &weight, bias, out);
-        }
+        let Some(activation) = linear.activation else {
+            self.project(input, linear, output);
+            return output;
+        };
+        let mark = self.arena.mark();
+        let product = self.arena.alloc(output.rows(), output.cols());
+        self.project(input, linear, product);
+        let [x, out] = parts(&mut self.memory, [product, output]);
+        cpu::activation(&self.pool, activation, x, out);
+        self.arena.rewind(mark);
         output
     }
 
-    fn linear_add(&mut self, input: Tensor, linear: Linear, onto: Tensor) {
-        let mark = self.arena.mark();
-        let product = self.linear(input, linear);
-        if input.rows() > 0 {
-            let [product, onto] = parts(&mut self.memory, [product, onto]);
-            cpu::add_assign(&self.pool, product, onto);
+    fn linears(&mut self, input: Tensor, linears: &[Linear], outputs: &mut [Tensor]) {
+        let widths = linears.iter().map(|linear| linear.weight.rows);
+        self.arena.alloc_stack(input.rows(), widths, outputs);
+        for (linear, output) in linears.iter().zip(outputs) {
+            self.project(input, *linear, *output);
         }
-        self.arena.rewind(mark);
+    }
+
+    fn logits(&mut self, input: Tensor, linear: Linear) -> Tensor {
+        self.linear(input, linear)
     }
 
     fn norm(&mut self, input: Tensor, norm: Norm) -> Tensor {
         let output = self.arena.alloc(input.rows(), input.cols());
         if input.rows() > 0 {
             let [x, out] = parts(&mut self.memory, [input, output]);
-            self.weights.norm(&self.pool, x, norm, out);
+            match self.weights.norm(norm) {
+                HostNorm::Rms(norm) => cpu::rms_norm(&self.pool, x, norm, out),
+                HostNorm::Layer(norm) => cpu::layer_norm(&self.pool, x, norm, out),
+            }
         }
         output
     }
 
-    fn norm_in_place(&mut self, tensor: Tensor, norm: Norm) {
-        if tensor.rows() == 0 {
+    fn add_norm(&mut self, delta: Tensor, residual: Residual, norm: Norm) {
+        if delta.rows() == 0 {
             return;
         }
-        if let Norm::Rms { scale, epsilon } = norm {
-            let [x] = parts(&mut self.memory, [tensor]);
-            let weight = self.weights.vector(scale);
-            cpu::rms_norm_in_place(&self.pool, x, cpu::RmsNorm { weight, epsilon });
-            return;
+        let tensors = [delta, residual.sum, residual.normed];
+        let [delta, sum, out] = parts(&mut self.memory, tensors);
+        match self.weights.norm(norm) {
+            HostNorm::Rms(norm) => cpu::add_rms_norm(&self.pool, delta, sum, norm, out),
+            HostNorm::Layer(norm) => cpu::add_layer_norm(&self.pool, delta, sum, norm, out),
         }
-        let mark = self.arena.mark();
-        let copy = self.arena.alloc(tensor.rows(), tensor.cols());
-        let [x, copy] = parts(&mut self.memory, [tensor, copy]);
-        copy.copy_from_slice(x);
-        self.weights.norm(&self.pool, copy, norm, x);
-        self.arena.rewind(mark);
     }
 
-    fn rope(&mut self, heads: Tensor, rope: Rope) {
-        let [x] = parts(&mut self.memory, [heads]);
+    fn prepare_heads(&mut self, qkv: [Tensor; 3], preparation: HeadPreparation) {
+        let [q, k, v] = parts(&mut self.memory, qkv);
+        let HeadPreparation { layer, heads, norms, rope } = preparation;
+        if let Some(HeadNorms { queries, keys, epsilon }) = norms {
+            for (x, scale) in [(&mut *q, queries), (&mut *k, keys)] {
+                let weight = self.weights.vector(scale);
+                cpu::rms_norm_in_place(&self.pool, x, cpu::RmsNorm { weight, epsilon });
+            }
+        }
         let tables = cpu::Rope {
             cos: self.weights.vector(rope.cosines),
             sin: self.weights.vector(rope.sines),
-            rotary_size: rope.head_size,
-            head_size: rope.head_size,
+            rotary_size: heads.head_size,
+            head_size: heads.head_size,
         };
-        cpu::rope(&self.pool, x, &self.batch.positions, tables);
-    }
-
-    fn activate(
-        &mut self,
-        input: Tensor,
-        activation: Activation,
-        factor: Option<Tensor>,
-    ) -> Tensor {
-        let output = self.arena.alloc(input.rows(), input.cols());
-        match factor {
-            None => {
-                let [x, out] = parts(&mut self.memory, [input, output]);
-                cpu::activation(&self.pool, activation, x, out);
-            }
-            Some(factor) => {
-                let [x, factor, out] = parts(&mut self.memory, [input, factor, output]);
-                cpu::activation_mul(&self.pool, activation, x, factor, out);
-            }
-        }
-        output
-    }
-
-    fn store_kv(&mut self, layer: usize, keys: Tensor, values: Tensor) {
-        let [k, v] = parts(&mut self.memory, [keys, values]);
+        cpu::rope(&self.pool, q, &self.batch.positions, tables);
+        cpu::rope(&self.pool, k, &self.batch.positions, tables);
         let mut cache = kv_of(self.kv.as_mut()).write(layer);
         cpu::store_kv(&self.pool, k, v, &self.batch.slot_mapping, &mut cache);
+    }
+
+    fn activate_mul(&mut self, gate: Tensor, up: Tensor, activation: Activation) -> Tensor {
+        let output = self.arena.alloc(gate.rows(), gate.cols());
+        let [gate, up, out] = parts(&mut self.memory, [gate, up, output]);
+        cpu::activation_mul(&self.pool, activation, gate, up, out);
+        output
     }
 
     fn paged_attention(&mut self, queries: Tensor, attention: PagedAttention) -> Tensor {
@@ -232,10 +233,29 @@ impl Ops for CpuDevice {
     }
 }
 
+impl CpuDevice {
+    /// The product and the bias of `linear`, without its activation.
+    fn project(&mut self, input: Tensor, linear: Linear, output: Tensor) {
+        if input.rows() > 0 {
+            let [x, out] = parts(&mut self.memory, [input, output]);
+            let weight = self.weights.matrix(linear.weight);
+            let bias = linear.bias.map(|bias| self.weights.vector(bias));
+            cpu::linear(&self.pool, x, &weight, bias, out);
+        }
+    }
+}
+
 impl Device for CpuDevice {
-    fn load_matrix(&mut self, tensor: HostTensor) -> Result<Weight> {
-        let (rows, cols) = (tensor.rows(), tensor.cols());
-        Ok(self.weights.push(Stored::Matrix(tensor), rows, cols))
+    fn load_matrices(&mut self, parts: Vec<HostTensor>) -> Result<Vec<Weight>> {
+        let load = |tensor: HostTensor| {
+            let (rows, cols) = (tensor.rows(), tensor.cols());
+            self.weights.push(Stored::Matrix(tensor), rows, cols)
+        };
+        Ok(parts.into_iter().map(load).collect())
+    }
+
+    fn load_biases(&mut self, parts: Vec<HostTensor>) -> Result<Vec<Weight>> {
+        parts.into_iter().map(|part| self.load_vector(part.to_f32())).collect()
     }
 
     fn load_vector(&mut self, numbers: Vec<f32>) -> Result<Weight> {
@@ -243,10 +263,10 @@ impl Device for CpuDevice {
         Ok(self.weights.push(Stored::Vector(numbers), 1, cols))
     }
 
-    fn reserve(&mut self, num_floats: usize, kv: Option<KvShape>) -> Result<()> {
-        self.memory = zeros(num_floats, "the step arena")?;
-        self.arena = Arena::new(num_floats);
-        self.kv = kv.map(KvCache::new).transpose()?;
+    fn reserve(&mut self, reserve: Reserve) -> Result<()> {
+        self.memory = zeros(reserve.arena_bytes.div_ceil(4), "the step arena")?;
+        self.arena = Arena::new(reserve.arena_bytes, ActivationLayout::CPU);
+        self.kv = reserve.kv.map(KvCache::new).transpose()?;
         Ok(())
     }
 
@@ -268,8 +288,12 @@ impl Device for CpuDevice {
         }
     }
 
-    fn read(&mut self, tensor: Tensor) -> &mut [f32] {
-        &mut self.memory[tensor.range()]
+    fn read(&mut self, tensor: Tensor) -> Result<&mut [f32]> {
+        Ok(&mut self.memory[tensor.range()])
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -300,20 +324,16 @@ impl Weights {
         }
     }
 
-    fn norm(&self, pool: &Pool, x: &[f32], norm: Norm, out: &mut [f32]) {
+    fn norm(&self, norm: Norm) -> HostNorm<'_> {
         match norm {
             Norm::Rms { scale, epsilon } => {
-                let weight = self.vector(scale);
-                cpu::rms_norm(pool, x, cpu::RmsNorm { weight, epsilon }, out);
+                HostNorm::Rms(cpu::RmsNorm { weight: self.vector(scale), epsilon })
             }
-            Norm::Layer { scale, bias, epsilon } => {
-                let norm = cpu::LayerNorm {
-                    weight: self.vector(scale),
-                    bias: Some(self.vector(bias)),
-                    epsilon,
-                };
-                cpu::layer_norm(pool, x, norm, out);
-            }
+            Norm::Layer { scale, bias, epsilon } => HostNorm::Layer(cpu::LayerNorm {
+                weight: self.vector(scale),
+                bias: Some(self.vector(bias)),
+                epsilon,
+            }),
         }
     }
 }

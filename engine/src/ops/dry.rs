@@ -1,9 +1,12 @@
 //! A dry run: the arena of a step without its arithmetic.
 //!
-//! A model's forward pass over it tells how many floats the largest step needs, so that the plan of
-//! memory and its use cannot diverge.
+//! A model's forward pass over it tells how many bytes the largest step needs on a device, so that
+//! the plan of memory and its use cannot diverge.
 
-use super::{Activation, Arena, Heads, Linear, Lookup, Norm, Ops, PagedAttention, Rope, Tensor};
+use super::{
+    Activation, ActivationLayout, Arena, Dtype, HeadPreparation, Heads, Linear, Lookup, Norm, Ops,
+    PagedAttention, Residual, Tensor,
+};
 
 /// Operations that allocate their results and compute nothing.
 #[derive(Debug)]
@@ -14,22 +17,22 @@ pub struct DryOps {
 }
 
 impl DryOps {
-    /// A step of `num_tokens` tokens of which `num_outputs` emit.
+    /// A step of `num_tokens` tokens of which `num_outputs` emit, on a device with this layout.
     #[must_use]
-    pub fn new(num_tokens: usize, num_outputs: usize) -> Self {
-        Self { arena: Arena::unbounded(), num_tokens, num_outputs }
+    pub fn new(num_tokens: usize, num_outputs: usize, layout: ActivationLayout) -> Self {
+        Self { arena: Arena::unbounded(layout), num_tokens, num_outputs }
     }
 
-    /// Most floats that were in use at once.
+    /// Most bytes that were in use at once.
     #[must_use]
     pub fn peak(&self) -> usize {
         self.arena.peak()
     }
 
     /// Room for an operation that a device has to do in two parts.
-    fn aside(&mut self, rows: usize, cols: usize) {
+    fn aside(&mut self, like: Tensor) {
         let mark = self.arena.mark();
-        self.arena.alloc(rows, cols);
+        self.arena.alloc(like.rows(), like.cols());
         self.arena.rewind(mark);
     }
 }
@@ -42,39 +45,39 @@ impl Ops for DryOps {
     fn embed(&mut self, lookups: &[Lookup]) -> Tensor {
         let sum = self.arena.alloc(self.num_tokens, lookups[0].table.cols);
         if lookups.len() > 1 {
-            self.aside(sum.rows(), sum.cols());
+            self.aside(sum);
         }
         sum
     }
 
     fn linear(&mut self, input: Tensor, linear: Linear) -> Tensor {
-        self.arena.alloc(input.rows(), linear.weight.rows)
+        let output = self.arena.alloc(input.rows(), linear.weight.rows);
+        if linear.activation.is_some() {
+            self.aside(output);
+        }
+        output
     }
 
-    fn linear_add(&mut self, input: Tensor, linear: Linear, _onto: Tensor) {
-        self.aside(input.rows(), linear.weight.rows);
+    fn linears(&mut self, input: Tensor, linears: &[Linear], outputs: &mut [Tensor]) {
+        let widths = linears.iter().map(|linear| linear.weight.rows);
+        self.arena.alloc_stack(input.rows(), widths, outputs);
+    }
+
+    fn logits(&mut self, input: Tensor, linear: Linear) -> Tensor {
+        self.arena.alloc_as(Dtype::F32, input.rows(), linear.weight.rows)
     }
 
     fn norm(&mut self, input: Tensor, _norm: Norm) -> Tensor {
         self.arena.alloc(input.rows(), input.cols())
     }
 
-    fn norm_in_place(&mut self, tensor: Tensor, _norm: Norm) {
-        self.aside(tensor.rows(), tensor.cols());
+    fn add_norm(&mut self, _delta: Tensor, _residual: Residual, _norm: Norm) {}
+
+    fn prepare_heads(&mut self, _qkv: [Tensor; 3], _preparation: HeadPreparation) {}
+
+    fn activate_mul(&mut self, gate: Tensor, _up: Tensor, _activation: Activation) -> Tensor {
+        self.arena.alloc(gate.rows(), gate.cols())
     }
-
-    fn rope(&mut self, _heads: Tensor, _rope: Rope) {}
-
-    fn activate(
-        &mut self,
-        input: Tensor,
-        _activation: Activation,
-        _factor: Option<Tensor>,
-    ) -> Tensor {
-        self.arena.alloc(input.rows(), input.cols())
-    }
-
-    fn store_kv(&mut self, _layer: usize, _keys: Tensor, _values: Tensor) {}
 
     fn paged_attention(&mut self, queries: Tensor, _attention: PagedAttention) -> Tensor {
         self.arena.alloc(queries.rows(), queries.cols())

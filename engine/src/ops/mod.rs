@@ -1,9 +1,10 @@
-//! The seam between models and devices: about a dozen operations on handles.
+//! The seam between models and devices: a dozen operations on handles.
 //!
 //! Dimension letters, the same in every doc comment: T tokens in the step, S sequences, E emitting
 //! rows, B blocks, P block size, H hidden, N query heads, K key/value heads, D head size,
-//! V vocabulary. Activations are f32 [`Tensor`]s in the step arena; [`Weight`]s keep the format of
-//! their checkpoint. Models see [`Ops`]; who sets up a step sees [`Device`].
+//! V vocabulary. Operations are as large as a GPU can do at once, so that a decoder layer is nine
+//! of them. Activations are [`Tensor`]s in the step arena, in the format of the device; [`Weight`]s
+//! lie where it put them. Models see [`Ops`]; who sets up a step sees [`Device`].
 
 mod batch;
 #[cfg(test)]
@@ -19,11 +20,14 @@ pub use batch::Batch;
 pub use cpu::CpuDevice;
 pub use dry::DryOps;
 pub use host::{Dtype, HostBytes, HostTensor};
-pub use tensor::{Arena, Mark, Tensor, Weight};
+pub use tensor::{ActivationLayout, Arena, Mark, Stacking, Tensor, Weight};
 
 use crate::types::{BlockCopy, Result};
 
 /// What a model may do. All of it refers to the batch that [`Device::begin`] made known.
+///
+/// Nothing here can fail in a way that a model could handle: a device remembers its first failure,
+/// and [`Device::check`] and [`Device::read`] tell it.
 pub trait Ops: std::fmt::Debug {
     /// Where results are allocated; models mark and rewind it.
     fn arena(&mut self) -> &mut Arena;
@@ -31,28 +35,35 @@ pub trait Ops: std::fmt::Debug {
     /// The sum over `lookups` of one row of each table for every token: `[T, H]`.
     fn embed(&mut self, lookups: &[Lookup]) -> Tensor;
 
-    /// `input` `[R, in]` times the transpose of the weight `[out, in]`, plus the bias: `[R, out]`.
+    /// `input` `[R, in]` times the transpose of the weight `[out, in]`, plus the bias, through the
+    /// activation: `[R, out]`.
     fn linear(&mut self, input: Tensor, linear: Linear) -> Tensor;
 
-    /// Like [`linear`](Self::linear), added to `onto` `[R, out]` in place.
-    fn linear_add(&mut self, input: Tensor, linear: Linear, onto: Tensor);
+    /// Several projections of one input `[R, in]`, each into its place in `outputs`: `[R, out]`.
+    ///
+    /// They have no activation. Where their weights were loaded together, a device may multiply
+    /// once; the outputs are then columns of one matrix.
+    fn linears(&mut self, input: Tensor, linears: &[Linear], outputs: &mut [Tensor]);
+
+    /// Like [`linear`](Self::linear), in single precision on every device: what is sampled from,
+    /// `[R, V]`.
+    fn logits(&mut self, input: Tensor, linear: Linear) -> Tensor;
 
     /// Each row of `input` normalised and scaled: same shape.
     fn norm(&mut self, input: Tensor, norm: Norm) -> Tensor;
 
-    /// Like [`norm`](Self::norm), in place.
-    fn norm_in_place(&mut self, tensor: Tensor, norm: Norm);
+    /// Adds `delta` to the sum of `residual` in place, in the format of activations, and puts the
+    /// norm of that into its other tensor. All are `[R, H]`.
+    fn add_norm(&mut self, delta: Tensor, residual: Residual, norm: Norm);
 
-    /// Rotates each head of `heads` `[T, any * D]` by its token's position, in place. The first
-    /// half of a head is paired with its second half.
-    fn rope(&mut self, heads: Tensor, rope: Rope);
+    /// Makes queries `[T, N * D]`, keys and values `[T, K * D]` ready for attention: heads of
+    /// queries and keys are normalised where there are norms and rotated by their token's position,
+    /// queries in place, keys and values into the KV cache at the slots of the batch. What keys and
+    /// values hold afterwards is undefined.
+    fn prepare_heads(&mut self, qkv: [Tensor; 3], preparation: HeadPreparation);
 
-    /// `activation(input)`, times `factor` of the same shape where there is one: same shape.
-    fn activate(&mut self, input: Tensor, activation: Activation, factor: Option<Tensor>)
-    -> Tensor;
-
-    /// Stores keys and values `[T, K * D]` into the slots of the batch.
-    fn store_kv(&mut self, layer: usize, keys: Tensor, values: Tensor);
+    /// `activation(gate) * up`, element by element: same shape.
+    fn activate_mul(&mut self, gate: Tensor, up: Tensor, activation: Activation) -> Tensor;
 
     /// Causal attention of `queries` `[T, N * D]` over the stored context of their sequences,
     /// tokens of this step included: `[T, N * D]`.
@@ -68,14 +79,18 @@ pub trait Ops: std::fmt::Debug {
 
 /// A device as it looks to those who load weights and run steps.
 pub trait Device: Ops {
-    /// Takes over a matrix in its own number format.
-    fn load_matrix(&mut self, tensor: HostTensor) -> Result<Weight>;
+    /// Takes over matrices. Those of one call have equally many columns and are put one after the
+    /// other where the device can make something of it.
+    fn load_matrices(&mut self, parts: Vec<HostTensor>) -> Result<Vec<Weight>>;
 
-    /// Takes over a vector: a bias, a scale, or a table of sines.
+    /// Takes over what projections add to their outputs, those of one call one after the other.
+    fn load_biases(&mut self, parts: Vec<HostTensor>) -> Result<Vec<Weight>>;
+
+    /// Takes over a vector that is kept in single precision: a scale, or a table of sines.
     fn load_vector(&mut self, numbers: Vec<f32>) -> Result<Weight>;
 
-    /// Allocates the step arena of `num_floats` and, for a decoder, the KV cache.
-    fn reserve(&mut self, num_floats: usize, kv: Option<KvShape>) -> Result<()>;
+    /// Allocates all memory of steps, after the weights were loaded.
+    fn reserve(&mut self, capacity: Reserve) -> Result<()>;
 
     /// Starts a step: the arena is empty, and operations refer to `batch`.
     fn begin(&mut self, batch: &Batch);
@@ -83,8 +98,27 @@ pub trait Device: Ops {
     /// Copies all layers of KV blocks, in order.
     fn copy_blocks(&mut self, copies: &[BlockCopy]);
 
-    /// The numbers of a tensor in host memory, to be read and overwritten there.
-    fn read(&mut self, tensor: Tensor) -> &mut [f32];
+    /// The numbers of a tensor in host memory, dense, to be read and overwritten there; or what
+    /// went wrong on the way to them.
+    fn read(&mut self, tensor: Tensor) -> Result<&mut [f32]>;
+
+    /// The first failure since the device was made, if any. It cannot compute from there on.
+    fn check(&self) -> Result<()>;
+}
+
+/// What steps will need of a device at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserve {
+    /// Bytes of the step arena.
+    pub arena_bytes: usize,
+    /// The decoder's KV cache, if there is a decoder.
+    pub kv: Option<KvShape>,
+    /// Tokens in a step, T.
+    pub max_num_tokens: usize,
+    /// Sequences of one model in a step, S.
+    pub max_num_seqs: usize,
+    /// Tokens of a sequence.
+    pub max_model_len: usize,
 }
 
 /// One table that takes part in an embedding.
@@ -115,6 +149,25 @@ pub struct Linear {
     pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Weight>,
+    /// Applied last.
+    pub activation: Option<Activation>,
+}
+
+/// The running sum of a model's layers, and what the next of them reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Residual {
+    /// The sum, `[R, H]`.
+    pub sum: Tensor,
+    /// Its norm, `[R, H]`.
+    pub normed: Tensor,
+}
+
+impl Residual {
+    /// The same tensors in each other's place: for layers that go on from the norm.
+    #[must_use]
+    pub fn swapped(self) -> Self {
+        Self { sum: self.normed, normed: self.sum }
+    }
 }
 
 /// A normalisation of rows.
@@ -138,15 +191,38 @@ pub enum Norm {
     },
 }
 
-/// Rotary embedding: tables of every position, vectors of `[positions, D / 2]`.
+/// What is done to heads before attention.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadPreparation {
+    /// Layer whose cache is written.
+    pub layer: usize,
+    /// Shape of queries, keys and values.
+    pub heads: Heads,
+    /// How heads of queries and keys are normalised.
+    pub norms: Option<HeadNorms>,
+    /// How they are rotated.
+    pub rope: Rope,
+}
+
+/// Root-mean-square norms over the D numbers of each head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadNorms {
+    /// Scale of query heads, `[D]`.
+    pub queries: Weight,
+    /// Scale of key heads, `[D]`.
+    pub keys: Weight,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+/// Rotary embedding: tables of every position, vectors of `[positions, D / 2]`. The first half of a
+/// head is paired with its second half.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
     /// Cosines.
     pub cosines: Weight,
     /// Sines.
     pub sines: Weight,
-    /// Numbers in a head, D.
-    pub head_size: usize,
 }
 
 /// How a row is cut into heads.
@@ -207,9 +283,9 @@ pub struct KvShape {
 }
 
 impl KvShape {
-    /// Floats that one block takes over all layers, keys and values.
+    /// Numbers that one block takes over all layers, keys and values.
     #[must_use]
-    pub fn floats_per_block(self) -> usize {
+    pub fn numbers_per_block(self) -> usize {
         2 * self.num_layers * self.num_kv_heads * self.head_size * self.block_size
     }
 }

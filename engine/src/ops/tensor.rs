@@ -4,14 +4,20 @@
 //! handles around while the device is borrowed, and so that the same step shape always has the
 //! same addresses.
 
-/// A matrix of f32 activations in the step arena, row-major and dense: `[rows, cols]`.
+use super::Dtype;
+
+/// A matrix of activations in the step arena, row-major: `[rows, cols]`, `stride` numbers from one
+/// row to the next.
 ///
 /// Valid until the arena is rewound below it or the next step begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
+    /// Bytes from the start of the arena.
     offset: usize,
     rows: usize,
     cols: usize,
+    stride: usize,
+    dtype: Dtype,
 }
 
 impl Tensor {
@@ -27,24 +33,73 @@ impl Tensor {
         self.cols
     }
 
-    /// The same numbers as rows of `cols`, which must divide them evenly.
+    /// Numbers from the start of one row to the start of the next, at least `cols`.
     #[must_use]
-    pub fn with_cols(self, cols: usize) -> Self {
-        let len = self.rows * self.cols;
-        assert!(cols > 0 && len.is_multiple_of(cols), "{self:?} as rows of {cols}");
-        Self { offset: self.offset, rows: len / cols, cols }
+    pub fn stride(self) -> usize {
+        self.stride
     }
 
-    /// Where its numbers lie in the arena, in floats.
+    /// Format of its numbers: the device's for activations, or single precision.
+    #[must_use]
+    pub fn dtype(self) -> Dtype {
+        self.dtype
+    }
+
+    /// Where its first number lies in the arena, in bytes.
+    #[must_use]
+    pub fn offset(self) -> usize {
+        self.offset
+    }
+
+    /// Whether rows follow one another without gaps.
+    #[must_use]
+    pub fn is_dense(self) -> bool {
+        self.stride == self.cols || self.rows <= 1
+    }
+
+    /// Its first `rows` rows, for what fewer rows go on with.
+    #[must_use]
+    pub fn first_rows(self, rows: usize) -> Self {
+        assert!(rows <= self.rows, "{rows} rows of {self:?}");
+        Self { rows, ..self }
+    }
+
+    /// Where a dense tensor lies in the arena, in numbers of its format.
     #[must_use]
     pub fn range(self) -> std::ops::Range<usize> {
-        self.offset..self.offset + self.rows * self.cols
+        assert!(self.is_dense(), "{self:?} has gaps");
+        let start = self.offset / self.dtype.num_bytes();
+        start..start + self.rows * self.cols
     }
 }
 
+/// How a device lays out activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActivationLayout {
+    /// Format of every tensor but logits.
+    pub dtype: Dtype,
+    /// Where the results of projections of one input lie.
+    pub stacking: Stacking,
+}
+
+/// Where the results of projections of one input lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stacking {
+    /// Each on its own.
+    Separate,
+    /// Side by side in one matrix, of which each is some columns.
+    SideBySide,
+}
+
+impl ActivationLayout {
+    /// That of [`CpuDevice`](super::CpuDevice).
+    pub const CPU: Self = Self { dtype: Dtype::F32, stacking: Stacking::Separate };
+}
+
 /// The bump allocator of activations: arithmetic only, the memory belongs to the device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Arena {
+    layout: ActivationLayout,
     capacity: usize,
     used: usize,
     peak: usize,
@@ -56,36 +111,67 @@ pub struct Arena {
 pub struct Mark(usize);
 
 impl Arena {
-    /// Tensors start at multiples of this many floats: one cache line.
-    const ALIGNMENT: usize = 16;
+    /// Tensors start at multiples of this many bytes: one cache line.
+    pub const ALIGNMENT: usize = 64;
 
-    /// An arena of `capacity` floats.
+    /// An arena of `capacity` bytes.
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
-        Self { capacity, used: 0, peak: 0 }
+    pub fn new(capacity: usize, layout: ActivationLayout) -> Self {
+        Self { layout, capacity, used: 0, peak: 0 }
     }
 
     /// An arena without an end, to find out how much a step needs.
     #[must_use]
-    pub fn unbounded() -> Self {
-        Self::new(usize::MAX)
+    pub fn unbounded(layout: ActivationLayout) -> Self {
+        Self::new(usize::MAX, layout)
     }
 
-    /// A tensor `[rows, cols]` of undefined content.
+    /// Activations `[rows, cols]` of undefined content.
     ///
     /// Panics when the arena is full: its size is planned for the largest step, so that would be
     /// an error of the plan.
     pub fn alloc(&mut self, rows: usize, cols: usize) -> Tensor {
+        self.alloc_as(self.layout.dtype, rows, cols)
+    }
+
+    /// Like [`alloc`](Self::alloc), in a format of the caller's choice.
+    pub fn alloc_as(&mut self, dtype: Dtype, rows: usize, cols: usize) -> Tensor {
         let offset = self.used;
-        let end = offset + (rows * cols).next_multiple_of(Self::ALIGNMENT);
+        let num_bytes = rows * cols * dtype.num_bytes();
+        let end = offset + num_bytes.next_multiple_of(Self::ALIGNMENT);
         assert!(
             end <= self.capacity,
-            "the step arena of {} floats cannot hold [{rows}, {cols}] above {offset}",
+            "the step arena of {} bytes cannot hold [{rows}, {cols}] of {dtype:?} above {offset}",
             self.capacity
         );
         self.used = end;
         self.peak = self.peak.max(end);
-        Tensor { offset, rows, cols }
+        Tensor { offset, rows, cols, stride: cols, dtype }
+    }
+
+    /// One tensor `[rows, width]` for each of `widths`, into `outputs`: side by side or each on
+    /// its own, as the layout says.
+    pub fn alloc_stack(
+        &mut self,
+        rows: usize,
+        widths: impl Iterator<Item = usize> + Clone,
+        outputs: &mut [Tensor],
+    ) {
+        match self.layout.stacking {
+            Stacking::Separate => {
+                for (output, width) in outputs.iter_mut().zip(widths) {
+                    *output = self.alloc(rows, width);
+                }
+            }
+            Stacking::SideBySide => {
+                let all = self.alloc(rows, widths.clone().sum());
+                let mut offset = all.offset;
+                for (output, cols) in outputs.iter_mut().zip(widths) {
+                    *output = Tensor { offset, cols, ..all };
+                    offset += cols * all.dtype.num_bytes();
+                }
+            }
+        }
     }
 
     /// The height now.
@@ -104,7 +190,7 @@ impl Arena {
         self.used = 0;
     }
 
-    /// Most floats that were in use at once.
+    /// Most bytes that were in use at once.
     #[must_use]
     pub fn peak(&self) -> usize {
         self.peak
@@ -128,7 +214,7 @@ mod tests {
 
     #[test]
     fn equal_steps_get_equal_addresses_and_layers_reuse_memory() {
-        let mut arena = Arena::new(1000);
+        let mut arena = Arena::new(4000, ActivationLayout::CPU);
         let mut layout = || {
             arena.reset();
             let kept = arena.alloc(3, 5);
@@ -143,22 +229,33 @@ mod tests {
         let first = layout();
         assert_eq!(first, layout());
         assert!(first.1.iter().all(|layer| *layer == first.1[0]));
-        assert_eq!(arena.peak(), 16 + 32 + 208);
+        assert_eq!(arena.peak(), 64 + 128 + 832);
     }
 
     #[test]
     #[should_panic(expected = "cannot hold")]
     fn a_full_arena_is_a_broken_plan() {
-        Arena::new(64).alloc(5, 13);
+        Arena::new(256, ActivationLayout::CPU).alloc(5, 13);
     }
 
     #[test]
-    fn views_cover_the_same_numbers() {
-        let mut arena = Arena::unbounded();
-        let tensor = arena.alloc(6, 8);
-        let view = tensor.with_cols(4);
-        assert_eq!((view.rows(), view.cols()), (12, 4));
-        assert_eq!(view.range(), tensor.range());
-        assert_eq!(arena.alloc(0, 8).with_cols(4).rows(), 0);
+    fn a_stack_lies_as_the_device_wants_it() {
+        let widths = [6, 2, 2];
+        let stack = |layout| {
+            let mut arena = Arena::unbounded(layout);
+            let mut outputs = [arena.alloc(1, 1); 3];
+            arena.alloc_stack(4, widths.into_iter(), &mut outputs);
+            (outputs, arena.peak())
+        };
+        let (separate, _) = stack(ActivationLayout::CPU);
+        assert!(separate.iter().all(|tensor| tensor.is_dense()));
+        let layout = ActivationLayout { dtype: Dtype::Bf16, stacking: Stacking::SideBySide };
+        let (merged, peak) = stack(layout);
+        for (tensor, (offset, cols)) in merged.into_iter().zip([(64, 6), (76, 2), (80, 2)]) {
+            assert_eq!((tensor.offset(), tensor.cols()), (offset, cols));
+            assert_eq!((tensor.rows(), tensor.stride()), (4, 10));
+            assert!(!tensor.is_dense() && tensor.first_rows(1).is_dense());
+        }
+        assert_eq!(peak, 64 + 128);
     }
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::{
-    BatchRow, DeviceOptions, Emits, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner,
-    RunnerOptions, pooling,
+    ActivationLayout, BatchRow, DeviceOptions, Emits, KvCacheSize, MemoryOptions, MemoryPlan,
+    ModelRunner, RunnerOptions, pooling,
 };
 use folio_engine::model::{ModelConfig, ModelFiles, PoolingConfig};
 use folio_engine::sched::policies::Fcfs;
@@ -209,6 +209,7 @@ fn load(directory: &Path, num_threads: usize) -> (ModelRunner, EngineConfig) {
         max_num_seqs: MAX_TOKENS,
         max_num_batched_tokens: MAX_TOKENS,
         kv_cache: KvCacheSize::Blocks(NUM_BLOCKS),
+        layout: ActivationLayout::CPU,
         available_bytes: None,
     };
     let plan = MemoryPlan::new(std::slice::from_ref(&config), &options).expect("a plan");
@@ -327,7 +328,7 @@ impl Loaded {
                 }
             });
             let rows = rows.collect::<Vec<_>>();
-            let mut logits = &*self.runner.forward(MODEL, &rows);
+            let mut logits = &*self.runner.forward(MODEL, &rows).expect("a step");
             for index in active {
                 let num_next = lanes[index].num_next();
                 let (own, rest) = logits.split_at(num_next * self.vocab_size);
@@ -350,7 +351,7 @@ impl Loaded {
         });
         let rows = rows.collect::<Vec<_>>();
         let pooling = self.pooling.expect("an encoder");
-        let mut hidden = &*self.runner.forward(MODEL, &rows);
+        let mut hidden = &*self.runner.forward(MODEL, &rows).expect("a step");
         let mut embeddings = Vec::new();
         for ids in texts {
             let (own, rest) = hidden.split_at(ids.len() * self.hidden_size);

@@ -1,6 +1,6 @@
 //! What every device must compute: each operation on random shapes against plain f64 loops.
 //!
-//! A device proves itself by `conformance::check(&make, tolerance)`. Inputs reach it the way a
+//! A device proves itself by `conformance::check(&make, precision)`. Inputs reach it the way a
 //! model's do, as weights and token ids, so nothing but the traits is needed. A failure names the
 //! operation and the seed that shows it.
 
@@ -10,28 +10,45 @@ use half::{bf16, f16};
 use reference::{Matrix, Reference};
 
 use super::{
-    Activation, Batch, Device, Dtype, Heads, HostBytes, HostTensor, KvShape, Linear, Lookup,
-    LookupIndex, Norm, PagedAttention, Rope, Tensor, Weight,
+    Activation, Batch, Device, Dtype, HeadNorms, HeadPreparation, Heads, HostBytes, HostTensor,
+    KvShape, Linear, Lookup, LookupIndex, Norm, PagedAttention, Reserve, Residual, Rope, Tensor,
+    Weight,
 };
 use crate::types::{BlockCopy, BlockId};
 
 /// Random cases for each operation.
 const NUM_SEEDS: u64 = 12;
-/// Floats of the arena; more than any case needs.
-const NUM_FLOATS: usize = 1 << 20;
+/// Tokens of a sequence, at most.
+const MAX_LEN: usize = 120;
 
-/// Checks every operation of the devices that `make` makes.
-///
-/// `tolerance` is how far a number may be from the f64 result, relative to the sum of magnitudes
-/// that went into it. Panics at the first difference above it.
-pub(super) fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
-    let operations: [(&str, Check); 10] = [
+/// A kind of device, and what models may ask of it.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    /// Makes one.
+    pub(super) make: &'a dyn Fn() -> Box<dyn Device>,
+    /// Format of its activations.
+    pub(super) dtype: Dtype,
+    /// How far a number may be from the f64 result, relative to the sum of magnitudes that went
+    /// into it.
+    pub(super) tolerance: f64,
+    /// Widths of matrices are multiples of this.
+    pub(super) cols_step: usize,
+    /// Head sizes D.
+    pub(super) head_sizes: &'a [usize],
+    /// Block sizes P.
+    pub(super) block_sizes: &'a [usize],
+}
+
+/// Checks every operation of a device. Panics at the first difference above its tolerance.
+pub(super) fn check(subject: Subject<'_>) {
+    let operations: [(&str, Check); 11] = [
         ("embed", embed),
         ("linear", linear),
-        ("linear_add", linear_add),
+        ("linears", linears),
         ("norm", norm),
-        ("rope", rope),
-        ("activate", activate),
+        ("add_norm", add_norm),
+        ("prepare_heads", prepare_heads),
+        ("activate_mul", activate_mul),
         ("gather_outputs", gather_outputs),
         ("attention", attention),
         ("paged_attention", paged_attention),
@@ -40,11 +57,11 @@ pub(super) fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
     for (name, run) in operations {
         for seed in 0..NUM_SEEDS {
             let mut case = Case {
-                device: make(),
+                subject,
+                device: (subject.make)(),
                 random: Random(seed.wrapping_mul(0x9e37_79b9) ^ name.len() as u64),
                 batch: Batch::default(),
                 what: format!("{name}, seed {seed}"),
-                tolerance,
             };
             run(&mut case);
         }
@@ -52,15 +69,15 @@ pub(super) fn check(make: &dyn Fn() -> Box<dyn Device>, tolerance: f64) {
 }
 
 /// Checks one operation.
-type Check = fn(&mut Case);
+type Check = fn(&mut Case<'_>);
 
 /// One operation on one device with one seed.
-struct Case {
+struct Case<'a> {
+    subject: Subject<'a>,
     device: Box<dyn Device>,
     random: Random,
     batch: Batch,
     what: String,
-    tolerance: f64,
 }
 
 /// A small generator (SplitMix64): the cases need variety, not quality.
@@ -84,14 +101,27 @@ impl Random {
         choices[self.between(0, choices.len() - 1)]
     }
 
-    /// Numbers around zero, most within one.
-    fn numbers(&mut self, len: usize) -> Vec<f32> {
-        let mut one = || (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-        (0..len).map(|_| 1.5 * one()).collect()
+    /// A number around zero, mostly within one.
+    fn number(&mut self) -> f32 {
+        1.5 * ((self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
     }
 }
 
-impl Case {
+impl Case<'_> {
+    /// Random numbers. A device of 16-bit activations gets some that are exact in every format, so
+    /// that its own rounding is measured and nothing else.
+    fn numbers(&mut self, len: usize) -> Vec<f32> {
+        let is_short = self.subject.dtype != Dtype::F32;
+        let round = |x| if is_short { bf16::from_f32(x).to_f32() } else { x };
+        (0..len).map(|_| round(self.random.number())).collect()
+    }
+
+    /// A random width up to `max` that the device allows.
+    fn cols(&mut self, max: usize) -> usize {
+        let step = self.subject.cols_step;
+        step * self.random.between(1, max / step)
+    }
+
     /// Starts a step of sequences of `lens` tokens, not yet in any cache. Token ids count up.
     fn begin(&mut self, lens: &[usize]) {
         let mut batch = Batch::default();
@@ -118,27 +148,67 @@ impl Case {
     }
 
     fn reserve(&mut self, kv: Option<KvShape>) {
-        self.device.reserve(NUM_FLOATS, kv).expect("memory for a small case");
+        let reserve = Reserve {
+            arena_bytes: 4 << 20,
+            kv,
+            max_num_tokens: 4 * MAX_LEN,
+            max_num_seqs: 4,
+            max_model_len: MAX_LEN,
+        };
+        self.device.reserve(reserve).expect("memory for a small case");
     }
 
     fn num_tokens(&self) -> usize {
         self.batch.num_tokens()
     }
 
-    /// Random activations `[T, cols]`, on the device and here. Tokens count up, so looking them up
-    /// in a table of T rows gives the table.
+    /// Random activations `[T, cols]`, on the device and here.
     fn input(&mut self, cols: usize) -> (Tensor, Matrix) {
+        let numbers = self.numbers(self.num_tokens() * cols);
+        (self.upload(&numbers, cols), Matrix::of(&numbers, cols))
+    }
+
+    /// Activations `[T, cols]` on the device. Tokens count up, so looking them up in a table of T
+    /// rows gives the table.
+    fn upload(&mut self, numbers: &[f32], cols: usize) -> Tensor {
+        let table = self.matrix(HostTensor::of_f32(numbers, [numbers.len() / cols, cols]));
+        self.device.embed(&[Lookup { table, index: LookupIndex::Token }])
+    }
+
+    /// Random activations `[T, cols]` for each of `widths`, laid out like projections of one
+    /// input: they are some, of the rows of an identity.
+    fn stack<const N: usize>(&mut self, widths: [usize; N]) -> ([Tensor; N], [Matrix; N]) {
         let rows = self.num_tokens();
-        let numbers = self.random.numbers(rows * cols);
-        let table = HostTensor::of_f32(&numbers, [rows, cols]);
-        let table = self.device.load_matrix(table).expect("a small table");
-        let lookup = Lookup { table, index: LookupIndex::Token };
-        (self.device.embed(&[lookup]), Matrix::of(&numbers, cols))
+        let cols = rows.next_multiple_of(self.subject.cols_step);
+        let mut identity = vec![0.0; rows * cols];
+        for row in 0..rows {
+            identity[row * cols + row] = 1.0;
+        }
+        let identity = self.upload(&identity, cols);
+        let matrices = widths.map(|width| Matrix::of(&self.numbers(rows * width), width));
+        let parts = matrices.iter().map(|matrix| {
+            let element = |index: usize| match index % cols {
+                row if row < rows => matrix.row(row)[index / cols] as f32,
+                _ => 0.0,
+            };
+            let numbers = (0..matrix.cols * cols).map(element).collect::<Vec<_>>();
+            HostTensor::of_f32(&numbers, [matrix.cols, cols])
+        });
+        let weights = self.device.load_matrices(parts.collect()).expect("small weights");
+        let linear = |weight| Linear { weight, bias: None, activation: None };
+        let linears = weights.into_iter().map(linear).collect::<Vec<_>>();
+        let mut outputs = [identity; N];
+        self.device.linears(identity, &linears, &mut outputs);
+        (outputs, matrices)
+    }
+
+    fn matrix(&mut self, tensor: HostTensor) -> Weight {
+        self.device.load_matrices(vec![tensor]).expect("a small matrix")[0]
     }
 
     /// A random weight in a random format.
-    fn weight(&mut self, rows: usize, cols: usize) -> (Weight, Matrix) {
-        let numbers = self.random.numbers(rows * cols);
+    fn host_weight(&mut self, rows: usize, cols: usize) -> (HostTensor, Matrix) {
+        let numbers = self.numbers(rows * cols);
         let dtype = self.random.pick(&[Dtype::F32, Dtype::Bf16, Dtype::F16]);
         let bytes: Vec<u8> = match dtype {
             Dtype::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
@@ -149,11 +219,16 @@ impl Case {
         let bytes = HostBytes::Owned(bytes.into());
         let tensor = HostTensor::new(dtype, [rows, cols], bytes, range);
         let stored = Matrix::of(&tensor.to_f32(), cols);
-        (self.device.load_matrix(tensor).expect("a small weight"), stored)
+        (tensor, stored)
+    }
+
+    fn weight(&mut self, rows: usize, cols: usize) -> (Weight, Matrix) {
+        let (tensor, stored) = self.host_weight(rows, cols);
+        (self.matrix(tensor), stored)
     }
 
     fn vector(&mut self, len: usize) -> (Weight, Vec<f64>) {
-        let numbers = self.random.numbers(len);
+        let numbers = self.numbers(len);
         let wide = numbers.iter().copied().map(f64::from).collect();
         (self.device.load_vector(numbers).expect("a small vector"), wide)
     }
@@ -162,9 +237,9 @@ impl Case {
     fn expect(&mut self, found: Tensor, expected: &Reference) {
         let what = &self.what;
         assert_eq!(found.rows() * found.cols(), expected.values.len(), "{what}: numbers");
-        let found = self.device.read(found);
+        let found = self.device.read(found).expect("a device that works");
         for (index, (found, value)) in found.iter().zip(&expected.values).enumerate() {
-            let allowed = self.tolerance * expected.magnitudes[index].max(1e-3);
+            let allowed = self.subject.tolerance * expected.magnitudes[index].max(1e-3);
             let error = (f64::from(*found) - value).abs();
             assert!(
                 error <= allowed,
@@ -174,9 +249,9 @@ impl Case {
     }
 }
 
-fn embed(case: &mut Case) {
+fn embed(case: &mut Case<'_>) {
     case.begin_random(9);
-    let (cols, offset) = (case.random.between(1, 70), case.random.between(0, 3));
+    let (cols, offset) = (case.cols(70), case.random.between(0, 3));
     let (words, word_rows) = case.weight(case.num_tokens(), cols);
     let (places, place_rows) = case.weight(9 + offset, cols);
     let index = LookupIndex::Position { offset: offset as u32 };
@@ -189,88 +264,159 @@ fn embed(case: &mut Case) {
 }
 
 /// A random projection of rows of `cols`, on the device and here.
-fn projection(case: &mut Case, cols: usize) -> (Linear, Matrix, Option<Vec<f64>>) {
-    let rows = case.random.between(1, 150);
+fn projection(case: &mut Case<'_>, cols: usize) -> (Linear, Matrix, Option<Vec<f64>>) {
+    let rows = case.cols(150);
     let (weight, matrix) = case.weight(rows, cols);
     if case.random.between(0, 1) == 0 {
-        return (Linear { weight, bias: None }, matrix, None);
+        return (Linear { weight, bias: None, activation: None }, matrix, None);
     }
-    let (bias, numbers) = case.vector(rows);
-    let bias = Some(bias);
-    (Linear { weight, bias }, matrix, Some(numbers))
+    let (tensor, numbers) = case.host_weight(1, rows);
+    let bias = case.device.load_biases(vec![tensor]).expect("a small bias")[0];
+    (Linear { weight, bias: Some(bias), activation: None }, matrix, Some(numbers.numbers))
 }
 
-fn linear(case: &mut Case) {
+fn linear(case: &mut Case<'_>) {
     case.begin_random(20);
-    let cols = case.random.between(1, 300);
+    let cols = case.cols(300);
     let (input, rows) = case.input(cols);
     let (linear, weight, bias) = projection(case, cols);
+    let expected = reference::linear(&rows, &weight, bias.as_deref());
     let found = case.device.linear(input, linear);
-    case.expect(found, &reference::linear(&rows, &weight, bias.as_deref()));
+    case.expect(found, &expected);
+    let logits = case.device.logits(input, linear);
+    assert_eq!(logits.dtype(), Dtype::F32, "{}", case.what);
+    case.expect(logits, &expected);
+    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu] {
+        let linear = Linear { activation: Some(activation), ..linear };
+        let found = case.device.linear(input, linear);
+        case.expect(found, &expected.activated(activation));
+    }
 }
 
-fn linear_add(case: &mut Case) {
+fn linears(case: &mut Case<'_>) {
     case.begin_random(20);
-    let cols = case.random.between(1, 100);
+    let cols = case.cols(100);
     let (input, rows) = case.input(cols);
-    let (linear, weight, bias) = projection(case, cols);
-    let (onto, before) = case.input(linear.weight.rows);
-    case.device.linear_add(input, linear, onto);
-    let product = reference::linear(&rows, &weight, bias.as_deref());
-    case.expect(onto, &product.plus(&before.numbers));
+    let widths = [case.cols(50), case.cols(50), case.cols(50)];
+    let (tensors, matrices): (Vec<_>, Vec<_>) =
+        widths.iter().map(|width| case.host_weight(*width, cols)).unzip();
+    let weights = case.device.load_matrices(tensors).expect("small weights");
+    let (tensors, biases): (Vec<_>, Vec<_>) =
+        widths.iter().map(|width| case.host_weight(1, *width)).unzip();
+    let bias_weights = case.device.load_biases(tensors).expect("small biases");
+    let has_bias = case.random.between(0, 1) == 1;
+    let linear = |index: usize| Linear {
+        weight: weights[index],
+        bias: has_bias.then_some(bias_weights[index]),
+        activation: None,
+    };
+    let mut outputs = [input; 3];
+    case.device.linears(input, &[linear(0), linear(1), linear(2)], &mut outputs);
+    for (index, output) in outputs.into_iter().enumerate() {
+        let bias = has_bias.then_some(biases[index].numbers.as_slice());
+        case.expect(output, &reference::linear(&rows, &matrices[index], bias));
+    }
 }
 
-fn norm(case: &mut Case) {
-    case.begin_random(9);
-    let cols = case.random.between(1, 200);
+/// Both kinds of norms of rows of `cols`, with their references.
+fn norms(case: &mut Case<'_>, cols: usize) -> [(Norm, reference::Norm); 2] {
     let (scale, scales) = case.vector(cols);
     let (bias, biases) = case.vector(cols);
     let epsilon = case.random.pick(&[1e-12f32, 1e-5]);
-    let rms = Norm::Rms { scale, epsilon };
-    let layer = Norm::Layer { scale, bias, epsilon };
-    for (norm, biases) in [(rms, None), (layer, Some(biases.as_slice()))] {
+    let expected = |biases| reference::Norm { scales: scales.clone(), biases, epsilon };
+    [
+        (Norm::Rms { scale, epsilon }, expected(None)),
+        (Norm::Layer { scale, bias, epsilon }, expected(Some(biases))),
+    ]
+}
+
+fn norm(case: &mut Case<'_>) {
+    case.begin_random(9);
+    let cols = case.cols(200);
+    for (norm, expected) in norms(case, cols) {
         let (input, rows) = case.input(cols);
-        let expected = reference::norm(&rows, &scales, biases, f64::from(epsilon));
         let found = case.device.norm(input, norm);
-        case.expect(found, &expected);
-        case.device.norm_in_place(input, norm);
-        case.expect(input, &expected);
+        case.expect(found, &expected.of(&rows));
     }
 }
 
-fn rope(case: &mut Case) {
-    case.begin_random(30);
-    let head_size = case.random.pick(&[8, 16, 64, 80, 128]);
-    let num_heads = case.random.between(1, 5);
-    let angles = case.random.numbers(30 * head_size / 2);
-    let table = |f: fn(f32) -> f32| angles.iter().map(|x| f(*x)).collect::<Vec<_>>();
-    let rope = Rope {
-        cosines: case.device.load_vector(table(f32::cos)).expect("a small table"),
-        sines: case.device.load_vector(table(f32::sin)).expect("a small table"),
-        head_size,
+fn add_norm(case: &mut Case<'_>) {
+    case.begin_random(9);
+    let cols = case.cols(200);
+    for (norm, expected) in norms(case, cols) {
+        let (sum, before) = case.input(cols);
+        let (delta, added) = case.input(cols);
+        let (normed, _) = case.input(cols);
+        case.device.add_norm(delta, Residual { sum, normed }, norm);
+        let sums = reference::sum(&before.numbers, &added.numbers);
+        case.expect(sum, &sums);
+        let sums = Matrix { numbers: sums.values, cols };
+        case.expect(normed, &expected.of(&sums));
+    }
+}
+
+/// A rotation by random angles, and the angles.
+fn rope(case: &mut Case<'_>, head_size: usize) -> (Rope, Vec<f32>) {
+    let angles = case.numbers(MAX_LEN * head_size / 2);
+    let mut table = |function: fn(f32) -> f32| {
+        let numbers = angles.iter().map(|angle| function(*angle)).collect();
+        case.device.load_vector(numbers).expect("a small table")
     };
-    let (heads, rows) = case.input(num_heads * head_size);
-    case.device.rope(heads, rope);
-    let expected = reference::rope(&rows, &case.batch.positions, &angles, head_size);
-    case.expect(heads, &expected);
+    (Rope { cosines: table(f32::cos), sines: table(f32::sin) }, angles)
 }
 
-fn activate(case: &mut Case) {
+/// A rotation that changes nothing.
+fn no_rope(case: &mut Case<'_>, head_size: usize) -> Rope {
+    let mut table = |number: f32| {
+        let numbers = vec![number; MAX_LEN * head_size / 2];
+        case.device.load_vector(numbers).expect("a small table")
+    };
+    Rope { cosines: table(1.0), sines: table(0.0) }
+}
+
+/// Queries change in place; what became of keys and values, attention over them tells.
+fn prepare_heads(case: &mut Case<'_>) {
+    let (kv, attention) = begin_paged(case);
+    let (layer, heads, size) = (attention.layer, attention.heads, kv.head_size);
+    let num_tokens = case.random.between(1, MAX_LEN);
+    begin_positions(case, kv, &[(0, 0..num_tokens)]);
+    let (rope, angles) = rope(case, size);
+    let (queries, query_scales) = case.vector(size);
+    let (keys, key_scales) = case.vector(size);
+    let epsilon = 1e-5;
+    let has_norms = case.random.between(0, 1) == 1;
+    let norms = has_norms.then_some(HeadNorms { queries, keys, epsilon });
+    let (qkv, [q, k, v]) = case.stack([heads.query_cols(), heads.kv_cols(), heads.kv_cols()]);
+    case.device.prepare_heads(qkv, HeadPreparation { layer, heads, norms, rope });
+    let positions = case.batch.positions.clone();
+    let prepared = |rows: Matrix, scales: Vec<f64>| {
+        let cols = rows.cols;
+        let norm = reference::Norm { scales, biases: None, epsilon };
+        let normed = if has_norms { norm.of_heads(&rows) } else { rows };
+        let rotated = reference::rope(&normed, &positions, &angles, size);
+        (Matrix { numbers: rotated.values.clone(), cols }, rotated)
+    };
+    let (q, rotated) = prepared(q, query_scales);
+    case.expect(qkv[0], &rotated);
+    let (k, _) = prepared(k, key_scales);
+    let attention = PagedAttention { window: None, ..attention };
+    let found = case.device.paged_attention(qkv[0], attention);
+    case.expect(found, &reference::attention(&q, [&k, &v], heads, &|query, key| key <= query));
+}
+
+fn activate_mul(case: &mut Case<'_>) {
     case.begin_random(20);
-    let cols = case.random.between(1, 100);
+    let cols = case.cols(100);
     for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
-        let (input, rows) = case.input(cols);
-        let (factor, factors) = case.input(cols);
-        let alone = case.device.activate(input, activation, None);
-        case.expect(alone, &reference::activate(&rows, activation, None));
-        let gated = case.device.activate(input, activation, Some(factor));
-        case.expect(gated, &reference::activate(&rows, activation, Some(&factors)));
+        let ([gate, up], [gates, ups]) = case.stack([cols, cols]);
+        let found = case.device.activate_mul(gate, up, activation);
+        case.expect(found, &reference::activate_mul(&gates, &ups, activation));
     }
 }
 
-fn gather_outputs(case: &mut Case) {
+fn gather_outputs(case: &mut Case<'_>) {
     case.begin_random(20);
-    let cols = case.random.between(1, 100);
+    let cols = case.cols(100);
     let (input, rows) = case.input(cols);
     let found = case.device.gather_outputs(input);
     let wanted = case.batch.output_rows.iter();
@@ -278,14 +424,12 @@ fn gather_outputs(case: &mut Case) {
     case.expect(found, &reference::exact(rows));
 }
 
-fn attention(case: &mut Case) {
+fn attention(case: &mut Case<'_>) {
     case.begin_random(100);
     let heads = random_heads(case);
     let heads = Heads { num_kv_heads: heads.num_heads, ..heads };
-    let (queries, q) = case.input(heads.query_cols());
-    let (keys, k) = case.input(heads.query_cols());
-    let (values, v) = case.input(heads.query_cols());
-    let found = case.device.attention([queries, keys, values], heads);
+    let (qkv, [q, k, v]) = case.stack([heads.query_cols(); 3]);
+    let found = case.device.attention(qkv, heads);
     let starts = case.batch.cu_seqlens_q.clone();
     let sees = |query: usize, key: usize| {
         let sequence_of = |row: usize| starts.partition_point(|start| *start as usize <= row);
@@ -294,26 +438,26 @@ fn attention(case: &mut Case) {
     case.expect(found, &reference::attention(&q, [&k, &v], heads, &sees));
 }
 
-fn random_heads(case: &mut Case) -> Heads {
+fn random_heads(case: &mut Case<'_>) -> Heads {
     let num_kv_heads = case.random.between(1, 3);
     Heads {
         num_heads: num_kv_heads * case.random.between(1, 4),
         num_kv_heads,
-        head_size: case.random.pick(&[8, 16, 64, 80, 128]),
+        head_size: case.random.pick(case.subject.head_sizes),
     }
 }
 
 /// A cache for a case, and the attention over its last layer.
-fn begin_paged(case: &mut Case, max_len: usize) -> (KvShape, PagedAttention) {
+fn begin_paged(case: &mut Case<'_>) -> (KvShape, PagedAttention) {
     let heads = random_heads(case);
     let num_layers = case.random.between(1, 2);
-    let block_size = case.random.pick(&[1, 5, 16, 32]);
+    let block_size = case.random.pick(case.subject.block_sizes);
     let kv = KvShape {
         num_layers,
         num_kv_heads: heads.num_kv_heads,
         head_size: heads.head_size,
         block_size,
-        num_blocks: 2 + 2 * max_len.div_ceil(block_size),
+        num_blocks: 2 + 2 * MAX_LEN.div_ceil(block_size),
     };
     case.reserve(Some(kv));
     let window = case.random.between(1, 40) as u32;
@@ -326,7 +470,7 @@ fn begin_paged(case: &mut Case, max_len: usize) -> (KvShape, PagedAttention) {
 }
 
 /// Starts a step of `rows` of two sequences: which sequence, and its positions.
-fn begin_positions(case: &mut Case, kv: KvShape, rows: &[(usize, std::ops::Range<usize>)]) {
+fn begin_positions(case: &mut Case<'_>, kv: KvShape, rows: &[(usize, std::ops::Range<usize>)]) {
     let lens = rows.iter().map(|(_, positions)| positions.len()).collect::<Vec<_>>();
     case.begin(&lens);
     let batch = &mut case.batch;
@@ -347,10 +491,11 @@ fn begin_positions(case: &mut Case, kv: KvShape, rows: &[(usize, std::ops::Range
     case.device.begin(&case.batch);
 }
 
-fn paged_attention(case: &mut Case) {
-    const MAX_LEN: usize = 120;
-    let (kv, attention) = begin_paged(case, MAX_LEN);
-    let heads = attention.heads;
+fn paged_attention(case: &mut Case<'_>) {
+    let (kv, attention) = begin_paged(case);
+    let (layer, heads) = (attention.layer, attention.heads);
+    let rope = no_rope(case, heads.head_size);
+    let preparation = HeadPreparation { layer, heads, norms: None, rope };
     let lens = [case.random.between(1, MAX_LEN), case.random.between(1, MAX_LEN)];
     let starts = lens.map(|len| case.random.between(0, len - 1));
     let empty = || Matrix::of(&[], 1);
@@ -364,17 +509,16 @@ fn paged_attention(case: &mut Case) {
             continue;
         }
         begin_positions(case, kv, &rows);
-        let (queries, q) = case.input(heads.query_cols());
-        let (keys, k) = case.input(heads.kv_cols());
-        let (values, v) = case.input(heads.kv_cols());
-        case.device.store_kv(attention.layer, keys, values);
+        let widths = [heads.query_cols(), heads.kv_cols(), heads.kv_cols()];
+        let (qkv, [q, k, v]) = case.stack(widths);
+        case.device.prepare_heads(qkv, preparation);
         let mut row = 0;
         for (sequence, positions) in &rows {
             known[*sequence].0.append(&k, row..row + positions.len());
             known[*sequence].1.append(&v, row..row + positions.len());
             row += positions.len();
         }
-        last = Some((queries, q, rows));
+        last = Some((qkv[0], q, rows));
     }
     let Some((queries, q, rows)) = last else {
         panic!("{}: no step", case.what);
@@ -397,15 +541,15 @@ fn paged_attention(case: &mut Case) {
 }
 
 /// A copied block reads like its source, in every layer.
-fn copy_blocks(case: &mut Case) {
-    let (kv, attention) = begin_paged(case, 40);
+fn copy_blocks(case: &mut Case<'_>) {
+    let (kv, attention) = begin_paged(case);
     let heads = attention.heads;
+    let rope = no_rope(case, heads.head_size);
     let len = kv.block_size;
     begin_positions(case, kv, &[(0, 0..len)]);
-    let (keys, k) = case.input(heads.kv_cols());
-    let (values, v) = case.input(heads.kv_cols());
+    let (qkv, [_, k, v]) = case.stack([heads.query_cols(), heads.kv_cols(), heads.kv_cols()]);
     for layer in 0..kv.num_layers {
-        case.device.store_kv(layer, keys, values);
+        case.device.prepare_heads(qkv, HeadPreparation { layer, heads, norms: None, rope });
     }
     // Blocks of the two sequences take turns, so the one below is the other's first.
     let source = BlockId(kv.num_blocks as u32 - 1);
@@ -431,7 +575,14 @@ mod tests {
     fn the_cpu_conforms() {
         for num_threads in [1, 3] {
             let make = || Box::new(CpuDevice::new(Pool::new(num_threads))) as Box<_>;
-            check(&make, 2e-6);
+            check(Subject {
+                make: &make,
+                dtype: Dtype::F32,
+                tolerance: 2e-6,
+                cols_step: 1,
+                head_sizes: &[8, 16, 64, 80, 128],
+                block_sizes: &[1, 5, 16, 32],
+            });
         }
     }
 }

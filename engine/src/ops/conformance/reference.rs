@@ -57,6 +57,14 @@ impl Reference {
         self.magnitudes.extend(other.magnitudes);
     }
 
+    /// The result through an activation, which changes a number by little more than its input
+    /// changed.
+    pub(super) fn activated(&self, activation: Activation) -> Self {
+        let values = self.values.iter().map(|x| activate(*x, activation)).collect();
+        let magnitudes = self.magnitudes.iter().map(|magnitude| 1.2 * magnitude).collect();
+        Self { values, magnitudes }
+    }
+
     pub(super) fn plus(mut self, numbers: &[f64]) -> Self {
         for (index, number) in numbers.iter().enumerate() {
             self.values[index] += number;
@@ -88,29 +96,40 @@ pub(super) fn linear(input: &Matrix, weight: &Matrix, bias: Option<&[f64]>) -> R
     result
 }
 
-pub(super) fn norm(
-    input: &Matrix,
-    scales: &[f64],
-    biases: Option<&[f64]>,
-    epsilon: f64,
-) -> Reference {
-    let mut result = Reference::default();
-    let num_cols = input.cols as f64;
-    for row in input.numbers.chunks_exact(input.cols) {
-        // With a bias it is a layer norm, which also subtracts the mean.
-        let mean = biases.map_or(0.0, |_| row.iter().sum::<f64>() / num_cols);
-        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / num_cols;
-        let inverse = 1.0 / (variance + epsilon).sqrt();
-        let largest = row.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
-        for (index, x) in row.iter().enumerate() {
-            let bias = biases.map_or(0.0, |biases| biases[index]);
-            let value = (x - mean) * inverse * scales[index] + bias;
-            // The mean cancels part of each number, and what rounding left of it is scaled up.
-            let magnitude = 2.0 * largest * inverse * scales[index].abs() + bias.abs();
-            result.push(value, magnitude);
+/// A norm; with biases it is a layer norm, which also subtracts the mean.
+pub(super) struct Norm {
+    pub(super) scales: Vec<f64>,
+    pub(super) biases: Option<Vec<f64>>,
+    pub(super) epsilon: f32,
+}
+
+impl Norm {
+    pub(super) fn of(&self, input: &Matrix) -> Reference {
+        let mut result = Reference::default();
+        let num_cols = input.cols as f64;
+        for row in input.numbers.chunks_exact(input.cols) {
+            let has_mean = self.biases.is_some();
+            let mean = if has_mean { row.iter().sum::<f64>() / num_cols } else { 0.0 };
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / num_cols;
+            let inverse = 1.0 / (variance + f64::from(self.epsilon)).sqrt();
+            let largest = row.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+            for (index, x) in row.iter().enumerate() {
+                let scale = self.scales[index];
+                let bias = self.biases.as_ref().map_or(0.0, |biases| biases[index]);
+                let value = (x - mean) * inverse * scale + bias;
+                // The mean cancels part of each number, and what rounding left of it is scaled up.
+                let magnitude = 2.0 * largest * inverse * scale.abs() + bias.abs();
+                result.push(value, magnitude);
+            }
         }
+        result
     }
-    result
+
+    /// Of each head in the rows: as many numbers as there are scales.
+    pub(super) fn of_heads(&self, input: &Matrix) -> Matrix {
+        let heads = Matrix { numbers: input.numbers.clone(), cols: self.scales.len() };
+        Matrix { numbers: self.of(&heads).values, cols: input.cols }
+    }
 }
 
 pub(super) fn rope(
@@ -139,29 +158,30 @@ pub(super) fn rope(
     result
 }
 
-pub(super) fn activate(
-    input: &Matrix,
-    activation: Activation,
-    factors: Option<&Matrix>,
-) -> Reference {
+pub(super) fn activate_mul(gates: &Matrix, ups: &Matrix, activation: Activation) -> Reference {
     let mut result = Reference::default();
-    for (index, x) in input.numbers.iter().enumerate() {
-        let factor = factors.map_or(1.0, |factors| factors.numbers[index]);
-        let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
-        let value = match activation {
-            Activation::Silu => x / (1.0 + (-x).exp()),
-            Activation::Gelu => x * normal_below(*x),
-            Activation::GeluTanh => 0.5 * x * (1.0 + inner.tanh()),
-            Activation::Relu => x.max(0.0),
-        };
-        result.push(value * factor, (x * factor).abs());
+    for (gate, up) in gates.numbers.iter().zip(&ups.numbers) {
+        result.push(activate(*gate, activation) * up, (gate * up).abs());
     }
     result
 }
 
-/// How much of the normal distribution lies below `x`, by its power series: exact enough to f64
-/// for the small numbers of the tests.
+fn activate(x: f64, activation: Activation) -> f64 {
+    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => x * normal_below(x),
+        Activation::GeluTanh => 0.5 * x * (1.0 + inner.tanh()),
+        Activation::Relu => x.max(0.0),
+    }
+}
+
+/// How much of the normal distribution lies below `x`, by its power series, which is good near
+/// zero; what lies beyond six deviations is below every tolerance.
 fn normal_below(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return f64::from(u8::from(x > 0.0));
+    }
     let (mut term, mut sum) = (x, x);
     for n in 1..200 {
         term *= -x * x / (2.0 * f64::from(n));
