@@ -28,7 +28,7 @@ template <int D> DEVICE int chunk_offset(int row, int chunk) {
 }
 
 // A warp sends for rows of D elements, `stride` apart; those outside [begin, end) become zeros and are
-// not read. `source` is row 0, and some row lies within.
+// not read. `source` is row 0, an address that may be read.
 template <class T, int D, int NUM_ROWS>
 DEVICE void load_rows(T* shared, const T* source, int64_t stride, int begin, int end) {
     constexpr int num_chunks = D / 8;
@@ -46,38 +46,48 @@ DEVICE void load_rows(T* shared, const T* source, int64_t stride, int begin, int
 #pragma unroll 1
     for (int round = 0; round < num_rounds; ++round) {
         const int row = (round * 32 + lane) / num_chunks, chunk = (round * 32 + lane) % num_chunks;
-        const int known = min(max(row, begin), end - 1);
-        cp_async_16(shared + chunk_offset<D>(row, chunk), source + known * stride + chunk * 8, row == known);
+        const bool valid = row >= begin && row < end;
+        const T* from = source + (valid ? row * stride : 0) + chunk * 8;
+        cp_async_16(shared + chunk_offset<D>(row, chunk), from, valid);
     }
 }
 
 // ---- products -------------------------------------------------------------------------------------
 
-// scores = queries * keys^T for 16 query rows and NUM_TOKENS keys.
-template <class T, int D, int NUM_TOKENS>
-DEVICE void multiply_keys(float (&scores)[NUM_TOKENS / 8][4], const uint32_t (&queries)[D / 16][4],
-                          const T* keys) {
+// scores = queries * keys^T for 16 * M query rows and NUM_TOKENS keys. `queries.fragment(m, k, a)`
+// gives columns 16 k and on of rows 16 m and on as a left operand.
+template <class T, int D, int NUM_TOKENS, int M, class Queries>
+DEVICE void multiply_keys(float (&scores)[M][NUM_TOKENS / 8][4], const Queries& queries, const T* keys) {
     const int lane = threadIdx.x % 32;
     const int row = lane / 16 * 8 + lane % 8, half = lane / 8 % 2;
 #pragma unroll
-    for (int n = 0; n < NUM_TOKENS / 8; ++n) {
-        for (int i = 0; i < 4; ++i) scores[n][i] = 0.0f;
+    for (int m = 0; m < M; ++m) {
+#pragma unroll
+        for (int n = 0; n < NUM_TOKENS / 8; ++n) {
+            for (int i = 0; i < 4; ++i) scores[m][n][i] = 0.0f;
+        }
     }
 #pragma unroll
     for (int k = 0; k < D / 16; ++k) {
+        uint32_t a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; ++m) queries.fragment(m, k, a[m]);
 #pragma unroll
         for (int n = 0; n < NUM_TOKENS / 16; ++n) {
             uint32_t b[4];
             ldmatrix_x4(b, keys + n * 16 * D + chunk_offset<D>(row, 2 * k + half));
-            mma_16816<T>(scores[2 * n], queries[k], b[0], b[1]);
-            mma_16816<T>(scores[2 * n + 1], queries[k], b[2], b[3]);
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                mma_16816<T>(scores[m][2 * n], a[m], b[0], b[1]);
+                mma_16816<T>(scores[m][2 * n + 1], a[m], b[2], b[3]);
+            }
         }
     }
 }
 
-// sums += weights * values for 16 query rows and NUM_TOKENS keys.
-template <class T, int D, int NUM_TOKENS>
-DEVICE void add_values(float (&sums)[D / 8][4], const uint32_t (&weights)[NUM_TOKENS / 16][4],
+// sums += weights * values for 16 * M query rows and NUM_TOKENS keys.
+template <class T, int D, int NUM_TOKENS, int M>
+DEVICE void add_values(float (&sums)[M][D / 8][4], const uint32_t (&weights)[M][NUM_TOKENS / 16][4],
                        const T* values) {
     const int lane = threadIdx.x % 32;
     const int row = lane % 16, half = lane / 16;
@@ -87,8 +97,11 @@ DEVICE void add_values(float (&sums)[D / 8][4], const uint32_t (&weights)[NUM_TO
         for (int n = 0; n < D / 16; ++n) {
             uint32_t b[4];
             ldmatrix_x4_trans(b, values + k * 16 * D + chunk_offset<D>(row, 2 * n + half));
-            mma_16816<T>(sums[2 * n], weights[k], b[0], b[1]);
-            mma_16816<T>(sums[2 * n + 1], weights[k], b[2], b[3]);
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                mma_16816<T>(sums[m][2 * n], weights[m][k], b[0], b[1]);
+                mma_16816<T>(sums[m][2 * n + 1], weights[m][k], b[2], b[3]);
+            }
         }
     }
 }

@@ -112,22 +112,41 @@ struct Piece {
     int owner, num_pieces;              // the block that has that tile, and how many have some
 };
 
-// Queries of a head tile as left operands; rows beyond its heads are zero.
-template <class T, int D>
-DEVICE void read_queries(uint32_t (&queries)[D / 16][4], const AttentionDecodeParams& p, const Walk& walk) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const HeadTile heads(p, walk.head_tile);
-    const T* source = static_cast<const T*>(p.queries) + walk.token * p.query_stride + heads.first * D;
+// Queries of a head tile as left operands; rows beyond its heads are zero. Of heads longer than 128,
+// for which registers do not suffice, the rest is read anew for every tile.
+template <class T, int D> struct Queries {
+    static constexpr int num_held = D <= 128 ? D / 16 : 8;
+    uint32_t held[num_held][4];
+    const T* source;
+    int num_heads;
+
+    DEVICE Queries(const AttentionDecodeParams& p, const Walk& walk) {
+        const HeadTile heads(p, walk.head_tile);
+        num_heads = heads.count;
+        source = static_cast<const T*>(p.queries) + walk.token * p.query_stride + heads.first * D;
 #pragma unroll
-    for (int k = 0; k < D / 16; ++k) {
+        for (int k = 0; k < num_held; ++k) read(k, held[k]);
+    }
+
+    DEVICE void read(int k, uint32_t (&a)[4]) const {
+        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int row = g + i % 2 * 8;
             const T* pair = source + row * D + k * 16 + i / 2 * 8 + t * 2;
-            queries[k][i] = row < heads.count ? *reinterpret_cast<const uint32_t*>(pair) : 0u;
+            a[i] = row < num_heads ? *reinterpret_cast<const uint32_t*>(pair) : 0u;
         }
     }
-}
+
+    DEVICE void fragment(int, int k, uint32_t (&a)[4]) const {
+        if (k < num_held) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) a[i] = held[k][i];
+        } else {
+            read(k, a);
+        }
+    }
+};
 
 // ---- from four warps to one row ------------------------------------------------------------------------
 
@@ -282,11 +301,10 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
     int half = 0;                       // of the ring, which is next
     while (walk.tiles_left > 0) {
         const int num_tiles = min(walk.tiles_left, walk.end_tile() - walk.tile);
-        uint32_t queries[D / 16][4];
-        read_queries<T, D>(queries, p, walk);
+        const Queries<T, D> queries(p, walk);
         SoftmaxRows rows;
         reset(rows);
-        float sums[D / 8][4] = {};
+        float sums[1][D / 8][4] = {};
         T* keys = ring;
         T* values = ring;
         for (int i = 0; i < num_tiles; ++i) {
@@ -294,18 +312,18 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
             const int token = (walk.tile + i) * TILE_TOKENS + warp * WARP_TOKENS;
             const int begin = walk.begin - token, end = walk.end - token;
             const bool is_seen = begin < WARP_TOKENS && end > 0;
-            uint32_t weights[1][4];
+            uint32_t weights[1][1][4];
 
             keys = ring + half * half_elements;
             half = half + 1 == length ? 0 : half + 1;
             cp_async_wait<length - 1>();
             __syncwarp();
             if (is_seen) {
-                float scores[2][4];
+                float scores[1][2][4];
                 multiply_keys<T, D, WARP_TOKENS>(scores, queries, keys);
-                if (p.product_cap > 0.0f) apply_soft_cap(scores, p.product_cap);
-                if (begin > 0 || end < WARP_TOKENS) mask_scores(scores, begin, end);
-                weigh<T, D>(rows, sums, weights, scores, p.exponent_scale);
+                if (p.product_cap > 0.0f) apply_soft_cap(scores[0], p.product_cap);
+                if (begin > 0 || end < WARP_TOKENS) mask_scores(scores[0], begin, end);
+                weigh<T, D>(rows, sums[0], weights[0], scores[0], p.exponent_scale);
             }
             __syncwarp();
             if (!is_last) loader.load(p, keys);
@@ -325,7 +343,7 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
 
         const Piece piece = piece_at(p, share, walk);
         // The last two half tiles are free: they carry the sums from warp to warp.
-        dump<T, D>(reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values), sums, piece.num_heads);
+        dump<T, D>(reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values), sums[0], piece.num_heads);
         for (int i = 0; i < 2; ++i) {
             const float sum = quad_sum(rows.sum[i]);
             if (lane % 4 == 0) states[warp][lane / 4 + i * 8] = {rows.offset[i], sum};
