@@ -8,7 +8,9 @@
 // adds them up in the order of positions.
 // Floor: 4 * D bytes of keys and values per token and key/value head, read once: with D = 128, 512
 // bytes, 0.17 ns at 3.0 TB/s.
-// sass attention_decode_*_d32: registers<=128 HMMA LDSM LDGSTS
+// sass attention_decode_*: registers<=255 HMMA LDSM LDGSTS.E.BYPASS.128
+// sass attention_decode_*_d64: registers<=128
+// sass attention_decode_*_d128: registers<=192
 #include "attention.cuh"
 
 constexpr int WARPS = 4;
@@ -38,7 +40,7 @@ struct Walk {
 
     DEVICE Walk(const AttentionDecodeParams& p, const AttentionShare& share)
         : row(share.row), head_tile(share.head_tile), tile(share.tile), tiles_left(share.num_tiles) {
-        if (tiles_left > 0) enter(p);
+        enter(p);
     }
 
     DEVICE void enter(const AttentionDecodeParams& p) {

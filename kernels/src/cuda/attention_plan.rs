@@ -56,6 +56,12 @@ impl AttentionHeads {
     pub(super) fn decode_shared_bytes(self) -> usize {
         640 + self.ring_length() * TOKENS_PER_TILE * self.head_size * 2
     }
+
+    /// Two stages of keys and values; of heads of 256, half as many, and the queries beside them.
+    pub(super) fn prefill_shared_bytes(self) -> usize {
+        let num_rows = if self.head_size > 128 { 4 * 32 + QUERY_ROWS_PER_TILE } else { 4 * 64 };
+        num_rows * self.head_size * 2
+    }
 }
 
 /// What an [`AttentionPlan`] has room for.
