@@ -45,6 +45,12 @@ impl Spec {
         2.0 / (self.heads.head_size as f32).sqrt()
     }
 
+    /// The score that a product becomes.
+    fn score(&self, product: f64) -> f64 {
+        let score = product * f64::from(self.scale());
+        self.soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+    }
+
     fn random(&self, what: u64) -> Random {
         Random(self.seed.wrapping_mul(1_000_003).wrapping_add(what << 32))
     }
@@ -215,23 +221,19 @@ pub(crate) fn run(
     download(context, spec.element, &output)
 }
 
-/// The result of one query and head, and the sum of what its weights weigh without signs.
-fn expected_head(
+/// The result of one query and head, and the sum of what its weights weigh without signs. `score`
+/// makes a score of a product.
+pub(crate) fn expected_head(
     query: &[f32],
     keys: &[&[f32]],
     values: &[&[f32]],
-    spec: &Spec,
+    score: impl Fn(f64) -> f64,
     sink: Option<f32>,
 ) -> Vec<[f64; 2]> {
-    let scores: Vec<f64> = keys
-        .iter()
-        .map(|key| {
-            let product: f64 =
-                query.iter().zip(*key).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-            let score = product * f64::from(spec.scale());
-            spec.soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
-        })
-        .collect();
+    let product = |key: &&[f32]| -> f64 {
+        query.iter().zip(*key).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    };
+    let scores: Vec<f64> = keys.iter().map(|key| score(product(key))).collect();
     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sink_weight = sink.map_or(0.0, |sink| (f64::from(sink) - largest).exp());
     let total: f64 = scores.iter().map(|score| (score - largest).exp()).sum::<f64>() + sink_weight;
@@ -268,18 +270,12 @@ pub(crate) fn check(spec: &Spec, (rows, sequences): (&[RowSpec], &[usize]), outp
                     &query[head * head_size..][..head_size],
                     &keys.iter().map(Vec::as_slice).collect::<Vec<_>>(),
                     &values.iter().map(Vec::as_slice).collect::<Vec<_>>(),
-                    spec,
+                    |product| spec.score(product),
                     sinks.as_ref().map(|sinks| sinks[head]),
                 );
                 let actual = &output[(token * num_heads + head) * head_size..][..head_size];
-                check_head(
-                    spec.element,
-                    &expected,
-                    actual,
-                    &format!(
-                        "{spec:?}: {row:?} of sequence {sequence}, position {position}, head {head}"
-                    ),
-                );
+                let what = format!("{spec:?}: {row:?}, position {position}, head {head}");
+                check_head(spec.element, &expected, actual, &what);
             }
             token += 1;
         }
