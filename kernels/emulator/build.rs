@@ -56,15 +56,16 @@ struct Unit {
 impl Unit {
     fn new(source: PathBuf, out: &Path, compiler: &dyn Fn() -> Command) -> Self {
         let mut command = compiler();
-        if source.extension().is_some_and(|kind| kind == "cu") {
-            // A .cu file is C++ here.
-            command.args(["-DFOLIO_EMULATOR", SANITIZERS, "-xc++"]);
+        let is_kernel = source.extension().is_some_and(|kind| kind == "cu");
+        if is_kernel {
+            command.args(["-DFOLIO_EMULATOR", SANITIZERS]);
         }
         let mut hasher = DefaultHasher::new();
         (command.get_program(), command.get_args().collect::<Vec<_>>(), &source).hash(&mut hasher);
         let stem = source.file_stem().unwrap_or_default().to_string_lossy();
         let object = out.join(format!("{stem}-{:016x}.o", hasher.finish()));
-        command.args(["-MMD", "-c"]).arg(&source).arg("-o").arg(&object);
+        let input = if is_kernel { private(&source, out) } else { source.clone() };
+        command.args(["-MMD", "-c"]).arg(input).arg("-o").arg(&object);
         Self { source, object, command: Mutex::new(command) }
     }
 
@@ -95,6 +96,20 @@ impl Unit {
         let _ = std::fs::remove_file(&self.object);
         Err(format!("{} does not compile", self.source.display()))
     }
+}
+
+/// A C++ file that includes a kernel file in a namespace of its own: on a GPU each is linked by
+/// itself, and may use names that another uses as well.
+fn private(source: &Path, out: &Path) -> PathBuf {
+    let words = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../cuda/device.cuh");
+    let text = format!("#include {words:?}\nnamespace {{\n#include {source:?}\n}} // namespace\n",);
+    let file = out.join(source.file_stem().unwrap_or_default()).with_extension("cu.cpp");
+    if std::fs::read_to_string(&file).ok().as_ref() != Some(&text)
+        && let Err(error) = std::fs::write(&file, text)
+    {
+        fail(&format!("cannot write {}: {error}", file.display()));
+    }
+    file
 }
 
 /// Compiles as many files at once as cargo runs jobs.
