@@ -116,11 +116,9 @@ impl Executor for FingerprintExecutor {
     }
 }
 
-/// The fingerprint of the empty text.
-pub(crate) const START: u64 = 7;
+const START: u64 = 7;
 
-/// The fingerprint of a text with `token` after it.
-pub(crate) fn extend(hash: u64, token: TokenId) -> u64 {
+fn extend(hash: u64, token: TokenId) -> u64 {
     (hash ^ u64::from(token)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23)
 }
 

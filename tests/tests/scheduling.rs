@@ -90,9 +90,7 @@ impl Bench {
 
     fn step(&mut self) -> StepPlan {
         let plan = self.plan();
-        if !plan.seqs.is_empty() {
-            self.commit(&plan);
-        }
+        self.commit(&plan);
         plan
     }
 

@@ -5,12 +5,13 @@
 //! file here, which checks sizes, packs the parameter struct and launches.
 
 mod activation;
-mod attention;
-mod attention_plan;
 mod context;
 mod driver;
 mod embed;
 mod fill;
+mod gemm;
+mod gemm_plan;
+mod gemm_products;
 mod heads;
 mod kv_cache;
 mod norm;
@@ -21,11 +22,6 @@ mod shapes;
 mod step;
 
 pub use activation::{Activate, activate};
-pub use attention::{EncoderAttention, PagedAttention, encoder_attention, paged_attention};
-pub use attention_plan::{
-    AttentionHeads, AttentionLimits, AttentionPlan, AttentionStep, PrepareAttention, RowKinds,
-    Splits,
-};
 pub use context::{
     Context, DeviceBuffer, Element, Epilogue, Launch, OutputElement, Params, PinnedBuffer, View,
 };
@@ -35,6 +31,9 @@ pub use driver::{
 };
 pub use embed::{Embed, TableLookup, embed, gather_rows};
 pub use fill::{FillRandom, fill_floats, fill_random};
+pub use gemm::{Gemm, GemmWorkspace, gemm, gemm_by_plan};
+pub use gemm_plan::{GemmMode, GemmPlan, GemmShape, GemmWork, gemm_plans, plan_gemm};
+pub use gemm_products::{ProductChoice, Products};
 pub use heads::{HeadNorms, KvSlots, RopeTables, StoreHeads, store_heads};
 pub use kv_cache::{KvCacheShape, KvLayer};
 pub use norm::{LayerNorm, NormInput, RmsNorm, layer_norm, rms_norm};

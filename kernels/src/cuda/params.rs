@@ -180,57 +180,27 @@ impl Default for ActivateParams {
         }
     }
 }
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct AttentionRow {
-    pub token: i32,
-    pub slot: i32,
-    pub seq_len: i32,
-    pub reserved: i32,
-}
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct AttentionShare {
-    pub row: i32,
-    pub head_tile: i32,
-    pub tile: i32,
-    pub num_tiles: i32,
-    pub first_owner: i32,
-    pub first_pieces: i32,
-    pub last_pieces: i32,
-    pub reserved: i32,
-}
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct AttentionTile {
-    pub first_token: i32,
-    pub num_tokens: i32,
-    pub seq_len: i32,
-    pub slot: i32,
-    pub first_query_row: i32,
-    pub cost: i32,
-    pub reserved: [i32; 2usize],
-}
+pub const GEMM_NONE: i32 = 0;
+pub const GEMM_BIAS: i32 = 1;
+pub const GEMM_BIAS_GELU: i32 = 2;
+pub const GEMM_BIAS_GELU_TANH: i32 = 3;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
-pub struct AttentionPlanParams {
-    pub cu_seqlens: *const i32,
-    pub seq_lens: *const i32,
-    pub row_slots: *const i32,
-    pub counts: *mut i32,
-    pub rows: *mut AttentionRow,
-    pub shares: *mut AttentionShare,
-    pub tiles: *mut AttentionTile,
-    pub windows: [i32; 4usize],
-    pub num_windows: i32,
+pub struct GemmOperands {
+    pub input: *const ::core::ffi::c_void,
+    pub weight: *const ::core::ffi::c_void,
+    pub bias: *const ::core::ffi::c_void,
+    pub output: *mut ::core::ffi::c_void,
+    pub input_stride: i64,
+    pub weight_stride: i64,
+    pub output_stride: i64,
     pub num_rows: i32,
-    pub num_shares: i32,
-    pub num_head_tiles: i32,
-    pub group: i32,
-    pub query_rows: i32,
-    pub decode_tokens: i32,
+    pub num_cols: i32,
+    pub inner: i32,
+    pub epilogue: i32,
+    pub output_is_f32: i32,
 }
-impl Default for AttentionPlanParams {
+impl Default for GemmOperands {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
         unsafe {
@@ -241,62 +211,33 @@ impl Default for AttentionPlanParams {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
-pub struct AttentionDecodeParams {
-    pub queries: *const ::core::ffi::c_void,
-    pub output: *mut ::core::ffi::c_void,
-    pub keys: *const ::core::ffi::c_void,
-    pub values: *const ::core::ffi::c_void,
-    pub block_tables: *const i32,
-    pub sinks: *const f32,
-    pub rows: *const AttentionRow,
-    pub shares: *const AttentionShare,
+pub struct GemmParams {
+    pub product: GemmOperands,
+    pub num_row_tiles: i32,
+    pub num_col_tiles: i32,
+    pub outputs_are_aligned: i32,
+}
+impl Default for GemmParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GemmSmallParams {
+    pub product: GemmOperands,
     pub partials: *mut f32,
-    pub partial_states: *mut f32,
     pub counters: *mut i32,
-    pub query_stride: i64,
-    pub output_stride: i64,
-    pub block_stride: i64,
-    pub max_blocks: i32,
-    pub num_kv_heads: i32,
-    pub group: i32,
-    pub block_shift: i32,
-    pub window: i32,
-    pub exponent_scale: f32,
-    pub product_cap: f32,
+    pub units_per_block: i32,
+    pub num_units: i32,
+    pub units_per_tile: i32,
+    pub outputs_are_paired: i32,
 }
-impl Default for AttentionDecodeParams {
-    fn default() -> Self {
-        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
-        unsafe {
-            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
-            s.assume_init()
-        }
-    }
-}
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct AttentionPrefillParams {
-    pub queries: *const ::core::ffi::c_void,
-    pub output: *mut ::core::ffi::c_void,
-    pub keys: *const ::core::ffi::c_void,
-    pub values: *const ::core::ffi::c_void,
-    pub block_tables: *const i32,
-    pub sinks: *const f32,
-    pub counts: *const i32,
-    pub tiles: *const AttentionTile,
-    pub query_stride: i64,
-    pub output_stride: i64,
-    pub key_stride: i64,
-    pub value_stride: i64,
-    pub max_blocks: i32,
-    pub num_kv_heads: i32,
-    pub group: i32,
-    pub block_shift: i32,
-    pub window: i32,
-    pub exponent_scale: f32,
-    pub product_cap: f32,
-}
-impl Default for AttentionPrefillParams {
+impl Default for GemmSmallParams {
     fn default() -> Self {
         let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
         unsafe {
@@ -382,13 +323,10 @@ unsafe impl super::Params for StoreHeadsParams {}
 unsafe impl super::Params for ActivateParams {}
 
 // SAFETY: `repr(C)`, generated from the header.
-unsafe impl super::Params for AttentionPlanParams {}
+unsafe impl super::Params for GemmParams {}
 
 // SAFETY: `repr(C)`, generated from the header.
-unsafe impl super::Params for AttentionDecodeParams {}
-
-// SAFETY: `repr(C)`, generated from the header.
-unsafe impl super::Params for AttentionPrefillParams {}
+unsafe impl super::Params for GemmSmallParams {}
 
 // SAFETY: `repr(C)`, generated from the header.
 unsafe impl super::Params for PoolParams {}
