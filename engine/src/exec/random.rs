@@ -45,13 +45,19 @@ impl RandomStream {
     }
 
     /// The number at `position`, uniform over the 2⁵² odd multiples of 2⁻⁵³: never 0, never 1.
-    ///
-    /// Its leading 32 bits are word 0 of the block, the other 20 the top of word 1.
     #[must_use]
     pub fn uniform(&self, position: u32) -> f64 {
+        self.numerator(position) as f64 / (1u64 << 53) as f64
+    }
+
+    /// That number times 2⁵³, for arithmetic in integers: odd, below 2⁵³.
+    ///
+    /// Its leading 32 bits are word 0 of the block, the next 20 the top of word 1.
+    #[must_use]
+    pub fn numerator(&self, position: u32) -> u64 {
         let words = philox4x32_10([position, self.choice_index, 0, 0], self.key);
         let bits = (u64::from(words[0]) << 20) | u64::from(words[1] >> 12);
-        (bits as f64 + 0.5) / (1u64 << 52) as f64
+        2 * bits + 1
     }
 }
 

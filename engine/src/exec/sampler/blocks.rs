@@ -133,20 +133,6 @@ pub(super) fn padded(rest: &[f32], filler: f32) -> [f32; LANES] {
     chunk
 }
 
-/// Sum in [`LANES`] accumulators.
-#[inline]
-pub(super) fn sum_of(values: &[f32]) -> f32 {
-    let mut sums = [0f32; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let last = padded(rest, 0.0);
-    for chunk in chunks.iter().chain([&last]) {
-        for lane in 0..LANES {
-            sums[lane] += chunk[lane];
-        }
-    }
-    fold_lanes(sums, |a, b| a + b)
-}
-
 /// The largest element (−∞ if there is none), and whether any is NaN.
 #[inline]
 fn max_of(block: &[f32]) -> (f32, bool) {

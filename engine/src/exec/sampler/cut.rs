@@ -2,7 +2,8 @@
 //!
 //! Tokens rank by logit, the smaller id first among equals. Both filters keep the shortest
 //! prefix of that ranking whose measure reaches a target; they differ in the measure, which is
-//! 1 a token or its weight. A histogram of the logits, made from the blocks that reach into its
+//! 1 a token or its mass, an integer either way: no rounding, so the prefix is the one a sort
+//! would find. A histogram of the logits, made from the blocks that reach into its
 //! range, tells the bucket in which the target is reached; only tokens of that bucket are looked
 //! at one by one, and sorted once they are few.
 
@@ -10,6 +11,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::blocks::{BLOCK, BlockMaxima, LANES, fold_lanes, padded, range_of};
+use super::mass::mass_of;
 use crate::types::TokenId;
 
 /// Buckets of a histogram; a power of two.
@@ -48,7 +50,7 @@ pub(super) struct Candidate {
     pub(super) logit: f32,
     /// Its id.
     pub(super) id: TokenId,
-    measure: f32,
+    measure: u64,
 }
 
 /// What a token counts for.
@@ -56,8 +58,8 @@ pub(super) struct Candidate {
 pub(super) enum Measure<'a> {
     /// 1.
     One,
-    /// Its weight; `[V]`, valid in blocks that reach the search's floor.
-    Weight(&'a [f32]),
+    /// The mass of its weight; `[V]`, valid in blocks that reach the search's floor.
+    Mass(&'a [f32]),
 }
 
 /// A row to be cut.
@@ -72,25 +74,21 @@ pub(super) struct Ranking<'a> {
 }
 
 impl Ranking<'_> {
-    /// The shortest prefix, of at least one token, whose measure is `target` or more.
+    /// The shortest prefix whose measure is `target`, at least 1, or more.
     ///
-    /// Everything at or above `expected.start` must suffice for it; if by rounding it does not,
-    /// nothing is cut. The end is a guess that only speed depends on: what is above it shares a
-    /// bucket.
+    /// `None` when all tokens at or above `expected.start` together measure less. The end is a
+    /// guess that only speed depends on: what is above it shares a bucket.
     pub(super) fn find(
         &self,
-        target: f64,
+        target: u64,
         expected: Range<f32>,
         candidates: &mut Vec<Candidate>,
-    ) -> Cut {
-        let target = target.max(f64::MIN_POSITIVE);
+    ) -> Option<Cut> {
         let floor = expected.start.max(f32::MIN);
         let spread = Spread::over(floor, expected.end.max(floor));
         let mut histogram = Histogram::default();
         self.fill(&mut histogram, floor, spread);
-        let Some((bucket, mut above)) = histogram.crossing(0.0, target) else {
-            return Cut::NONE;
-        };
+        let (bucket, mut above) = histogram.crossing(0, target)?;
         let is_in_bucket = |logit: f32| spread.bucket(logit) == bucket;
         self.collect(floor, is_in_bucket, candidates);
         while candidates.len() > MAX_SORTED {
@@ -134,8 +132,8 @@ impl Ranking<'_> {
             logit,
             id: token as TokenId,
             measure: match self.measure {
-                Measure::One => 1.0,
-                Measure::Weight(weights) => weights[token],
+                Measure::One => 1,
+                Measure::Mass(weights) => mass_of(weights[token]),
             },
         }
     }
@@ -143,7 +141,7 @@ impl Ranking<'_> {
     /// Adds all tokens of at least `floor`, the low end of `spread`.
     fn fill(&self, histogram: &mut Histogram, floor: f32, spread: Spread) {
         let mut buckets = [0u32; BLOCK];
-        let mut measures = [0f32; BLOCK];
+        let mut measures = [0u64; BLOCK];
         for block in self.maxima.reaching(floor) {
             let range = range_of(block, self.row.len());
             let logits = &self.row[range.clone()];
@@ -153,13 +151,15 @@ impl Ranking<'_> {
                 *bucket = if logit >= floor { spread.bucket(logit) } else { unused };
             }
             match self.measure {
-                Measure::One => measures.fill(1.0),
-                Measure::Weight(weights) => {
-                    measures[..logits.len()].copy_from_slice(&weights[range]);
+                Measure::One => measures.fill(1),
+                Measure::Mass(weights) => {
+                    for (measure, &weight) in measures.iter_mut().zip(&weights[range]) {
+                        *measure = mass_of(weight);
+                    }
                 }
             }
             for (measure, &logit) in measures.iter_mut().zip(logits) {
-                *measure = if logit >= floor { *measure } else { 0.0 };
+                *measure = if logit >= floor { *measure } else { 0 };
             }
             for (&bucket, &measure) in buckets.iter().zip(&measures[..logits.len()]) {
                 histogram.add(bucket, measure);
@@ -196,7 +196,7 @@ pub(super) fn smallest_finite(row: &[f32]) -> f32 {
 
 /// Keeps the candidates of the bucket in which the target is reached, in their order. `above` is
 /// the measure of the tokens that rank before all of them; returns the new one.
-fn narrow(candidates: &mut Vec<Candidate>, above: f64, target: f64) -> f64 {
+fn narrow(candidates: &mut Vec<Candidate>, above: u64, target: u64) -> u64 {
     let logits = candidates.iter().map(|candidate| candidate.logit);
     let (low, high) = logits.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), logit| {
         (low.min(logit), high.max(logit))
@@ -213,19 +213,14 @@ fn narrow(candidates: &mut Vec<Candidate>, above: f64, target: f64) -> f64 {
     above
 }
 
-/// The cut at the candidate with which the sum, started at `above`, reaches `target`. Summed in
-/// another order before, it may end just short of it: then the last one.
-fn last_needed(candidates: &[Candidate], above: f64, target: f64) -> Cut {
+/// The cut at the candidate with which the sum, started at `above`, reaches `target`.
+fn last_needed(candidates: &[Candidate], above: u64, target: u64) -> Option<Cut> {
     let mut sum = above;
-    let mut cut = Cut::NONE;
-    for candidate in candidates {
-        sum += f64::from(candidate.measure);
-        cut = Cut { value: candidate.logit, id: candidate.id };
-        if sum >= target {
-            break;
-        }
-    }
-    cut
+    let last = candidates.iter().find(|candidate| {
+        sum += candidate.measure;
+        sum >= target
+    });
+    last.map(|last| Cut { value: last.logit, id: last.id })
 }
 
 /// Spreads a range of logits evenly over the buckets; monotone.
@@ -258,24 +253,24 @@ impl Spread {
 /// Measure of the tokens in each bucket.
 #[derive(Debug)]
 struct Histogram {
-    sums: [f64; NUM_BUCKETS],
+    sums: [u64; NUM_BUCKETS],
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { sums: [0.0; NUM_BUCKETS] }
+        Self { sums: [0; NUM_BUCKETS] }
     }
 }
 
 impl Histogram {
     #[inline]
-    fn add(&mut self, bucket: u32, measure: f32) {
-        self.sums[bucket as usize % NUM_BUCKETS] += f64::from(measure);
+    fn add(&mut self, bucket: u32, measure: u64) {
+        self.sums[bucket as usize % NUM_BUCKETS] += measure;
     }
 
     /// The bucket, from the highest down, with which the sum, started at `above`, reaches
     /// `target`; and the sum before it.
-    fn crossing(&self, above: f64, target: f64) -> Option<(u32, f64)> {
+    fn crossing(&self, above: u64, target: u64) -> Option<(u32, u64)> {
         let mut sum = above;
         for (bucket, &measure) in self.sums.iter().enumerate().rev() {
             if sum + measure >= target {

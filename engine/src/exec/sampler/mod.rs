@@ -9,6 +9,7 @@
 mod blocks;
 mod cut;
 mod edit;
+mod mass;
 mod row;
 mod weights;
 

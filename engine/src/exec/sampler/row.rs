@@ -3,6 +3,7 @@
 use super::blocks::BlockMaxima;
 use super::cut::{Candidate, Cut, Measure, Ranking, smallest_finite, sort};
 use super::edit;
+use super::mass;
 use super::weights::Weights;
 use crate::exec::random::RandomStream;
 use crate::sched::Sequence;
@@ -150,6 +151,9 @@ impl RowScratch {
     /// 4. min-p keeps tokens at least `min_p` times as likely as the likeliest, which stays;
     /// 5. the draw takes the first token, by id, at which the running sum of weights exceeds the
     ///    uniform number of this seed, choice and position times their total.
+    ///
+    /// Sums are of weights to the nearest 2⁻⁴⁰ of the largest: what is lighter than half of that
+    /// is not drawn.
     pub fn choose(
         &mut self,
         row: &[f32],
@@ -161,7 +165,7 @@ impl RowScratch {
         let id = if sampling.temperature > 0.0 {
             self.truncate(row, sampling);
             let stream = RandomStream::new(sampling.seed, context.choice_index);
-            self.weights.draw(stream.uniform(context.position))
+            self.weights.draw(stream.numerator(context.position))
         } else {
             self.maxima.argmax(row)
         };
@@ -197,23 +201,27 @@ impl RowScratch {
         }
         let ceiling = self.maxima.below_outliers();
         let ranking = Ranking { row, maxima: &self.maxima, measure: Measure::One };
-        ranking.find(k as f64, floor..ceiling, &mut self.candidates)
+        // Where fewer than `k` tokens are not banned, all stay.
+        ranking.find(k as u64, floor..ceiling, &mut self.candidates).unwrap_or(Cut::NONE)
     }
 
     /// The cut that keeps mass `top_p` of the tokens within `cut`, which have been weighed.
     fn top_p(&mut self, row: &[f32], sampling: &Sampling, cut: Cut) -> Cut {
         let total = self.weights.total();
         let top_p = f64::from(sampling.top_p);
+        let target = ((top_p * total as f64).ceil() as u64).clamp(1, total);
         // All tokens lighter than this share of the total weigh less than half of what may be
-        // dropped; half, to be clear of rounding.
-        let lightest = 0.5 * (1.0 - top_p) * total / row.len() as f64;
+        // dropped; half of that, to be clear of rounding.
+        let lightest = 0.25 * (1.0 - top_p) * mass::to_f64(total) / row.len() as f64;
         let depth = lightest.ln() * f64::from(sampling.temperature);
         let floor = (f64::from(self.maxima.max()) + depth) as f32;
         let lowest = if cut == Cut::NONE { smallest_finite(row) } else { cut.value };
         let ceiling = self.maxima.below_outliers();
-        let ranking =
-            Ranking { row, maxima: &self.maxima, measure: Measure::Weight(self.weights.values()) };
-        ranking.find(top_p * total, floor.max(lowest)..ceiling, &mut self.candidates)
+        let measure = Measure::Mass(self.weights.values());
+        let ranking = Ranking { row, maxima: &self.maxima, measure };
+        let mut find = |floor| ranking.find(target, floor..ceiling, &mut self.candidates);
+        // The second search is for temperatures so extreme that the depth is wrong.
+        find(floor.max(lowest)).or_else(|| find(lowest)).unwrap_or(Cut::NONE)
     }
 
     /// Log-softmax of the raw logits `row` `[V]` and its `num_top` likeliest tokens; tokens that
@@ -225,7 +233,7 @@ impl RowScratch {
         self.weights.weigh(row, &self.maxima, 1.0, Cut::NONE);
         let mut raw = RawLogprobs {
             max: self.maxima.max(),
-            log_sum: self.weights.total().ln(),
+            log_sum: mass::to_f64(self.weights.total()).ln(),
             top: Vec::new(),
         };
         if num_top == 0 {

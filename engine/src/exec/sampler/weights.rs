@@ -1,14 +1,14 @@
 //! Unnormalised probabilities, and the draw from them.
 //!
 //! A token's weight is e^((logit − largest logit) / temperature), so the likeliest weighs
-//! exactly 1. Sums run in 16 f32 accumulators over a block and in f64 over blocks: a
-//! fixed order. Only additions and multiplications are used, no library exponential, so the
-//! bits are the same on every machine. A block outside the cut has sum 0 and stale values:
-//! readers must skip it. Elementwise work and sums are separate loops, each short enough to
-//! stay in vector registers; together they took over three times as long.
+//! exactly 1. Weights are made with additions and multiplications, no library exponential, and
+//! summed as integers (`mass`), so the bits are the same on every machine and in any order. A
+//! block outside the cut has sum 0 and stale values: readers must skip it. Elementwise work and
+//! sums are separate loops, each short enough to stay in vector registers.
 
-use super::blocks::{BLOCK, BlockMaxima, sum_of};
+use super::blocks::{BLOCK, BlockMaxima};
 use super::cut::Cut;
+use super::mass::{MAX_VOCAB_SIZE, mass_of, mass_of_block};
 use crate::types::TokenId;
 
 /// Weights of one row.
@@ -16,8 +16,8 @@ use crate::types::TokenId;
 pub(super) struct Weights {
     /// `[V]`
     values: Vec<f32>,
-    /// Sum of each block.
-    sums: Vec<f64>,
+    /// Mass of each block.
+    sums: Vec<u64>,
 }
 
 impl Weights {
@@ -25,8 +25,10 @@ impl Weights {
     ///
     /// `temperature` is positive.
     pub(super) fn weigh(&mut self, row: &[f32], maxima: &BlockMaxima, temperature: f32, cut: Cut) {
-        self.values.resize(row.len(), 0.0);
-        self.sums.resize(maxima.len(), 0.0);
+        let vocab_size = row.len();
+        assert!(vocab_size < MAX_VOCAB_SIZE, "masses of {vocab_size} tokens could overflow");
+        self.values.resize(vocab_size, 0.0);
+        self.sums.resize(maxima.len(), 0);
         let max = maxima.max();
         // Finite, so that the difference 0 of the likeliest token stays 0.
         let scale = (std::f32::consts::LOG2_E / temperature).min(f32::MAX);
@@ -39,8 +41,8 @@ impl Weights {
         self.update(row, maxima, cut, |_, weight| if weight >= min_weight { weight } else { 0.0 });
     }
 
-    /// Sum of all weights.
-    pub(super) fn total(&self) -> f64 {
+    /// Mass of all tokens.
+    pub(super) fn total(&self) -> u64 {
         self.sums.iter().sum()
     }
 
@@ -49,53 +51,35 @@ impl Weights {
         &self.values
     }
 
-    /// The token at which the running sum of weights, in the order of ids, first exceeds
-    /// `uniform` times the total. Some weight must be positive.
-    pub(super) fn draw(&self, uniform: f64) -> TokenId {
-        let target = uniform * self.total();
-        let mut sum = 0.0;
-        let mut last = None;
-        for (index, &block_sum) in self.sums.iter().enumerate() {
-            if block_sum > 0.0 {
-                last = Some((index, sum));
-                sum += block_sum;
-            }
-            if sum > target {
-                break;
-            }
-        }
-        let Some((index, mut sum)) = last else {
-            unreachable!("a draw from weights that are all 0")
+    /// The token at which the running sum of masses, in the order of ids, first exceeds
+    /// `numerator` · 2⁻⁵³ of the total; `numerator` is below 2⁵³. Some mass must be positive.
+    pub(super) fn draw(&self, numerator: u64) -> TokenId {
+        let product = u128::from(self.total()) * u128::from(numerator);
+        let mut target = (product >> 53) as u64;
+        let block = self.sums.iter().position(|&sum| is_next(&mut target, sum));
+        let Some(block) = block else { unreachable!("a draw from masses that are all 0") };
+        let start = block * BLOCK;
+        let values = &self.values[start..self.values.len().min(start + BLOCK)];
+        let offset = values.iter().position(|&weight| is_next(&mut target, mass_of(weight)));
+        let Some(offset) = offset else {
+            unreachable!("block {block} has a mass of {}, its tokens less", self.sums[block])
         };
-        // The block's sum was rounded in another order: if the walk ends short of the target,
-        // the last token that can be drawn is the one.
-        let mut drawn = index * BLOCK;
-        let end = self.values.len().min(drawn + BLOCK);
-        for (token, &weight) in self.values[..end].iter().enumerate().skip(drawn) {
-            if weight > 0.0 {
-                drawn = token;
-                sum += f64::from(weight);
-            }
-            if sum > target {
-                break;
-            }
-        }
-        drawn as TokenId
+        (start + offset) as TokenId
     }
 
-    /// Each token of positive weight, with its share of the total.
+    /// Each token of positive mass, with its share of the total.
     #[cfg(test)]
     pub(super) fn drawable(&self) -> Vec<(TokenId, f64)> {
-        let total = self.total();
+        let total = super::mass::to_f64(self.total());
         let blocks = self.values.chunks(BLOCK).zip(&self.sums).enumerate();
-        let valid = blocks.filter(|(_, (_, sum))| **sum > 0.0);
+        let valid = blocks.filter(|(_, (_, sum))| **sum > 0);
         let tokens = valid.flat_map(|(index, (values, _))| {
             let ids = index * BLOCK..;
-            ids.map(|id| id as TokenId).zip(values)
+            ids.map(|id| id as TokenId).zip(values.iter().map(|&weight| mass_of(weight)))
         });
         tokens
-            .filter(|&(_, &weight)| weight > 0.0)
-            .map(|(id, &weight)| (id, f64::from(weight) / total))
+            .filter(|&(_, mass)| mass > 0)
+            .map(|(id, mass)| (id, super::mass::to_f64(mass) / total))
             .collect()
     }
 
@@ -110,7 +94,7 @@ impl Weights {
         let blocks = self.values.chunks_mut(BLOCK).zip(row.chunks(BLOCK));
         for (index, (values, logits)) in blocks.enumerate() {
             if !maxima.reaches(index, cut.value) {
-                self.sums[index] = 0.0;
+                self.sums[index] = 0;
                 continue;
             }
             // The cut runs between two ids: before it equals are in, after it they are out.
@@ -118,24 +102,34 @@ impl Weights {
             let split = num_before.min(logits.len());
             let (low_values, high_values) = values[..logits.len()].split_at_mut(split);
             let (low, high) = logits.split_at(split);
-            self.sums[index] = update_part(low_values, low, cut.value, &value)
-                + update_part(high_values, high, cut.value.next_up(), &value);
+            update_part(low_values, low, cut.value, &value);
+            update_part(high_values, high, cut.value.next_up(), &value);
+            self.sums[index] = mass_of_block(&values[..logits.len()]);
         }
     }
 }
 
-/// Replaces each of `values` and returns the sum; those whose logit is below `threshold` become 0.
+/// Whether `target` lies within the next `mass` of a running sum; if not, takes it off.
+#[inline]
+fn is_next(target: &mut u64, mass: u64) -> bool {
+    let is_next = *target < mass;
+    if !is_next {
+        *target -= mass;
+    }
+    is_next
+}
+
+/// Replaces each of `values`; those whose logit is below `threshold` become 0.
 fn update_part(
     values: &mut [f32],
     logits: &[f32],
     threshold: f32,
     value: impl Fn(f32, f32) -> f32,
-) -> f64 {
+) {
     for (old, &logit) in values.iter_mut().zip(logits) {
         let new = value(logit, *old);
         *old = if logit >= threshold { new } else { 0.0 };
     }
-    f64::from(sum_of(values))
 }
 
 /// 2^x for x ≤ 0, within 4e-7 of its value; 0 from −126 down, where it leaves the normal
