@@ -174,7 +174,106 @@ typedef struct GemmSmallParams {
     int32_t outputs_are_paired; // output rows begin at multiples of 4 bytes, and N is even
 } GemmSmallParams;
 
-// ---- sample.cu -------------------------------------------------------------------------------------
+// ---- sample_*.cu: from logits to tokens -----------------------------------------------------------
+
+static const int32_t SAMPLE_BLOCK_TOKENS = 256;     // logits that share a maximum and a mass
+static const int32_t SAMPLE_CHUNK_BLOCKS = 16;      // of these, what a thread block passes over
+static const int32_t SAMPLE_MAX_TOP = 20;           // likeliest tokens that a row can report
+static const int32_t SAMPLE_WORKSPACE_BYTES = 12544; // shared memory of sample_choose and sample_top ...
+static const int32_t SAMPLE_BYTES_PER_BLOCK = 16;   // ... and what each block of the row adds to it
+
+// How a slot samples. What it does is what the sampler on the host does.
+typedef struct SlotSampling {
+    float temperature;          // not above 0: the largest logit
+    uint32_t top_k;             // 0: all
+    float top_p;
+    float min_p;
+    uint32_t seed_low;
+    uint32_t seed_high;
+    uint32_t choice_index;
+    uint32_t prompt_len;        // tokens that were not generated
+    uint32_t min_tokens;        // the stops are banned until this many were generated
+    float frequency;
+    float presence;
+    float repetition;
+    int32_t num_logprobs;       // likeliest tokens to report; -1: no log-probabilities at all
+    uint32_t tracks_counts;     // 1: penalties are on, and sampled tokens are counted; 2: no room for one
+    uint32_t num_counts;        // entries of its lists
+    uint32_t num_biases;
+    uint32_t num_stops;
+} SlotSampling;
+
+// A token that was seen, with how often it was generated.
+typedef struct SampleCount {
+    uint32_t token;
+    uint32_t count;
+} SampleCount;
+
+// A token with a logit, or with what is added to its logit.
+typedef struct SampleLogit {
+    uint32_t token;
+    float logit;
+} SampleLogit;
+
+// What became of a row.
+typedef struct SampleRecord {
+    int32_t status;             // SAMPLED or a failure, below
+    uint32_t token;             // the token, or the first with a broken logit
+    float raw_logit;            // the token's, before edits; with log-probabilities only, as the rest
+    float raw_max;              // the largest
+    uint64_t raw_mass;          // sum of e^(logit - largest) over the row, in units of 2^-40
+    int32_t num_top;            // entries in the row's list of the likeliest; -1: no log-probabilities
+    int32_t reserved;
+} SampleRecord;
+
+static const int32_t SAMPLED = 0;
+static const int32_t SAMPLE_NOT_A_NUMBER = 1;
+static const int32_t SAMPLE_INFINITE = 2;
+static const int32_t SAMPLE_ALL_BANNED = 3;
+static const int32_t SAMPLE_COUNTS_FULL = 4; // an earlier token found no room in the list of counts
+
+// All that the sampler keeps on the device.
+typedef struct SampleState {
+    SlotSampling* slots;            // [num_slots]
+    SampleCount* counts;            // [num_slots, max_counts]
+    float* count_originals;         // [num_slots, max_counts], logits before the step's edits
+    SampleLogit* biases;            // [num_slots, max_listed]
+    float* bias_originals;          // [num_slots, max_listed]
+    uint32_t* stops;                // [num_slots, max_listed]
+    uint32_t* maxima;               // [max_rows, num_blocks], keys of the largest logits
+    uint64_t* masses;               // [max_rows, num_blocks]
+    SampleLogit* candidates;        // [max_rows, max_candidates], in no order
+    uint32_t* num_candidates;       // [max_rows], 0 between steps; may exceed max_candidates
+    uint32_t* floors;               // [max_rows], key of the smallest candidate
+    uint64_t* bests;                // [max_rows], 0 between steps
+    uint32_t* num_arrived;          // [max_rows], 0 between steps
+    SampleRecord* records;          // [max_rows]
+    SampleLogit* tops;              // [max_rows, SAMPLE_MAX_TOP], the likeliest, best first
+    int32_t max_counts;
+    int32_t max_listed;
+    int32_t max_candidates;
+    int32_t vocab_size;
+    int32_t num_blocks;             // of a row
+} SampleState;
+
+typedef struct SampleParams {
+    SampleState state;
+    float* logits;              // [E, V], edited in place
+    int64_t stride;
+    const int32_t* rows;        // [E], which of the S rows emits; below 0: none, a row of padding
+    const int32_t* row_slots;   // [S]
+    const int32_t* seq_lens;    // [S], the position that the new token takes
+    const uint32_t* masks;      // [masks, mask_stride], one bit a token, 1: allowed; null: none
+    const int32_t* row_masks;   // [E], which mask; below 0: none
+    int32_t* last_tokens;       // [num_slots], takes the token; 0 where there is none
+    int32_t mask_stride;        // words
+    int32_t width;              // logits of an access: 4 where rows are aligned to 16 bytes, or 1
+} SampleParams;
+
+typedef struct UpdateSlotsParams {
+    SampleState state;
+    const uint32_t* updates;    // [U] offsets in words, then as many updates: slot, SlotSampling, lists
+} UpdateSlotsParams;
 
 // ---- pool.cu ---------------------------------------------------------------------------------------
 

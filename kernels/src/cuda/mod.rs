@@ -18,6 +18,8 @@ mod norm;
 #[rustfmt::skip]
 pub mod params;
 mod pool;
+mod sample;
+mod sample_state;
 mod shapes;
 mod step;
 
@@ -39,4 +41,10 @@ pub use kv_cache::{KvCacheShape, KvLayer};
 pub use norm::{LayerNorm, NormInput, RmsNorm, layer_norm, rms_norm};
 pub use params::StepRow;
 pub use pool::{PoolTexts, PooledLength, PooledTokens, pool_texts};
+pub use sample::{
+    RowLogprobs, Sample, SampleFailure, SampleKind, SampleMasks, SampleOutcome, read_result, sample,
+};
+pub use sample_state::{
+    SamplerLimits, SamplerState, SlotDraw, SlotEdits, SlotParams, SlotUpdates, update_slots,
+};
 pub use step::{BlockTables, PrepareStep, StepArrays, prepare_step};

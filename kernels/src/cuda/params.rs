@@ -246,6 +246,132 @@ impl Default for GemmSmallParams {
         }
     }
 }
+pub const SAMPLE_BLOCK_TOKENS: i32 = 256;
+pub const SAMPLE_CHUNK_BLOCKS: i32 = 16;
+pub const SAMPLE_MAX_TOP: i32 = 20;
+pub const SAMPLE_WORKSPACE_BYTES: i32 = 12544;
+pub const SAMPLE_BYTES_PER_BLOCK: i32 = 16;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct SlotSampling {
+    pub temperature: f32,
+    pub top_k: u32,
+    pub top_p: f32,
+    pub min_p: f32,
+    pub seed_low: u32,
+    pub seed_high: u32,
+    pub choice_index: u32,
+    pub prompt_len: u32,
+    pub min_tokens: u32,
+    pub frequency: f32,
+    pub presence: f32,
+    pub repetition: f32,
+    pub num_logprobs: i32,
+    pub tracks_counts: u32,
+    pub num_counts: u32,
+    pub num_biases: u32,
+    pub num_stops: u32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct SampleCount {
+    pub token: u32,
+    pub count: u32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct SampleLogit {
+    pub token: u32,
+    pub logit: f32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct SampleRecord {
+    pub status: i32,
+    pub token: u32,
+    pub raw_logit: f32,
+    pub raw_max: f32,
+    pub raw_mass: u64,
+    pub num_top: i32,
+    pub reserved: i32,
+}
+pub const SAMPLED: i32 = 0;
+pub const SAMPLE_NOT_A_NUMBER: i32 = 1;
+pub const SAMPLE_INFINITE: i32 = 2;
+pub const SAMPLE_ALL_BANNED: i32 = 3;
+pub const SAMPLE_COUNTS_FULL: i32 = 4;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SampleState {
+    pub slots: *mut SlotSampling,
+    pub counts: *mut SampleCount,
+    pub count_originals: *mut f32,
+    pub biases: *mut SampleLogit,
+    pub bias_originals: *mut f32,
+    pub stops: *mut u32,
+    pub maxima: *mut u32,
+    pub masses: *mut u64,
+    pub candidates: *mut SampleLogit,
+    pub num_candidates: *mut u32,
+    pub floors: *mut u32,
+    pub bests: *mut u64,
+    pub num_arrived: *mut u32,
+    pub records: *mut SampleRecord,
+    pub tops: *mut SampleLogit,
+    pub max_counts: i32,
+    pub max_listed: i32,
+    pub max_candidates: i32,
+    pub vocab_size: i32,
+    pub num_blocks: i32,
+}
+impl Default for SampleState {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SampleParams {
+    pub state: SampleState,
+    pub logits: *mut f32,
+    pub stride: i64,
+    pub rows: *const i32,
+    pub row_slots: *const i32,
+    pub seq_lens: *const i32,
+    pub masks: *const u32,
+    pub row_masks: *const i32,
+    pub last_tokens: *mut i32,
+    pub mask_stride: i32,
+    pub width: i32,
+}
+impl Default for SampleParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct UpdateSlotsParams {
+    pub state: SampleState,
+    pub updates: *const u32,
+}
+impl Default for UpdateSlotsParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct PoolParams {
@@ -327,6 +453,12 @@ unsafe impl super::Params for GemmParams {}
 
 // SAFETY: `repr(C)`, generated from the header.
 unsafe impl super::Params for GemmSmallParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for SampleParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for UpdateSlotsParams {}
 
 // SAFETY: `repr(C)`, generated from the header.
 unsafe impl super::Params for PoolParams {}

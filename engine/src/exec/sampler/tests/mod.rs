@@ -1,5 +1,6 @@
 //! The sampler against a slow reference in f64, and its promises at the edges.
 
+mod device;
 mod distribution;
 mod edges;
 mod reference;
