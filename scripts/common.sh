@@ -72,3 +72,9 @@ fetch_packages() (
   rm -rf "$directory"
   mv "$work" "$directory"
 )
+
+# need_libclang: what bindgen parses C with, in .cache/libclang, named by LIBCLANG_PATH.
+need_libclang() {
+  fetch_packages "$root/.cache/libclang" scripts/libclang.txt
+  export LIBCLANG_PATH=$root/.cache/libclang/clang/native
+}

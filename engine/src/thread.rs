@@ -172,19 +172,24 @@ impl Engine {
     fn run(&mut self) {
         loop {
             let is_open = self.take_requests();
-            let plan = self.core.plan();
-            self.publish(None);
-            let Some(plan) = plan else {
-                if !self.wait_for_request(is_open) {
-                    return;
-                }
-                continue;
-            };
-            match self.core.execute(&plan) {
+            self.fill_pipeline();
+            match self.core.collect() {
                 Turn::Stepped(report) => self.publish(Some(&report)),
                 Turn::Failed(_) => self.shared.snapshot.lock().num_failed_steps += 1,
+                Turn::Idle if !self.wait_for_request(is_open) => return,
                 Turn::Idle => {}
             }
+        }
+    }
+
+    /// Submits as many steps as the executor takes. Who takes part is published before each, since
+    /// an executor may do all its work within `submit`.
+    fn fill_pipeline(&mut self) {
+        loop {
+            let plan = self.core.plan();
+            self.publish(None);
+            let Some(plan) = plan else { return };
+            self.core.submit(plan);
         }
     }
 
@@ -199,7 +204,8 @@ impl Engine {
         }
     }
 
-    /// Sleeps until there is something to do; false when there never will be.
+    /// Sleeps, with no step in flight, until there is something to do; false when there never
+    /// will be.
     fn wait_for_request(&mut self, is_open: bool) -> bool {
         if !self.core.is_idle() {
             return true; // a leader that ended within the plan left its siblings for the next
@@ -225,7 +231,8 @@ impl Engine {
         let mut snapshot = self.shared.snapshot.lock();
         snapshot.gauges = gauges;
         if let Some(report) = report {
-            let num_tokens = report.num_prefill_tokens + report.num_decode_tokens;
+            let num_useful_tokens = report.num_prefill_tokens + report.num_decode_tokens;
+            let num_tokens = num_useful_tokens + report.num_wasted_tokens;
             let bucket = STEP_TOKEN_BUCKETS.partition_point(|&bound| bound < num_tokens);
             snapshot.step_token_counts[bucket] += 1;
             snapshot.num_step_tokens += u64::from(num_tokens);

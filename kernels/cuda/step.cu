@@ -23,7 +23,7 @@ DEVICE int block_at(int index, const int32_t* table, const int32_t* new_blocks, 
 
 FOLIO_KERNEL(prepare_step, PrepareStepParams, 128, 8) {
     wait_for_previous_kernel();
-    const int row_index = blockIdx.x;
+    const unsigned row_index = blockIdx.x;
     const StepRow row = p.rows[row_index];
     let_next_kernel_begin();
     if (threadIdx.x == 0) {

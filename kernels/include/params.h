@@ -133,6 +133,103 @@ typedef struct ActivateParams {
 
 // ---- attention_plan.cu, attention_decode.cu, attention_prefill.cu ---------------------------------
 
+// A row with one query token, as attention_plan leaves it for attention_decode.
+typedef struct AttentionRow {
+    int32_t token;             // its query, an index among the T of the step
+    int32_t slot;              // its row in the block tables
+    int32_t seq_len;           // keys it may see
+    int32_t reserved;
+} AttentionRow;
+
+// What one thread block of attention_decode does: tiles of 64 keys that follow one another in the
+// order rows, head tiles, tiles. The blocks' shares cut all tiles of a step into even parts.
+typedef struct AttentionShare {
+    int32_t row;               // where it begins: index among the AttentionRows,
+    int32_t head_tile;         // head tile,
+    int32_t tile;              // and tile, counted from position 0
+    int32_t num_tiles;         // 0: nothing to do
+    int32_t first_owner;       // if it begins inside a (row, head tile): the block that has its start
+    int32_t first_pieces;      // and into how many pieces it is cut
+    int32_t last_pieces;       // the same of a (row, head tile) that begins here and ends elsewhere
+    int32_t reserved;
+} AttentionShare;
+
+// What one thread block of attention_prefill does: some query rows of one sequence. Query row m is
+// token m / (N / K) of the sequence's share of the step, head m % (N / K) of the group.
+typedef struct AttentionTile {
+    int32_t first_token;       // of the sequence, an index among the T of the step
+    int32_t num_tokens;        // that the sequence computes
+    int32_t seq_len;           // keys that its last token sees
+    int32_t slot;              // its row in the block tables
+    int32_t first_query_row;
+    int32_t cost;              // tiles of keys that it may see, at most
+    int32_t reserved[2];
+} AttentionTile;
+
+typedef struct AttentionPlanParams {
+    const int32_t* cu_seqlens; // [S + 1]
+    const int32_t* seq_lens;   // [S]; null: the number of query tokens
+    const int32_t* row_slots;  // [S]; null: no block tables
+    int32_t* counts;           // [2]: rows for attention_decode, tiles for attention_prefill
+    AttentionRow* rows;        // [max rows]
+    AttentionShare* shares;    // [windows, blocks of attention_decode]
+    AttentionTile* tiles;      // [max tiles]
+    int32_t windows[4];        // keys that a query sees, its own included; 0: all
+    int32_t num_windows;       // how many of these there are
+    int32_t num_rows;          // S
+    int32_t num_shares;        // blocks of attention_decode
+    int32_t num_head_tiles;    // key/value heads times tiles of 16 query heads of a group
+    int32_t group;             // N / K
+    int32_t query_rows;        // of a tile of attention_prefill
+    int32_t decode_tokens;     // 1: rows of one token go to attention_decode; 0: none do
+} AttentionPlanParams;
+
+typedef struct AttentionDecodeParams {
+    const void* queries;       // [T, N * D]
+    void* output;              // [T, N * D]
+    const void* keys;          // of the layer, in block 0
+    const void* values;
+    const int32_t* block_tables; // [slots, max_blocks]
+    const float* sinks;        // [N]: a logit per head that takes part in every softmax; null: none
+    const AttentionRow* rows;
+    const AttentionShare* shares; // [blocks], those of the layer's window
+    float* partials;           // [2 * blocks, 16, D]: sums of pieces
+    float* partial_states;     // [2 * blocks, 16, 2]: their offsets and weights
+    int32_t* counters;         // [blocks]: pieces that have arrived; zero between launches
+    int64_t query_stride;
+    int64_t output_stride;
+    int64_t block_stride;      // elements from one block of the cache to the next
+    int32_t max_blocks;
+    int32_t num_kv_heads;      // K
+    int32_t group;             // N / K
+    int32_t block_shift;       // P = 1 << block_shift
+    int32_t window;            // 0: none
+    float exponent_scale;      // scale * log2(e), positive: from products to exponents of 2
+    float product_cap;         // c / scale, where scores become c * tanh(score / c); 0: they do not
+} AttentionDecodeParams;
+
+typedef struct AttentionPrefillParams {
+    const void* queries;       // [T, N * D]
+    void* output;              // [T, N * D]
+    const void* keys;          // of the layer, in block 0; without block tables [T, K * D]
+    const void* values;
+    const int32_t* block_tables; // [slots, max_blocks]; null: none
+    const float* sinks;        // as in AttentionDecodeParams
+    const int32_t* counts;     // the plan's
+    const AttentionTile* tiles;
+    int64_t query_stride;
+    int64_t output_stride;
+    int64_t key_stride;        // from one block of the cache, or without blocks one token, to the next
+    int64_t value_stride;
+    int32_t max_blocks;
+    int32_t num_kv_heads;      // K
+    int32_t group;             // N / K
+    int32_t block_shift;       // P = 1 << block_shift
+    int32_t window;            // 0: none
+    float exponent_scale;      // scale * log2(e), positive: from products to exponents of 2
+    float product_cap;         // c / scale, where scores become c * tanh(score / c); 0: they do not
+} AttentionPrefillParams;
+
 // ---- gemm.cu, gemm_small.cu ------------------------------------------------------------------------
 
 // What is done to a sum before it is stored.

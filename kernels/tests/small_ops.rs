@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Random, Weights, assert_close, assert_panics, assert_same_bits, pools};
+use common::{Random, Weights, assert_close, assert_panics, assert_same_bits, erfc, pools};
 use folio_kernels::cpu::{
     Activation, LayerNorm, Pool, RmsNorm, Rope, WeightDtype, activation, activation_mul, add,
     add_assign, add_layer_norm, add_rms_norm, embed, gather_rows, l2_normalize, layer_norm,
@@ -12,26 +12,6 @@ use folio_kernels::cpu::{
 use proptest::prelude::*;
 
 const EPSILON: f64 = f32::EPSILON as f64;
-
-/// The complementary error function by its continued fraction or series, good to 1e-14.
-fn erfc(t: f64) -> f64 {
-    if t < 0.0 {
-        return 2.0 - erfc(-t);
-    }
-    if t < 2.5 {
-        let (mut term, mut sum) = (t, t);
-        for n in 1..200 {
-            term *= -t * t / f64::from(n);
-            sum += term / f64::from(2 * n + 1);
-        }
-        return 1.0 - sum * 2.0 / std::f64::consts::PI.sqrt();
-    }
-    let mut fraction = t;
-    for n in (1..200).rev() {
-        fraction = t + f64::from(n) / 2.0 / fraction;
-    }
-    (-t * t).exp() / (fraction * std::f64::consts::PI.sqrt())
-}
 
 fn expected_activation(function: Activation, x: f64) -> f64 {
     match function {

@@ -116,9 +116,11 @@ impl Executor for FingerprintExecutor {
     }
 }
 
-const START: u64 = 7;
+/// The fingerprint of the empty text.
+pub(crate) const START: u64 = 7;
 
-fn extend(hash: u64, token: TokenId) -> u64 {
+/// The fingerprint of a text with `token` after it.
+pub(crate) fn extend(hash: u64, token: TokenId) -> u64 {
     (hash ^ u64::from(token)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23)
 }
 

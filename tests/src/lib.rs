@@ -1,7 +1,9 @@
-//! What the whole-system tests share: an engine with real models, and an executor without any.
+//! What the whole-system tests share: an engine with real models, and executors without any.
 
 mod engine;
 mod fingerprint;
+mod late;
 
 pub use engine::{Setup, generation};
 pub use fingerprint::FingerprintExecutor;
+pub use late::{Faults, LateExecutor, StepLog};

@@ -12,7 +12,7 @@ use folio_engine::types::{
     ModelKind, ModelLimits, PrefixCaching, Refusal, Request, Result, SamplingParams, StepOutput,
     StepPlan, StopConditions, Task, TenantId,
 };
-use folio_tests::FingerprintExecutor;
+use folio_tests::{FingerprintExecutor, LateExecutor};
 
 /// Carries out a step only when the test allows it; says first what it has been given.
 struct Gated {
@@ -49,9 +49,9 @@ struct Bench {
     allow: mpsc::Sender<Verdict>,
 }
 
-fn start(max_num_seqs: u32, max_queued_requests: u32) -> Bench {
+fn config(max_num_seqs: u32, max_queued_requests: u32) -> EngineConfig {
     let kind = ModelKind::Decoder;
-    let config = EngineConfig {
+    EngineConfig {
         models: vec![ModelLimits { kind, max_model_len: 64, vocab_size: 100 }],
         block_size: 4,
         num_blocks: 200,
@@ -61,7 +61,11 @@ fn start(max_num_seqs: u32, max_queued_requests: u32) -> Bench {
         long_prefill_token_threshold: None,
         max_queued_requests,
         prefix_caching: PrefixCaching::On,
-    };
+    }
+}
+
+fn start(max_num_seqs: u32, max_queued_requests: u32) -> Bench {
+    let config = config(max_num_seqs, max_queued_requests);
     let (submitted_sender, submitted) = mpsc::channel();
     let (allow, allowed) = mpsc::channel();
     let inner = FingerprintExecutor::new(&config);
@@ -187,4 +191,49 @@ fn a_failing_build_is_reported_to_the_caller() {
     let build = || -> Result<Box<dyn Executor>> { unreachable!("checked before") };
     let message = EngineHandle::spawn(config, Box::new(Fcfs), build).err().unwrap().to_string();
     assert!(message.contains("max_num_seqs = 0"), "{message}");
+}
+
+/// An engine that plans one step ahead.
+fn start_ahead() -> (EngineHandle, std::thread::JoinHandle<()>) {
+    let config = config(2, 10);
+    let executor = LateExecutor::new(&config, 2);
+    let build = move || -> Result<Box<dyn Executor>> { Ok(Box::new(executor)) };
+    EngineHandle::spawn(config, Box::new(Fcfs), build).unwrap()
+}
+
+#[test]
+fn an_engine_that_runs_ahead_collects_every_step_before_it_sleeps() {
+    let (handle, thread) = start_ahead();
+    for first in 0..3 {
+        let prompt = [first, 2, 3];
+        let (mut request, receiver) = request(&handle, first, 50);
+        let Task::Generate(params) = &mut request.task else { unreachable!("a generation") };
+        // The first token ends it while the step for the second is in flight.
+        params.stop.token_ids = vec![FingerprintExecutor::next_token(&prompt, 0, 100)];
+        handle.submit(vec![request]).unwrap();
+        assert!(matches!(end_of(receiver), Some(FinishReason::Stop(_))));
+        // Its blocks come back although nobody asks for anything.
+        while handle.metrics().gauges.num_used_blocks > 0 {
+            std::thread::yield_now();
+        }
+        let gauges = handle.metrics().gauges;
+        assert_eq!(gauges.totals.num_wasted_tokens, u64::from(first) + 1);
+        assert_eq!((gauges.num_running, gauges.num_waiting), (0, 0));
+    }
+    drop(handle);
+    thread.join().unwrap();
+}
+
+#[test]
+fn the_last_handle_lets_work_in_flight_finish() {
+    let (handle, thread) = start_ahead();
+    let (requests, mut receivers): (Vec<_>, Vec<_>) =
+        (0..6).map(|i| request(&handle, i, 3 + i)).unzip();
+    handle.submit(requests).unwrap();
+    drop(handle);
+    drop(receivers.remove(0));
+    for receiver in receivers {
+        assert_eq!(end_of(receiver), Some(FinishReason::Length));
+    }
+    thread.join().unwrap();
 }

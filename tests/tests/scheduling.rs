@@ -90,7 +90,9 @@ impl Bench {
 
     fn step(&mut self) -> StepPlan {
         let plan = self.plan();
-        self.commit(&plan);
+        if !plan.seqs.is_empty() {
+            self.commit(&plan);
+        }
         plan
     }
 

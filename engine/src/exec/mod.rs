@@ -16,11 +16,30 @@ use crate::sched::Sequences;
 use crate::types::{Result, StepOutput, StepPlan};
 
 /// The device seam. `submit` starts a step, `collect` waits for the oldest one started.
+///
+/// With steps in flight a plan is made before their tokens are known: its rows marked
+/// [`Placeholder`](crate::types::TokenSource::Placeholder) take the token that the executor sampled
+/// last for the sequence. Steps must take effect in the order of their submission. A sequence may
+/// end while a step that computes it is in flight; its row is computed all the same and its result
+/// is dropped, and its blocks stay its own until that step is collected.
 pub trait Executor {
-    /// Starts the step. Sequences are borrowed for the length of the call only; they are mutable
-    /// because logits processors have state.
+    /// Steps that may be in flight, at least 1: with 1, each is collected before the next is
+    /// planned and no row is a placeholder.
+    fn max_in_flight(&self) -> usize {
+        1
+    }
+
+    /// Starts the step. Sequences are borrowed for the length of the call only, so whatever the
+    /// step needs of them is read here; they are mutable because logits processors have state.
+    ///
+    /// All rows of a plan are live now. The state of a sequence counts what the steps in flight
+    /// have computed as not computed and not known yet: how many tokens it will have generated
+    /// before the one that a row samples follows from the row's positions alone
+    /// (`positions.end - prompt_len`). An error means that the step was not started: there is
+    /// nothing to collect for it, and the steps before it go on.
     fn submit(&mut self, plan: &StepPlan, sequences: &mut Sequences) -> Result<()>;
 
-    /// Waits for the oldest step that was submitted.
+    /// Waits for the oldest step that was submitted. An error means that it is lost, and with it
+    /// all that were submitted after it: these are still collected, and what they yield is dropped.
     fn collect(&mut self) -> Result<StepOutput>;
 }

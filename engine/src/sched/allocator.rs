@@ -185,10 +185,9 @@ impl BlockAllocator {
         positions: Range<u32>,
     ) -> Result<Option<BlockCopy>, OutOfBlocks> {
         let index = (positions.start / self.block_size) as usize;
-        let is_shared = |&id: &BlockId| self.blocks[id.index()].ref_count > 1;
-        let shared = table.blocks.get(index).copied().filter(is_shared);
-        let missing = self.blocks_for(positions.end).saturating_sub(table.num_blocks());
-        let needed = missing + u32::from(shared.is_some());
+        let shared = self.shared_block(table, positions.start);
+        let needed = self.num_missing(table, positions);
+        let num_new = needed - u32::from(shared.is_some());
         if needed > self.free.len {
             return Err(OutOfBlocks { short: needed - self.free.len });
         }
@@ -202,8 +201,21 @@ impl BlockAllocator {
             self.forget(id);
             table.nodes.truncate(index);
         }
-        table.blocks.extend((0..missing).map(|_| self.take_free()));
+        table.blocks.extend((0..num_new).map(|_| self.take_free()));
         Ok(copy)
+    }
+
+    /// Free blocks that [`secure`](Self::secure) would take for `positions`.
+    #[must_use]
+    pub fn num_missing(&self, table: &BlockTable, positions: Range<u32>) -> u32 {
+        let num_new = self.blocks_for(positions.end).saturating_sub(table.num_blocks());
+        num_new + u32::from(self.shared_block(table, positions.start).is_some())
+    }
+
+    /// The block of `position`, if others hold it too.
+    fn shared_block(&self, table: &BlockTable, position: u32) -> Option<BlockId> {
+        let block = table.blocks.get((position / self.block_size) as usize).copied();
+        block.filter(|id| self.blocks[id.index()].ref_count > 1)
     }
 
     /// Enters the full blocks of `computed` (all computed tokens of the sequence, from position

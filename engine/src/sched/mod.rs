@@ -6,12 +6,16 @@
 
 mod allocator;
 mod block;
+mod commit;
+mod encoders;
+mod lookahead;
 mod planning;
 pub mod policies;
 mod policy;
 mod queue;
 mod scheduler;
 mod sequence;
+mod step;
 mod view;
 mod watch;
 

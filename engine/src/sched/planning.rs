@@ -3,11 +3,14 @@
 //! Order: encoder texts under their share; the oldest running sequence, which is never preempted;
 //! the other running ones in policy order, with one token kept for each that decodes; then waiting
 //! ones in policy order; then encoder texts with what is left. When blocks run out, a sequence
-//! that is not yet in the plan gives way.
+//! that is not yet in the plan gives way. While a step is in flight nobody gives way: see
+//! `lookahead`.
 
+use super::encoders::Share;
 use super::queue::Position;
 use super::scheduler::{End, Scheduler, State};
 use super::sequence::Status;
+use super::step::Step;
 use super::{Admit, Displacement, Limits, PolicyRequest, RERANK_WINDOW, Refresh, SchedEvent};
 use crate::types::{FinishReason, ModelId, ModelKind, Nanos, ScheduledSeq, SequenceId, StepPlan};
 
@@ -15,36 +18,6 @@ use crate::types::{FinishReason, ModelId, ModelKind, Nanos, ScheduledSeq, Sequen
 /// looked at in each. Longer queues are swept in a fixed number of plans.
 const MIN_SWEEP: usize = 1024;
 const PLANS_A_SWEEP: usize = 8;
-
-/// A plan in the making.
-struct Step {
-    plan: StepPlan,
-    limits: Limits,
-    now: Nanos,
-    /// Sequences that may still take their one decode token.
-    decodes_left: u32,
-    /// Tokens left for prompts.
-    prefill_left: u32,
-    num_partial: u32,
-    preempted: bool,
-}
-
-/// How much of what decoding leaves encoder texts may take.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Share {
-    /// Half while the decoder has prompts, all otherwise.
-    Fair,
-    /// All that is left.
-    Rest,
-}
-
-/// Whether an encoder's texts fitted into the tokens left.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fit {
-    Done,
-    /// The next in order needs more than is left.
-    TooLong,
-}
 
 /// Whether a waiting sequence was taken in.
 enum Admission {
@@ -57,39 +30,60 @@ enum Admission {
 
 /// Whether the policy is asked before a waiting sequence is taken in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Consent {
+pub(super) enum Consent {
     Ask,
     /// Nothing else can run: progress comes before the policy's wish.
     Override,
 }
 
+/// Whether waiting sequences have got what they may take from running ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Displaced {
+    Done,
+    /// One is entitled to more, but what runs is in flight.
+    PutOff,
+}
+
 impl Scheduler {
-    /// The next step, or `None` when nothing can be computed now. A plan must be followed by its
-    /// [`commit`](Self::commit) or [`abort`](Self::abort) before the next is made.
+    /// The next step, or `None` when nothing can be computed now. Each plan must be followed by
+    /// its [`commit`](Self::commit) or [`abort`](Self::abort), in the order of planning.
+    ///
+    /// Made while earlier plans are in flight, a plan may have
+    /// [placeholders](crate::types::TokenSource::Placeholder), and `None` may also mean that the
+    /// oldest plan must be committed first.
     pub fn plan(&mut self, now: Nanos) -> Option<StepPlan> {
         self.drop_ended(now);
         self.rerank(now);
         let limits = self.step_limits(now);
         self.state.max_running = limits.max_running;
-        self.displace(limits, now);
+        let is_ahead = self.state.pipeline.is_busy();
+        if self.displace(limits, now) == Displaced::PutOff {
+            return None;
+        }
         let mut step = self.state.start_step(limits, now);
+        if is_ahead && !self.state.can_plan_ahead(&step) {
+            return None;
+        }
         self.plan_encoders(&mut step, Share::Fair, Consent::Ask);
         self.plan_running(&mut step);
         if !step.preempted {
             self.plan_waiting(&mut step, Consent::Ask);
         }
         self.plan_encoders(&mut step, Share::Rest, Consent::Ask);
-        if step.plan.seqs.is_empty() {
+        if step.plan.seqs.is_empty() && !is_ahead {
             self.override_policy(&mut step);
         }
         self.state.check_plan(&step);
-        (!step.plan.seqs.is_empty()).then_some(step.plan)
+        if step.plan.seqs.is_empty() {
+            return None;
+        }
+        self.state.pipeline.start();
+        Some(step.plan)
     }
 
     /// Plans something, if anything can run, when the policy would plan nothing.
     fn override_policy(&mut self, step: &mut Step) {
-        step.limits = self.state.view(step.now).defaults();
-        step.prefill_left = step.limits.token_budget;
+        step.budget.lift(self.state.view(step.now).defaults());
         self.plan_encoders(step, Share::Rest, Consent::Override);
         if step.plan.seqs.is_empty() {
             self.plan_waiting(step, Consent::Override);
@@ -174,11 +168,11 @@ impl Scheduler {
 
     /// Lets better-ranked waiting sequences push out worse-ranked running ones, if the policy
     /// works that way: as many as cannot run beside those that stay. The oldest always stays.
-    fn displace(&mut self, limits: Limits, now: Nanos) {
+    fn displace(&mut self, limits: Limits, now: Nanos) -> Displaced {
         if self.policy.displacement() == Displacement::Never {
-            return;
+            return Displaced::Done;
         }
-        let Some(model) = self.state.decoder() else { return };
+        let Some(model) = self.state.decoder() else { return Displaced::Done };
         let (mut num_promised, mut promised_blocks) = (0, 0);
         let mut cursor: Option<Position> = None;
         while let Some(waiting) = self.state.queue.next(model, cursor) {
@@ -186,89 +180,28 @@ impl Scheduler {
             let blocks = promised_blocks + self.state.blocks_to_start(waiting.1, limits);
             while !self.state.has_room(num_promised + 1, blocks, limits) {
                 match self.state.displaceable() {
-                    Some(worst) if waiting < worst => self.preempt(worst.1, now),
-                    _ => return,
+                    Some(worst) if waiting >= worst => return Displaced::Done,
+                    Some(_) if self.state.pipeline.is_busy() => return Displaced::PutOff,
+                    Some(worst) => self.preempt(worst.1, now),
+                    None => return Displaced::Done,
                 }
             }
             num_promised += 1;
             promised_blocks = blocks;
         }
-    }
-
-    fn plan_encoders(&mut self, step: &mut Step, share: Share, consent: Consent) {
-        let allowance = self.state.encoder_share(step, share);
-        let mut left = allowance;
-        let mut blocked = None;
-        for model in self.state.encoders_in_turn() {
-            if self.plan_encoder(model, &mut left, step, consent) == Fit::TooLong {
-                blocked = Some(model);
-                break; // what is left is saved for this text
-            }
-        }
-        step.prefill_left -= allowance - left;
-        match (share, blocked) {
-            (Share::Fair, Some(model)) => {
-                self.state.encoder_credit = left;
-                self.state.encoder_turn = model.index();
-            }
-            (Share::Fair, None) => {
-                self.state.encoder_credit = 0;
-                self.state.encoder_turn = self.state.encoder_turn.wrapping_add(1);
-            }
-            (Share::Rest, _) if left < allowance => self.state.encoder_credit = 0,
-            (Share::Rest, _) => {}
-        }
-    }
-
-    /// Grants texts of one encoder in policy order while they fit into `left` tokens.
-    fn plan_encoder(
-        &mut self,
-        model: ModelId,
-        left: &mut u32,
-        step: &mut Step,
-        consent: Consent,
-    ) -> Fit {
-        let mut num_seqs = step.plan.seqs.iter().filter(|s| s.model == model).count() as u32;
-        let mut cursor = None;
-        while let Some(position) = self.state.queue.next(model, cursor) {
-            cursor = Some(position);
-            let id = position.1;
-            let num_tokens = self.state.sequences.get(id).num_known();
-            if num_seqs >= step.limits.max_running {
-                return Fit::Done;
-            }
-            if num_tokens > *left {
-                return Fit::TooLong;
-            }
-            match self.ask(id, consent, step.now) {
-                Admit::Now { .. } => {}
-                Admit::Skip | Admit::Reject => continue,
-                Admit::Stop => return Fit::Done,
-            }
-            self.state.queue.remove(id);
-            let sequence = self.state.sequences.get_mut(id);
-            sequence.status = Status::Running;
-            sequence.stats.first_scheduled = Some(step.now);
-            self.observe(&SchedEvent::Admitted { id, num_cached_tokens: 0 }, step.now);
-            self.grant(id, num_tokens, step);
-            *left -= num_tokens;
-            num_seqs += 1;
-        }
-        Fit::Done
+        Displaced::Done
     }
 
     fn plan_running(&mut self, step: &mut Step) {
-        let oldest = self.state.oldest_running();
-        let running = self.state.running.iter().map(|&(_, id)| id);
-        let others: Vec<SequenceId> = running.filter(|&id| Some(id) != oldest).collect();
-        for id in oldest.into_iter().chain(others) {
+        let in_turn: Vec<SequenceId> = self.state.running_in_turn().collect();
+        for id in in_turn {
             let sequence = self.state.sequences.get(id);
             if sequence.status != Status::Running {
                 continue; // preempted by one before it
             }
-            let pending = sequence.num_pending();
-            let end = sequence.num_computed + step.share_of(pending);
-            if end > sequence.num_computed && self.secure_blocks(id, end, step) {
+            let start = sequence.num_scheduled();
+            let end = start + step.budget.share_of(self.state.num_ready(id));
+            if end > start && self.secure_blocks(id, end, step) {
                 self.grant(id, end, step);
             }
         }
@@ -306,6 +239,7 @@ impl Scheduler {
 
     /// Back to the queue without blocks.
     fn preempt(&mut self, id: SequenceId, now: Nanos) {
+        assert!(!self.state.pipeline.is_busy(), "sequence {id} gives way in flight");
         self.state.drop_blocks(id);
         self.observe(&SchedEvent::Preempted(id), now);
         self.enqueue(id, now);
@@ -318,8 +252,8 @@ impl Scheduler {
         let mut cursor = None;
         while let Some(position) = self.state.queue.next(model, cursor) {
             cursor = Some(position);
-            let is_full = self.state.running.len() >= step.limits.max_running as usize;
-            if is_full || step.prefill_left == 0 {
+            let is_full = self.state.running.len() >= step.budget.limits.max_running as usize;
+            if is_full || step.budget.prefill_left == 0 {
                 return;
             }
             let id = position.1;
@@ -340,7 +274,7 @@ impl Scheduler {
     }
 
     /// Asks the policy about a waiting sequence; ends it here if it is cancelled or rejected.
-    fn ask(&mut self, id: SequenceId, consent: Consent, now: Nanos) -> Admit {
+    pub(super) fn ask(&mut self, id: SequenceId, consent: Consent, now: Nanos) -> Admit {
         let sequence = self.state.sequences.get(id);
         if sequence.events().is_closed() {
             self.end(id, End::Cancelled, now);
@@ -371,13 +305,16 @@ impl Scheduler {
             return Admission::Skipped;
         }
         let pending = sequence.num_known() - peek.num_tokens;
-        let num_tokens = step.prefill_share(pending);
-        if num_tokens < pending && step.num_partial >= step.limits.max_partial_prefills {
+        let num_tokens = step.budget.prefill_share(pending);
+        if num_tokens < pending
+            && step.budget.num_partial >= step.budget.limits.max_partial_prefills
+        {
             return Admission::Closed;
         }
         let end = peek.num_tokens + num_tokens;
         let need = state.allocator.blocks_for(end.saturating_add(reserve)) - num_cached_blocks;
-        let watermark = if state.running.is_empty() { 0 } else { step.limits.watermark_blocks };
+        let watermark =
+            if state.running.is_empty() { 0 } else { step.budget.limits.watermark_blocks };
         let available = state.allocator.num_free() - peek.num_idle_blocks;
         if u64::from(need) + u64::from(watermark) > u64::from(available) {
             return Admission::Closed;
@@ -386,7 +323,7 @@ impl Scheduler {
         let salt = sequence.request.cache_salt;
         let matched = state.allocator.match_prefix(&sequence.tokens, salt, &mut sequence.table);
         assert_eq!(matched, peek.num_tokens, "sequence {id}: matched prefix");
-        sequence.num_computed = matched;
+        sequence.start_at(matched);
         if sequence.stats.num_preemptions == 0 {
             sequence.stats.num_cached_tokens = matched;
             sequence.stats.first_scheduled = Some(step.now);
@@ -398,95 +335,38 @@ impl Scheduler {
         Admission::Admitted
     }
 
-    /// Enters positions from `num_computed` to `end` of a sequence into the plan.
-    fn grant(&mut self, id: SequenceId, end: u32, step: &mut Step) {
-        let sequence = self.state.sequences.get(id);
-        let positions = sequence.num_computed..end;
-        let num_tokens = end - positions.start;
-        let emits = end == sequence.num_known();
+    /// Enters the positions of a sequence up to `end` that no step has yet into the plan.
+    pub(super) fn grant(&mut self, id: SequenceId, end: u32, step: &mut Step) {
+        let number = self.state.pipeline.next_step();
+        let sequence = self.state.sequences.get_mut(id);
         let (model, tenant) = (sequence.request.model, sequence.request.tenant);
-        let is_encoder = self.state.config.models[model.index()].kind == ModelKind::Encoder;
-        if !is_encoder {
-            step.take(sequence.num_pending(), num_tokens);
+        let positions = sequence.num_scheduled()..end;
+        let num_tokens = end - positions.start;
+        if self.state.config.models[model.index()].kind == ModelKind::Decoder {
+            step.budget.take(sequence.num_pending(), num_tokens);
         }
-        step.plan.seqs.push(ScheduledSeq { id, model, positions, emits });
+        let (token, emits) = sequence.schedule(end, number);
+        step.plan.seqs.push(ScheduledSeq { id, model, positions, token, emits });
         self.observe(&SchedEvent::Granted { id, tenant, num_tokens }, step.now);
         self.mark_stale(tenant);
     }
 }
 
-impl Step {
-    fn contains(&self, id: SequenceId) -> bool {
-        self.plan.seqs.iter().any(|scheduled| scheduled.id == id)
-    }
-
-    /// Tokens that a running sequence with `pending` tokens may compute.
-    fn share_of(&self, pending: u32) -> u32 {
-        if pending == 1 { self.decodes_left.min(1) } else { self.prefill_share(pending) }
-    }
-
-    fn prefill_share(&self, pending: u32) -> u32 {
-        pending.min(self.limits.chunk).min(self.prefill_left)
-    }
-
-    /// Books `num_tokens` of a decoder sequence's `pending` tokens.
-    fn take(&mut self, pending: u32, num_tokens: u32) {
-        if pending == 1 && self.decodes_left > 0 {
-            self.decodes_left -= 1;
-        } else {
-            self.prefill_left -= num_tokens;
-        }
-        self.num_partial += u32::from(num_tokens < pending);
-    }
-}
-
 impl State {
-    fn start_step(&self, limits: Limits, now: Nanos) -> Step {
-        let is_decoding = |&&(_, id): &&Position| self.sequences.get(id).num_pending() == 1;
-        let num_decoding = self.running.iter().filter(is_decoding).count() as u32;
-        let decodes_left = num_decoding.min(limits.token_budget);
-        Step {
-            plan: StepPlan::default(),
-            limits,
-            now,
-            decodes_left,
-            prefill_left: limits.token_budget - decodes_left,
-            num_partial: 0,
-            preempted: false,
-        }
-    }
-
-    /// Tokens that encoders may take now. Beside prompts of a decoder their fair share is half of
-    /// what decoding leaves, plus what an earlier step saved for a text that was too long.
-    fn encoder_share(&self, step: &Step, share: Share) -> u32 {
-        let is_prefilling =
-            || self.running.iter().any(|&(_, id)| self.sequences.get(id).num_pending() > 1);
-        let has_rival =
-            || self.decoder().is_some_and(|model| self.queue.len_of(model) > 0) || is_prefilling();
-        let share = if share == Share::Fair && has_rival() {
-            step.prefill_left.div_ceil(2).saturating_add(self.encoder_credit)
-        } else {
-            step.prefill_left
-        };
-        share.min(step.prefill_left)
-    }
-
-    /// The encoder models, beginning with the one whose turn it is.
-    fn encoders_in_turn(&self) -> Vec<ModelId> {
-        let mut models: Vec<ModelId> = self.models_of(ModelKind::Encoder).collect();
-        let first = self.encoder_turn % self.config.models.len();
-        let index = models.iter().position(|model| model.index() >= first).unwrap_or(0);
-        models.rotate_left(index);
-        models
-    }
-
-    fn models_of(&self, kind: ModelKind) -> impl Iterator<Item = ModelId> + '_ {
+    pub(super) fn models_of(&self, kind: ModelKind) -> impl Iterator<Item = ModelId> + '_ {
         let models = self.config.models.iter().enumerate();
         models.filter(move |(_, model)| model.kind == kind).map(|(i, _)| ModelId(i as u32))
     }
 
-    fn decoder(&self) -> Option<ModelId> {
+    pub(super) fn decoder(&self) -> Option<ModelId> {
         self.models_of(ModelKind::Decoder).next()
+    }
+
+    /// Running decoder sequences in the order of service: the oldest, then by rank.
+    pub(super) fn running_in_turn(&self) -> impl Iterator<Item = SequenceId> + '_ {
+        let oldest = self.oldest_running();
+        let running = self.running.iter().map(|&(_, id)| id);
+        oldest.into_iter().chain(running.filter(move |&id| Some(id) != oldest))
     }
 
     fn oldest_running(&self) -> Option<SequenceId> {
@@ -495,7 +375,7 @@ impl State {
 
     fn is_expired(&self, id: SequenceId, now: Nanos) -> bool {
         let sequence = self.sequences.get(id);
-        sequence.num_generated() == 0
+        sequence.num_generated() + sequence.num_placeholders() == 0
             && sequence.request.deadline.is_some_and(|deadline| deadline < now)
     }
 
@@ -520,34 +400,14 @@ impl State {
         self.running.iter().rev().find(|&&(_, id)| Some(id) != oldest).copied()
     }
 
-    /// Makes positions from `num_computed` to `end` writable; false when blocks are missing.
+    /// Makes the next positions up to `end` writable; false when blocks are missing.
     fn allocate(&mut self, id: SequenceId, end: u32, plan: &mut StepPlan) -> bool {
         let sequence = self.sequences.get_mut(id);
-        let positions = sequence.num_computed..end;
+        let positions = sequence.num_scheduled()..end;
         match self.allocator.secure(&mut sequence.table, positions) {
             Ok(copy) => plan.copies.extend(copy),
             Err(_) => return false,
         }
         true
-    }
-
-    fn check_plan(&self, step: &Step) {
-        let plan = &step.plan;
-        let num_tokens = plan.num_tokens();
-        let budget = step.limits.token_budget;
-        assert!(num_tokens <= budget, "{num_tokens} tokens planned, budget {budget}");
-        let mut ids: Vec<_> = plan.seqs.iter().map(|scheduled| scheduled.id).collect();
-        ids.sort_unstable();
-        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "a sequence is planned twice");
-        for scheduled in &plan.seqs {
-            let sequence = self.sequences.get(scheduled.id);
-            let range = &scheduled.positions;
-            assert!(sequence.status == Status::Running, "planned but not running: {sequence:?}");
-            assert!(range.start == sequence.num_computed && range.end > range.start, "{range:?}");
-            assert!(range.end <= sequence.num_known(), "{range:?} of {}", sequence.num_known());
-            let covered = sequence.table.num_blocks() * self.config.block_size;
-            let kind = self.config.models[scheduled.model.index()].kind;
-            assert!(kind == ModelKind::Encoder || covered >= range.end, "{range:?} in {covered}");
-        }
     }
 }

@@ -1,4 +1,5 @@
-//! The scheduler's state, and how requests enter and leave it. Planning is in `planning`.
+//! The scheduler's state, and how requests enter and leave it. Planning is in `planning`, entering
+//! the results of a step in `commit`.
 //!
 //! Invariants, asserted: a sequence is in exactly one place (queue, running list, following a
 //! sibling, or an encoder text in flight); it gets exactly one end; a request that can never fit
@@ -7,17 +8,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::lookahead::Pipeline;
 use super::queue::{Position, Queue};
-use super::sequence::Status;
+use super::sequence::{Progress, Status};
 use super::watch::{PrefixWatch, chain_hashes};
 use super::{
     BlockAllocator, BlockTable, Limits, Policy, PolicyRequest, PrefixCounters, Refresh,
     RequestInfo, SchedEvent, Sequence, Sequences, View,
 };
 use crate::types::{
-    Delivery, EngineConfig, Event, FinishReason, ModelKind, Nanos, PrefixCaching, Refusal, Request,
-    RequestStats, SampledToken, ScheduledSeq, SeqResult, SequenceId, StepOutput, StepPlan,
-    StepReport, Task, TenantId,
+    EngineConfig, Event, FinishReason, ModelId, ModelKind, Nanos, PrefixCaching, Refusal, Request,
+    RequestStats, SequenceId, Task, TenantId,
 };
 
 /// Decides every step of the engine. Deterministic: equal calls give equal plans.
@@ -48,8 +49,10 @@ pub(super) struct State {
     pub(super) stale_tenants: BTreeSet<TenantId>,
     /// Sequences that may run, by the limits of the latest plan.
     pub(super) max_running: u32,
+    /// Steps between their plan and their end.
+    pub(super) pipeline: Pipeline,
     next_sequence: u64,
-    totals: Totals,
+    pub(super) totals: Totals,
 }
 
 /// Counts since the start.
@@ -67,6 +70,8 @@ pub struct Totals {
     pub num_prompt_tokens: u64,
     /// Tokens sampled.
     pub num_generated_tokens: u64,
+    /// Positions computed for sequences that had ended while the step was in flight.
+    pub num_wasted_tokens: u64,
 }
 
 /// The state in numbers.
@@ -78,7 +83,7 @@ pub struct Gauges {
     pub num_waiting: u32,
     /// Blocks that can be handed out in all.
     pub num_blocks: u32,
-    /// Blocks held by sequences.
+    /// Blocks held by sequences, and by steps in flight for sequences that have ended.
     pub num_used_blocks: u32,
     /// Counts since the start.
     pub totals: Totals,
@@ -159,6 +164,7 @@ impl Scheduler {
             sweep: Vec::new(),
             stale_tenants: BTreeSet::new(),
             max_running,
+            pipeline: Pipeline::default(),
             next_sequence: 0,
             totals: Totals::default(),
         };
@@ -185,35 +191,6 @@ impl Scheduler {
             self.state.followers.insert(leader, followers);
         }
         self.enqueue(leader, now);
-    }
-
-    /// Enters the results of `plan`: tokens are appended and delivered, full blocks published,
-    /// ended sequences leave.
-    pub fn commit(&mut self, plan: &StepPlan, output: StepOutput, now: Nanos) -> StepReport {
-        assert_eq!(plan.seqs.len(), output.results.len(), "one result a scheduled sequence");
-        let mut report = StepReport { device_time: output.device_time, ..StepReport::default() };
-        for (scheduled, result) in plan.seqs.iter().zip(output.results) {
-            self.state.enter_computed(scheduled, &mut report);
-            if let Some(end) = self.enter_result(scheduled, result, now, &mut report) {
-                report.num_finished += 1;
-                self.end(scheduled.id, end, now);
-            }
-        }
-        report.num_seqs = plan.seqs.len() as u32;
-        let totals = &mut self.state.totals;
-        totals.num_steps += 1;
-        totals.num_prefill_tokens += u64::from(report.num_prefill_tokens);
-        totals.num_generated_tokens += u64::from(report.num_sampled_tokens);
-        self.observe(&SchedEvent::Stepped { device_time: output.device_time }, now);
-        report
-    }
-
-    /// Ends every sequence of a plan that the device could not carry out.
-    pub fn abort(&mut self, plan: &StepPlan, message: &str, now: Nanos) {
-        for scheduled in &plan.seqs {
-            let reason = FinishReason::Failed(message.to_owned());
-            self.end(scheduled.id, End::Reported(reason), now);
-        }
     }
 
     /// Sequences, for the executor.
@@ -245,21 +222,25 @@ impl Scheduler {
     /// Checks all invariants that cost more than a step may pay.
     pub fn assert_consistent(&self) {
         let state = &self.state;
-        state.allocator.assert_consistent(state.sequences.iter().map(Sequence::table));
+        let tables = state.sequences.iter().map(Sequence::table);
+        state.allocator.assert_consistent(tables.chain(state.pipeline.retired()));
+        state.pipeline.assert_consistent();
         let mut num_following = 0;
         for sequence in state.sequences.iter() {
             let id = sequence.id;
-            let covered = sequence.table.num_blocks() * state.config.block_size;
-            assert!(sequence.num_computed <= covered, "computed beyond its blocks: {sequence:?}");
+            state.assert_progress(sequence);
             let is_running = state.running.iter().any(|&(_, other)| other == id);
             let places = (state.queue.contains(id), is_running, state.is_following(sequence));
             let expected = match sequence.status {
                 Status::Waiting => (true, false, false),
-                Status::Running => (false, true, false),
+                Status::Running => (false, !state.is_encoder(sequence.request.model), false),
                 Status::Following(_) => (false, false, true),
             };
             assert_eq!(places, expected, "(queued, running, following) of {sequence:?}");
-            assert!(is_running || covered == 0, "holds blocks without running: {sequence:?}");
+            assert!(
+                is_running || sequence.table.is_empty(),
+                "holds blocks without running: {sequence:?}"
+            );
             num_following += u32::from(places.2);
         }
         assert_eq!(num_following, state.num_following, "sequences that follow");
@@ -280,13 +261,13 @@ impl Scheduler {
         self.state.queue.push(id, model, rank);
     }
 
-    /// Ends a sequence, wherever it is: its blocks return and its siblings go on without it.
+    /// Ends a sequence, wherever it is: its siblings go on without it, and its blocks return, at
+    /// once or when the steps in flight that compute it have ended.
     pub(super) fn end(&mut self, id: SequenceId, end: End, now: Nanos) {
         self.free_followers(id, now);
         let state = &mut self.state;
-        let mut table = std::mem::take(&mut state.sequences.get_mut(id).table);
-        state.allocator.release(&mut table);
-        let sequence = state.sequences.remove(id);
+        let mut sequence = state.sequences.remove(id);
+        state.pipeline.release(&mut sequence, &mut state.allocator);
         match sequence.status {
             Status::Waiting => drop(state.queue.remove(id)),
             Status::Running => state.stop_running(id),
@@ -319,41 +300,8 @@ impl Scheduler {
         }
     }
 
-    /// What becomes of a sequence after its result: nothing more, or its end.
-    fn enter_result(
-        &mut self,
-        scheduled: &ScheduledSeq,
-        result: SeqResult,
-        now: Nanos,
-        report: &mut StepReport,
-    ) -> Option<End> {
-        let id = scheduled.id;
-        match result {
-            SeqResult::Computed => {
-                assert!(!scheduled.emits, "sequence {id} was to emit");
-                None
-            }
-            SeqResult::Token(token) => {
-                assert!(scheduled.emits, "sequence {id} was not to emit");
-                report.num_sampled_tokens += 1;
-                self.state.mark_first_result(id, now);
-                self.state.append(id, token)
-            }
-            SeqResult::Embedding(vector) => {
-                self.state.mark_first_result(id, now);
-                let _ = self.state.sequences.get(id).events().send(Event::Embedding(vector));
-                Some(End::Reported(FinishReason::Embedded))
-            }
-            SeqResult::Failed(message) => Some(End::Reported(FinishReason::Failed(message))),
-        }
-        .or_else(|| {
-            self.fork_followers(id, now);
-            None
-        })
-    }
-
     /// Once a leader has emitted, its prompt is computed and its siblings can share the blocks.
-    fn fork_followers(&mut self, leader: SequenceId, now: Nanos) {
+    pub(super) fn fork_followers(&mut self, leader: SequenceId, now: Nanos) {
         if self.state.sequences.get(leader).num_generated() == 0 {
             return;
         }
@@ -379,7 +327,7 @@ impl Scheduler {
         let table = state.allocator.fork(&source.table);
         let sequence = state.sequences.get_mut(follower);
         sequence.table = table;
-        sequence.num_computed = prompt_len - 1;
+        sequence.start_at(prompt_len - 1);
         sequence.stats.first_scheduled = Some(now);
         sequence.stats.num_cached_tokens = num_cached_tokens;
         let event = SchedEvent::Admitted { id: follower, num_cached_tokens: prompt_len - 1 };
@@ -486,23 +434,21 @@ impl State {
         followers
     }
 
-    /// Moves `num_computed` and publishes the blocks that became full.
-    fn enter_computed(&mut self, scheduled: &ScheduledSeq, report: &mut StepReport) {
-        let sequence = self.sequences.get_mut(scheduled.id);
-        let num_tokens = scheduled.positions.end - scheduled.positions.start;
-        if num_tokens == 1 && sequence.num_generated() > 0 {
-            report.num_decode_tokens += 1;
-        } else {
-            report.num_prefill_tokens += num_tokens;
-        }
-        sequence.num_computed = scheduled.positions.end;
-        if sequence.table.is_empty() {
-            return;
-        }
-        let salt = sequence.request.cache_salt;
-        let computed = &sequence.tokens[..sequence.num_computed as usize];
-        self.allocator.publish(&mut sequence.table, computed, salt);
-        self.watch.advance(scheduled.id, sequence.table.nodes.len());
+    pub(super) fn is_encoder(&self, model: ModelId) -> bool {
+        self.config.models[model.index()].kind == ModelKind::Encoder
+    }
+
+    /// Checks how far `sequence` is against its tokens, its blocks and the steps in flight.
+    fn assert_progress(&self, sequence: &Sequence) {
+        let Progress { num_computed, num_scheduled, num_placeholders, .. } = sequence.progress;
+        let num_tokens = sequence.num_known() + num_placeholders;
+        let is_ordered = num_computed <= num_scheduled && num_scheduled <= num_tokens;
+        assert!(is_ordered, "computed, scheduled, known out of order: {sequence:?}");
+        let covered = sequence.table.num_blocks() * self.config.block_size;
+        let is_covered = self.is_encoder(sequence.request.model) || num_scheduled <= covered;
+        assert!(is_covered, "computed beyond its blocks: {sequence:?}");
+        let is_settled = num_computed == num_scheduled && num_placeholders == 0;
+        assert_eq!(is_settled, !self.pipeline.computes(sequence), "in flight: {sequence:?}");
     }
 
     fn is_following(&self, sequence: &Sequence) -> bool {
@@ -510,34 +456,6 @@ impl State {
             return false;
         };
         self.followers.get(&leader).is_some_and(|followers| followers.contains(&sequence.id))
-    }
-
-    /// Tells the receiver how its choice fared so far, before its first result.
-    fn mark_first_result(&mut self, id: SequenceId, now: Nanos) {
-        let sequence = self.sequences.get_mut(id);
-        if sequence.stats.first_token.is_some() {
-            return;
-        }
-        sequence.stats.first_token = Some(now);
-        let _ = sequence.events().send(Event::Started(sequence.stats));
-        if sequence.choice_index == 0 {
-            self.totals.num_prompt_tokens += u64::from(sequence.request.prompt_len);
-        }
-    }
-
-    /// Appends and delivers a token; tells whether the sequence ends with it.
-    fn append(&mut self, id: SequenceId, token: SampledToken) -> Option<End> {
-        let sequence = self.sequences.get_mut(id);
-        let token_id = token.id;
-        sequence.append(token_id);
-        if sequence.events().send(Event::Token(token)) == Delivery::Gone {
-            return Some(End::Cancelled);
-        }
-        let stop = &sequence.sampling()?.stop;
-        if stop.token_ids.contains(&token_id) {
-            return Some(End::Reported(FinishReason::Stop(token_id)));
-        }
-        (sequence.num_generated() >= stop.max_tokens).then_some(End::Reported(FinishReason::Length))
     }
 
     /// Takes a sequence off the running list; an encoder text in flight is not on it.
@@ -551,9 +469,9 @@ impl State {
         self.stop_running(id);
         let sequence = self.sequences.get_mut(id);
         self.totals.num_preemptions += 1;
-        self.totals.num_dropped_tokens += u64::from(sequence.num_computed);
+        self.totals.num_dropped_tokens += u64::from(sequence.num_computed());
         let mut table: BlockTable = std::mem::take(&mut sequence.table);
-        sequence.num_computed = 0;
+        sequence.start_at(0);
         sequence.stats.num_preemptions += 1;
         self.allocator.release(&mut table);
     }

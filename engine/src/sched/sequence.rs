@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::BlockTable;
 use crate::types::{
     CacheSalt, Choice, EventSender, LogitsProcessor, ModelId, Nanos, RequestId, RequestStats,
-    SamplingParams, SequenceId, Task, TenantId, TokenId,
+    SamplingParams, SequenceId, Task, TenantId, TokenId, TokenSource,
 };
 
 /// What the choices of one request have in common.
@@ -42,11 +42,24 @@ pub struct Sequence {
     pub(super) choice_index: u32,
     pub(super) choice: Choice,
     pub(super) tokens: Vec<TokenId>,
-    pub(super) num_computed: u32,
+    pub(super) progress: Progress,
     pub(super) table: BlockTable,
     pub(super) counts: Option<TokenCounts>,
     pub(super) stats: RequestStats,
     pub(super) status: Status,
+}
+
+/// How far a sequence is computed, and what the steps in flight will add to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// Leading positions computed by steps that were committed.
+    pub(super) num_computed: u32,
+    /// Leading positions computed by these and by steps in flight.
+    pub(super) num_scheduled: u32,
+    /// Results that steps in flight will yield: tokens to be sampled, or one embedding.
+    pub(super) num_placeholders: u32,
+    /// The latest step that computes it, by the scheduler's count of steps.
+    pub(super) last_step: u64,
 }
 
 /// Where a sequence stands.
@@ -78,7 +91,7 @@ impl Sequence {
             choice_index,
             choice,
             tokens: prompt,
-            num_computed: 0,
+            progress: Progress::default(),
             table: BlockTable::default(),
             counts,
             stats: RequestStats::default(),
@@ -119,7 +132,21 @@ impl Sequence {
     /// Leading tokens whose keys and values are in the cache.
     #[must_use]
     pub fn num_computed(&self) -> u32 {
-        self.num_computed
+        self.progress.num_computed
+    }
+
+    /// Leading positions that are computed or that a step in flight computes, the one being
+    /// submitted included. At least [`num_computed`](Self::num_computed).
+    #[must_use]
+    pub fn num_scheduled(&self) -> u32 {
+        self.progress.num_scheduled
+    }
+
+    /// Results that steps in flight will yield, the one being submitted included: tokens that are
+    /// not among [`tokens`](Self::tokens) yet, or the embedding.
+    #[must_use]
+    pub fn num_placeholders(&self) -> u32 {
+        self.progress.num_placeholders
     }
 
     /// Tokens generated so far.
@@ -170,9 +197,38 @@ impl Sequence {
         &self.choice.events
     }
 
-    /// Tokens known but not computed.
+    /// Tokens, known or about to be sampled, that no step was given to compute. The last token
+    /// that a sequence may generate is never computed.
     pub(super) fn num_pending(&self) -> u32 {
-        self.num_known() - self.num_computed
+        let Progress { num_scheduled, num_placeholders, .. } = self.progress;
+        if num_placeholders > 0 && self.num_generated() + num_placeholders >= self.max_results() {
+            return 0;
+        }
+        self.num_known() + num_placeholders - num_scheduled
+    }
+
+    /// Results after which it ends, at the latest.
+    fn max_results(&self) -> u32 {
+        self.sampling().map_or(1, |params| params.stop.max_tokens)
+    }
+
+    /// Positions up to `end` go into the step number `step`: tells where the first one's token
+    /// comes from, and whether the last one yields a result.
+    pub(super) fn schedule(&mut self, end: u32, step: u64) -> (TokenSource, bool) {
+        let num_known = self.num_known();
+        let progress = &mut self.progress;
+        let is_known = progress.num_scheduled < num_known;
+        let emits = end == num_known + progress.num_placeholders;
+        progress.num_scheduled = end;
+        progress.num_placeholders += u32::from(emits);
+        progress.last_step = step;
+        (if is_known { TokenSource::Known } else { TokenSource::Placeholder }, emits)
+    }
+
+    /// The first `num_tokens` tokens are in its blocks, and no step is in flight.
+    pub(super) fn start_at(&mut self, num_tokens: u32) {
+        self.progress.num_computed = num_tokens;
+        self.progress.num_scheduled = num_tokens;
     }
 
     pub(super) fn append(&mut self, token: TokenId) {
@@ -257,6 +313,12 @@ impl Sequences {
 
     pub(super) fn remove(&mut self, id: SequenceId) -> Sequence {
         self.by_id.remove(&id).unwrap_or_else(|| unknown(id))
+    }
+
+    /// Whether `id` is live: admitted and not ended.
+    #[must_use]
+    pub fn contains(&self, id: SequenceId) -> bool {
+        self.by_id.contains_key(&id)
     }
 
     pub(super) fn find(&self, id: SequenceId) -> Option<&Sequence> {

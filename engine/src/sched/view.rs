@@ -51,19 +51,19 @@ impl PolicyRequest<'_> {
         self.0.request.prompt_len
     }
 
-    /// Tokens computed.
+    /// Tokens computed; those of steps in flight are not.
     #[must_use]
     pub fn num_computed(&self) -> u32 {
-        self.0.num_computed
+        self.0.num_computed()
     }
 
-    /// Tokens known but not computed.
+    /// Tokens, known or about to be sampled, that have not been granted yet.
     #[must_use]
     pub fn num_pending(&self) -> u32 {
         self.0.num_pending()
     }
 
-    /// Tokens generated.
+    /// Tokens generated; those of steps in flight are not.
     #[must_use]
     pub fn num_generated(&self) -> u32 {
         self.0.num_generated()

@@ -15,7 +15,7 @@ pub use config::{ConfigError, EngineConfig, ModelKind, ModelLimits, PrefixCachin
 pub use error::{Error, Refusal, Result};
 pub use id::{BlockId, CacheSalt, ModelId, RequestId, SequenceId, TenantId, TokenId};
 pub use plan::{
-    BlockCopy, SampledToken, ScheduledSeq, SeqResult, StepOutput, StepPlan, StepReport,
+    BlockCopy, SampledToken, ScheduledSeq, SeqResult, StepOutput, StepPlan, StepReport, TokenSource,
 };
 pub use request::{
     Choice, Delivery, Event, EventReceiver, EventSender, FinishReason, Request, RequestStats, Task,

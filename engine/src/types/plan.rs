@@ -29,11 +29,23 @@ pub struct ScheduledSeq {
     pub id: SequenceId,
     /// The model that computes it.
     pub model: ModelId,
-    /// Positions to compute: starts at the sequence's `num_computed`.
+    /// Positions to compute: starts where the steps before this one end.
     pub positions: Range<u32>,
-    /// Whether the last position is the last known token, so that the step yields a result
+    /// Where the token at the first position comes from; those of all others are known.
+    pub token: TokenSource,
+    /// Whether the last position is the sequence's last token, so that the step yields a result
     /// (a sampled token, or the embedding).
     pub emits: bool,
+}
+
+/// Where the token at the first position of a row comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// The sequence knows it when the step is submitted.
+    Known,
+    /// A step in flight samples it: the row has one position, and the executor feeds it the
+    /// token that it sampled last for this sequence.
+    Placeholder,
 }
 
 /// Copy all layers of one KV block onto another.
@@ -89,6 +101,8 @@ pub struct StepReport {
     pub num_decode_tokens: u32,
     /// Tokens sampled.
     pub num_sampled_tokens: u32,
+    /// Positions computed for sequences that had ended while the step was in flight.
+    pub num_wasted_tokens: u32,
     /// Sequences that ended with this step.
     pub num_finished: u32,
     /// Time the device spent.

@@ -5,6 +5,8 @@
 //! file here, which checks sizes, packs the parameter struct and launches.
 
 mod activation;
+mod attention;
+mod attention_plan;
 mod context;
 mod driver;
 mod embed;
@@ -24,6 +26,11 @@ mod shapes;
 mod step;
 
 pub use activation::{Activate, activate};
+pub use attention::{EncoderAttention, PagedAttention, encoder_attention, paged_attention};
+pub use attention_plan::{
+    AttentionHeads, AttentionLimits, AttentionPlan, AttentionStep, PrepareAttention, RowKinds,
+    Splits,
+};
 pub use context::{
     Context, DeviceBuffer, Element, Epilogue, Launch, OutputElement, Params, PinnedBuffer, View,
 };

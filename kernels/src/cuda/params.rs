@@ -180,6 +180,131 @@ impl Default for ActivateParams {
         }
     }
 }
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct AttentionRow {
+    pub token: i32,
+    pub slot: i32,
+    pub seq_len: i32,
+    pub reserved: i32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct AttentionShare {
+    pub row: i32,
+    pub head_tile: i32,
+    pub tile: i32,
+    pub num_tiles: i32,
+    pub first_owner: i32,
+    pub first_pieces: i32,
+    pub last_pieces: i32,
+    pub reserved: i32,
+}
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct AttentionTile {
+    pub first_token: i32,
+    pub num_tokens: i32,
+    pub seq_len: i32,
+    pub slot: i32,
+    pub first_query_row: i32,
+    pub cost: i32,
+    pub reserved: [i32; 2usize],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttentionPlanParams {
+    pub cu_seqlens: *const i32,
+    pub seq_lens: *const i32,
+    pub row_slots: *const i32,
+    pub counts: *mut i32,
+    pub rows: *mut AttentionRow,
+    pub shares: *mut AttentionShare,
+    pub tiles: *mut AttentionTile,
+    pub windows: [i32; 4usize],
+    pub num_windows: i32,
+    pub num_rows: i32,
+    pub num_shares: i32,
+    pub num_head_tiles: i32,
+    pub group: i32,
+    pub query_rows: i32,
+    pub decode_tokens: i32,
+}
+impl Default for AttentionPlanParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttentionDecodeParams {
+    pub queries: *const ::core::ffi::c_void,
+    pub output: *mut ::core::ffi::c_void,
+    pub keys: *const ::core::ffi::c_void,
+    pub values: *const ::core::ffi::c_void,
+    pub block_tables: *const i32,
+    pub sinks: *const f32,
+    pub rows: *const AttentionRow,
+    pub shares: *const AttentionShare,
+    pub partials: *mut f32,
+    pub partial_states: *mut f32,
+    pub counters: *mut i32,
+    pub query_stride: i64,
+    pub output_stride: i64,
+    pub block_stride: i64,
+    pub max_blocks: i32,
+    pub num_kv_heads: i32,
+    pub group: i32,
+    pub block_shift: i32,
+    pub window: i32,
+    pub exponent_scale: f32,
+    pub product_cap: f32,
+}
+impl Default for AttentionDecodeParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttentionPrefillParams {
+    pub queries: *const ::core::ffi::c_void,
+    pub output: *mut ::core::ffi::c_void,
+    pub keys: *const ::core::ffi::c_void,
+    pub values: *const ::core::ffi::c_void,
+    pub block_tables: *const i32,
+    pub sinks: *const f32,
+    pub counts: *const i32,
+    pub tiles: *const AttentionTile,
+    pub query_stride: i64,
+    pub output_stride: i64,
+    pub key_stride: i64,
+    pub value_stride: i64,
+    pub max_blocks: i32,
+    pub num_kv_heads: i32,
+    pub group: i32,
+    pub block_shift: i32,
+    pub window: i32,
+    pub exponent_scale: f32,
+    pub product_cap: f32,
+}
+impl Default for AttentionPrefillParams {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
 pub const GEMM_NONE: i32 = 0;
 pub const GEMM_BIAS: i32 = 1;
 pub const GEMM_BIAS_GELU: i32 = 2;
@@ -447,6 +572,15 @@ unsafe impl super::Params for StoreHeadsParams {}
 
 // SAFETY: `repr(C)`, generated from the header.
 unsafe impl super::Params for ActivateParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for AttentionPlanParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for AttentionDecodeParams {}
+
+// SAFETY: `repr(C)`, generated from the header.
+unsafe impl super::Params for AttentionPrefillParams {}
 
 // SAFETY: `repr(C)`, generated from the header.
 unsafe impl super::Params for GemmParams {}

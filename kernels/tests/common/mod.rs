@@ -136,3 +136,23 @@ pub(crate) fn assert_panics(parts: &[&str], f: impl FnOnce()) {
         assert!(message.contains(part), "message {message:?} does not name {part:?}");
     }
 }
+
+/// The complementary error function by its continued fraction or series, good to 1e-14.
+pub(crate) fn erfc(t: f64) -> f64 {
+    if t < 0.0 {
+        return 2.0 - erfc(-t);
+    }
+    if t < 2.5 {
+        let (mut term, mut sum) = (t, t);
+        for n in 1..200 {
+            term *= -t * t / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        return 1.0 - sum * 2.0 / std::f64::consts::PI.sqrt();
+    }
+    let mut fraction = t;
+    for n in (1..200).rev() {
+        fraction = t + f64::from(n) / 2.0 / fraction;
+    }
+    (-t * t).exp() / (fraction * std::f64::consts::PI.sqrt())
+}

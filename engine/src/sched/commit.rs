@@ -1,0 +1,140 @@
+//! Entering what came of a step: tokens, full blocks, ends.
+//!
+//! Steps end in the order of their plans. A sequence that ended while later steps with it were in
+//! flight is gone from the books; those steps' results for it are dropped and counted.
+
+use std::ops::Range;
+
+use super::SchedEvent;
+use super::scheduler::{End, Scheduler, State};
+use crate::types::{
+    Delivery, Event, FinishReason, Nanos, SampledToken, ScheduledSeq, SeqResult, SequenceId,
+    StepOutput, StepPlan, StepReport,
+};
+
+impl Scheduler {
+    /// Enters the results of `plan`, the oldest in flight: tokens are appended and delivered, full
+    /// blocks published, ended sequences leave.
+    pub fn commit(&mut self, plan: &StepPlan, output: StepOutput, now: Nanos) -> StepReport {
+        assert_eq!(plan.seqs.len(), output.results.len(), "one result a scheduled sequence");
+        self.state.pipeline.finish(&mut self.state.allocator);
+        let mut report = StepReport { device_time: output.device_time, ..StepReport::default() };
+        for (scheduled, result) in plan.seqs.iter().zip(output.results) {
+            if !self.state.sequences.contains(scheduled.id) {
+                report.num_wasted_tokens += scheduled.positions.len() as u32;
+                continue;
+            }
+            self.state.enter_computed(scheduled, &mut report);
+            if let Some(end) = self.enter_result(scheduled, result, now, &mut report) {
+                report.num_finished += 1;
+                self.end(scheduled.id, end, now);
+            }
+        }
+        report.num_seqs = plan.seqs.len() as u32;
+        let totals = &mut self.state.totals;
+        totals.num_steps += 1;
+        totals.num_prefill_tokens += u64::from(report.num_prefill_tokens);
+        totals.num_generated_tokens += u64::from(report.num_sampled_tokens);
+        totals.num_wasted_tokens += u64::from(report.num_wasted_tokens);
+        self.observe(&SchedEvent::Stepped { device_time: output.device_time }, now);
+        report
+    }
+
+    /// Ends every sequence of `plan`, the oldest in flight, which the device could not carry out.
+    pub fn abort(&mut self, plan: &StepPlan, message: &str, now: Nanos) {
+        self.state.pipeline.finish(&mut self.state.allocator);
+        for scheduled in &plan.seqs {
+            if self.state.sequences.contains(scheduled.id) {
+                let reason = FinishReason::Failed(message.to_owned());
+                self.end(scheduled.id, End::Reported(reason), now);
+            }
+        }
+    }
+
+    /// What becomes of a sequence after its result: nothing more, or its end.
+    fn enter_result(
+        &mut self,
+        scheduled: &ScheduledSeq,
+        result: SeqResult,
+        now: Nanos,
+        report: &mut StepReport,
+    ) -> Option<End> {
+        let id = scheduled.id;
+        match result {
+            SeqResult::Computed => {
+                assert!(!scheduled.emits, "sequence {id} was to emit");
+                None
+            }
+            SeqResult::Token(token) => {
+                assert!(scheduled.emits, "sequence {id} was not to emit");
+                report.num_sampled_tokens += 1;
+                self.state.mark_first_result(id, now);
+                self.state.append(id, token)
+            }
+            SeqResult::Embedding(vector) => {
+                self.state.mark_first_result(id, now);
+                let _ = self.state.sequences.get(id).events().send(Event::Embedding(vector));
+                Some(End::Reported(FinishReason::Embedded))
+            }
+            SeqResult::Failed(message) => Some(End::Reported(FinishReason::Failed(message))),
+        }
+        .or_else(|| {
+            self.fork_followers(id, now);
+            None
+        })
+    }
+}
+
+impl State {
+    /// Moves `num_computed` and publishes the blocks that became full: the tokens in them are all
+    /// known, since a step's placeholders are filled before it ends.
+    fn enter_computed(&mut self, scheduled: &ScheduledSeq, report: &mut StepReport) {
+        let sequence = self.sequences.get_mut(scheduled.id);
+        let num_tokens = scheduled.positions.end - scheduled.positions.start;
+        if num_tokens == 1 && sequence.num_generated() > 0 {
+            report.num_decode_tokens += 1;
+        } else {
+            report.num_prefill_tokens += num_tokens;
+        }
+        let progress = &mut sequence.progress;
+        let Range { start, end } = scheduled.positions;
+        assert_eq!(start, progress.num_computed, "steps end out of order: {scheduled:?}");
+        progress.num_computed = end;
+        progress.num_placeholders -= u32::from(scheduled.emits);
+        if sequence.table.is_empty() {
+            return;
+        }
+        let salt = sequence.request.cache_salt;
+        let computed = &sequence.tokens[..end as usize];
+        self.allocator.publish(&mut sequence.table, computed, salt);
+        self.watch.advance(scheduled.id, sequence.table.nodes.len());
+    }
+
+    /// Tells the receiver how its choice fared so far, before its first result.
+    fn mark_first_result(&mut self, id: SequenceId, now: Nanos) {
+        let sequence = self.sequences.get_mut(id);
+        if sequence.stats.first_token.is_some() {
+            return;
+        }
+        sequence.stats.first_token = Some(now);
+        let _ = sequence.events().send(Event::Started(sequence.stats));
+        if sequence.choice_index == 0 {
+            self.totals.num_prompt_tokens += u64::from(sequence.request.prompt_len);
+        }
+    }
+
+    /// Appends and delivers a token; tells whether the sequence ends with it.
+    fn append(&mut self, id: SequenceId, token: SampledToken) -> Option<End> {
+        let sequence = self.sequences.get_mut(id);
+        let token_id = token.id;
+        sequence.append(token_id);
+        if sequence.events().send(Event::Token(token)) == Delivery::Gone {
+            return Some(End::Cancelled);
+        }
+        let stop = &sequence.sampling()?.stop;
+        if stop.token_ids.contains(&token_id) {
+            return Some(End::Reported(FinishReason::Stop(token_id)));
+        }
+        (sequence.num_generated() >= stop.max_tokens).then_some(End::Reported(FinishReason::Length))
+    }
+}

@@ -1,0 +1,206 @@
+//! Attention on the emulated device against loops in double precision: over the paged cache, in both
+//! kernels, and among the tokens of texts.
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+mod cuda_attention_cases;
+mod cuda_common;
+
+use cuda_attention_cases::{Cache, RowSpec, Spec, check, check_head, expected_head, plan, run};
+use cuda_common::{ELEMENTS, Random, download, rounded, upload, upload_i32};
+use folio_emulator::{Emulator, EmulatorOptions};
+use folio_kernels::cuda::{
+    AttentionHeads, AttentionLimits, AttentionPlan, AttentionStep, Context, Element,
+    EncoderAttention, PrepareAttention, RowKinds, Splits, encoder_attention,
+};
+
+/// A context on a device of so many multiprocessors.
+fn context(num_multiprocessors: u32) -> Context {
+    let options = EmulatorOptions { num_multiprocessors, ..EmulatorOptions::default() };
+    Context::new(Emulator::with(options)).unwrap()
+}
+
+fn spec(element: Element, [num_kv_heads, group, head_size]: [usize; 3]) -> Spec {
+    Spec {
+        element,
+        heads: AttentionHeads { num_heads: num_kv_heads * group, num_kv_heads, head_size },
+        block_size: 16,
+        window: None,
+        soft_cap: None,
+        has_sinks: false,
+        seed: (num_kv_heads * 10_000 + group * 1000 + head_size) as u64,
+    }
+}
+
+fn decode_rows(seq_lens: &[usize]) -> Vec<RowSpec> {
+    seq_lens.iter().map(|&seq_len| RowSpec { seq_len, num_tokens: 1 }).collect()
+}
+
+/// Runs `rows`, sequence i in row i, and checks the result.
+fn run_and_check(context: &Context, spec: &Spec, rows: &[RowSpec], splits: Splits) {
+    let sequences: Vec<usize> = (0..rows.len()).collect();
+    let cache = Cache::new(context, spec, rows);
+    let plan = plan(context, spec, rows);
+    let output = run(context, spec, (&cache, &plan), (rows, &sequences), splits);
+    check(spec, (rows, &sequences), &output);
+}
+
+#[test]
+fn decode_rows_of_every_head_size_and_format() {
+    let rows = decode_rows(&[1, 15, 64, 65, 130]);
+    for element in ELEMENTS {
+        for head_size in [32, 64, 80, 96, 128, 256] {
+            run_and_check(&context(1), &spec(element, [2, 2, head_size]), &rows, Splits::Balanced);
+        }
+    }
+}
+
+#[test]
+fn decode_rows_of_every_group() {
+    for (group, block_size) in [(1, 16), (4, 32), (7, 64), (8, 128), (16, 16), (19, 32)] {
+        let spec = Spec { block_size, ..spec(Element::Bf16, [2, group, 32]) };
+        run_and_check(&context(2), &spec, &decode_rows(&[3, 200, 77]), Splits::Balanced);
+    }
+}
+
+#[test]
+fn decode_rows_are_split_evenly_and_put_together_again() {
+    for (num_multiprocessors, seq_lens) in [
+        (1, vec![300, 1, 20, 450]),
+        (3, vec![640, 700]),
+        (16, vec![1000]),
+        (5, vec![64, 128, 192, 256, 320, 384, 448]),
+        (7, vec![1; 40]),
+    ] {
+        let spec = spec(Element::F16, [1, 3, 32]);
+        run_and_check(
+            &context(num_multiprocessors),
+            &spec,
+            &decode_rows(&seq_lens),
+            Splits::Balanced,
+        );
+    }
+}
+
+#[test]
+fn decode_rows_with_windows_soft_caps_and_sinks() {
+    let mut random = Random(11);
+    for window in [1, 15, 64, 100, 1000] {
+        let spec = Spec {
+            window: Some(window),
+            soft_cap: [None, Some(1.5)][random.below(2)],
+            has_sinks: random.below(2) == 0,
+            block_size: 16 << random.below(3),
+            ..spec(ELEMENTS[random.below(2)], [2, 3, 64])
+        };
+        run_and_check(&context(4), &spec, &decode_rows(&[1, 63, 64, 101, 350]), Splits::Balanced);
+    }
+}
+
+fn prefill_rows(rows: &[(usize, usize)]) -> Vec<RowSpec> {
+    rows.iter().map(|&(seq_len, num_tokens)| RowSpec { seq_len, num_tokens }).collect()
+}
+
+#[test]
+fn prompts_of_every_head_size_and_format() {
+    let rows = prefill_rows(&[(2, 2), (70, 70), (133, 40)]);
+    for element in ELEMENTS {
+        for head_size in [32, 64, 80, 96, 128, 256] {
+            run_and_check(&context(1), &spec(element, [2, 2, head_size]), &rows, Splits::Balanced);
+        }
+    }
+}
+
+#[test]
+fn prompts_of_every_group_with_windows_soft_caps_and_sinks() {
+    let mut random = Random(5);
+    for group in [1, 3, 4, 7, 8, 16, 19] {
+        let spec = Spec {
+            window: [None, Some(1), Some(30), Some(64), Some(100)][random.below(5)],
+            soft_cap: [None, Some(1.5)][random.below(2)],
+            has_sinks: random.below(2) == 0,
+            block_size: 16 << random.below(3),
+            ..spec(ELEMENTS[random.below(2)], [1 + random.below(2), group, 32])
+        };
+        run_and_check(&context(2), &spec, &prefill_rows(&[(5, 3), (201, 33)]), Splits::Balanced);
+    }
+}
+
+#[test]
+fn prompts_and_decode_rows_in_one_step() {
+    let rows = prefill_rows(&[(130, 1), (40, 40), (1, 1), (90, 7), (64, 1), (300, 1)]);
+    for splits in [Splits::Balanced, Splits::Fixed] {
+        for window in [None, Some(50)] {
+            let spec = Spec { window, ..spec(Element::Bf16, [2, 3, 64]) };
+            run_and_check(&context(3), &spec, &rows, splits);
+        }
+    }
+}
+
+#[test]
+fn texts_see_themselves_in_both_directions() {
+    for (element, num_heads, head_size) in
+        [(Element::Bf16, 3, 32), (Element::F16, 2, 64), (Element::Bf16, 1, 80)]
+    {
+        let context = context(2);
+        let lengths = [1usize, 64, 7, 130, 65];
+        let num_tokens: usize = lengths.iter().sum();
+        let width = num_heads * head_size;
+        let numbers = rounded(element, &Random(7).normals(num_tokens * 3 * width));
+        let merged = upload(&context, element, &numbers);
+        let output = upload(&context, element, &vec![f32::NAN; num_tokens * width]);
+        let [queries, keys, values] = [0, 1, 2].map(|part| {
+            let mut view = merged.view(0, [num_tokens, 3 * width], 2);
+            view.ptr = view.ptr.offset(part * width * 2);
+            view.cols = width;
+            view
+        });
+        let heads = AttentionHeads { num_heads, num_kv_heads: num_heads, head_size };
+        let limits = AttentionLimits {
+            heads,
+            windows: vec![None],
+            max_rows: lengths.len(),
+            max_tokens: num_tokens,
+        };
+        let plan = AttentionPlan::new(&context, limits).unwrap();
+        let step = AttentionStep {
+            num_rows: lengths.len(),
+            num_tokens,
+            kinds: RowKinds::Mixed,
+            splits: Splits::Fixed,
+        };
+        let starts: Vec<i32> =
+            (0..=lengths.len()).map(|row| lengths[..row].iter().sum::<usize>() as i32).collect();
+        let cu_seqlens = upload_i32(&context, &starts);
+        let prepare = PrepareAttention {
+            cu_seqlens: cu_seqlens.ptr(),
+            seq_lens: None,
+            row_slots: None,
+            step,
+        };
+        plan.prepare(&context, &prepare).unwrap();
+        let output_view = output.view(0, [num_tokens, width], 2);
+        let scale = 1.0 / (head_size as f32).sqrt();
+        let args =
+            EncoderAttention { queries, keys, values, output: output_view, element, scale, step };
+        encoder_attention(&context, &plan, &args).unwrap();
+        let actual = download(&context, element, &output);
+
+        let vector = |part: usize, token: usize, head: usize| {
+            &numbers[token * 3 * width + part * width + head * head_size..][..head_size]
+        };
+        for bounds in starts.windows(2) {
+            for token in bounds[0] as usize..bounds[1] as usize {
+                for head in 0..num_heads {
+                    let seen = bounds[0] as usize..bounds[1] as usize;
+                    let keys: Vec<_> = seen.clone().map(|t| vector(1, t, head)).collect();
+                    let values: Vec<_> = seen.map(|t| vector(2, t, head)).collect();
+                    let score = |score: f64| score * f64::from(scale);
+                    let expected =
+                        expected_head(vector(0, token, head), &keys, &values, score, None);
+                    let actual = &actual[token * width + head * head_size..][..head_size];
+                    check_head(element, &expected, actual, &format!("token {token}, head {head}"));
+                }
+            }
+        }
+    }
+}
