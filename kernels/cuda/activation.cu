@@ -30,8 +30,9 @@ DEVICE void activate_vector(const Packed<T, W>& input, const Packed<T, W>& facto
     if (has_factor) {
         float y[W];
         unpack(factor, y);
+        round_all<T>(x);
 #pragma unroll
-        for (int i = 0; i < W; i++) x[i] = round_to<T>(x[i]) * y[i];
+        for (int i = 0; i < W; i++) x[i] *= y[i];
     }
     store(out, 0, pack<T, W>(x));
 }

@@ -42,11 +42,17 @@ template <> DEVICE bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x
 template <> DEVICE f16 from_float<f16>(float x) { return __float2half_rn(x); }
 template <> DEVICE float from_float<float>(float x) { return x; }
 
-// Two numbers in one register, the first in the low half.
-template <class T> DEVICE uint32_t pack2(float low, float high) {
-    union { T parts[2]; uint32_t word; } u;
-    u.parts[0] = from_float<T>(low);
-    u.parts[1] = from_float<T>(high);
+// Two numbers in one register, the first in the low half. One instruction: conversions of single numbers
+// to bf16 run at an eighth of its rate on sm_90.
+template <class T> DEVICE uint32_t pack2(float low, float high);
+template <> DEVICE uint32_t pack2<bf16>(float low, float high) {
+    union { __nv_bfloat162 pair; uint32_t word; } u;
+    u.pair = __floats2bfloat162_rn(low, high);
+    return u.word;
+}
+template <> DEVICE uint32_t pack2<f16>(float low, float high) {
+    union { __half2 pair; uint32_t word; } u;
+    u.pair = __floats2half2_rn(low, high);
     return u.word;
 }
 template <class T> DEVICE float2 unpack2(uint32_t word) {

@@ -40,9 +40,18 @@ template <class T, int W> struct Pair {
     DEVICE void scale(float factor, const float (&low_weight)[W], const float (&high_weight)[W]) {
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            low[i] = round_to<T>(round_to<T>(low[i] * factor) * low_weight[i]);
-            high[i] = round_to<T>(round_to<T>(high[i] * factor) * high_weight[i]);
+            low[i] *= factor;
+            high[i] *= factor;
         }
+        round_all<T>(low);
+        round_all<T>(high);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            low[i] *= low_weight[i];
+            high[i] *= high_weight[i];
+        }
+        round_all<T>(low);
+        round_all<T>(high);
     }
 
     DEVICE void rotate(const float (&cosines)[W], const float (&sines)[W]) {
@@ -77,7 +86,7 @@ template <class T> DEVICE T* destination(const StoreHeadsParams& p, int token, i
     if (slot < 0) return nullptr;
     const int64_t block = slot >> p.block_shift;
     const int64_t offset = slot & ((1 << p.block_shift) - 1);
-    const int kv_head = (head - p.num_query_heads) % p.num_kv_heads;
+    const int kv_head = head - p.num_query_heads - (kind == Kind::Value ? p.num_kv_heads : 0);
     T* base = static_cast<T*>(kind == Kind::Key ? p.keys : p.values);
     const int64_t row = (int64_t(kv_head) << p.block_shift) + offset;
     return base + block * p.block_stride + row * p.head_size;
@@ -120,7 +129,7 @@ template <class T, int W> DEVICE void store_heads(const StoreHeadsParams& p) {
         for (int distance = 1 << p.lanes_shift >> 1; distance > 0; distance /= 2) {
             total += __shfl_xor_sync(~0u, total, distance);
         }
-        const float factor = 1.0f / sqrtf(total / p.head_size + p.epsilon);
+        const float factor = 1.0f / sqrtf(total * p.inverse_head_size + p.epsilon);
         if (is_normed) pair.scale(factor, low_weight, high_weight);
     }
     if (is_rotated) pair.rotate(cosines, sines);

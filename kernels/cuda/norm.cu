@@ -34,10 +34,14 @@ template <class T> DEVICE Rows<T> rows_of(const NormParams& p, int row) {
     return rows;
 }
 
-// One number of the result.
-template <class T, Norm N> DEVICE float scaled(float x, float mean, float factor, float weight, float bias) {
-    if constexpr (N == Norm::RootMeanSquare) return round_to<T>(x * factor) * weight;
-    return fmaf((x - mean) * factor, weight, bias);
+// From x to the result, all but its rounding.
+template <class T, Norm N, int W>
+DEVICE void scale(float (&x)[W], float mean, float factor, const float (&weight)[W], const float (&bias)[W]) {
+#pragma unroll
+    for (int i = 0; i < W; i++) x[i] = N == Norm::Layer ? (x[i] - mean) * factor : x[i] * factor;
+    if (N == Norm::RootMeanSquare) round_all<T>(x);
+#pragma unroll
+    for (int i = 0; i < W; i++) x[i] = N == Norm::Layer ? fmaf(x[i], weight[i], bias[i]) : x[i] * weight[i];
 }
 
 // V vectors of 8 columns that a thread holds: vector v is columns 8 (thread + v * num_threads) and on.
@@ -77,7 +81,8 @@ template <class T, int V> struct Held {
             float add[8];
             unpack(delta[v], add);
 #pragma unroll
-            for (int i = 0; i < 8; i++) x[v][i] = round_to<T>(x[v][i] + add[i]);
+            for (int i = 0; i < 8; i++) x[v][i] += add[i];
+            round_all<T>(x[v]);
             if (rows.sum) store(rows.sum, col(v), pack<T, 8>(x[v]));
         }
     }
@@ -107,16 +112,14 @@ template <class T, int V> struct Held {
         return total;
     }
 
-    template <Norm N> DEVICE void write(const NormParams& p, T* out, float mean, float factor) const {
+    template <Norm N> DEVICE void write(const NormParams& p, T* out, float mean, float factor) {
 #pragma unroll
         for (int v = 0; v < V; v++) {
             if (!has(v)) continue;
             float bias[8] = {};
-            float y[8];
             if (N == Norm::Layer && p.bias) load_floats(p.bias + col(v), bias);
-#pragma unroll
-            for (int i = 0; i < 8; i++) y[i] = scaled<T, N>(x[v][i], mean, factor, weight[v][i], bias[i]);
-            store(out, col(v), pack<T, 8>(y));
+            scale<T, N>(x[v], mean, factor, weight[v], bias);
+            store(out, col(v), pack<T, 8>(x[v]));
         }
     }
 };
@@ -136,8 +139,8 @@ template <class T, Norm N> DEVICE void norm_warp(const NormParams& p) {
     held.read(rows);
     let_next_kernel_begin();
     float mean = 0.0f;
-    if (N == Norm::Layer) mean = warp_sum(held.sum()) / p.cols;
-    const float variance = warp_sum(held.sum_of_squares(mean)) / p.cols;
+    if (N == Norm::Layer) mean = warp_sum(held.sum()) * p.inverse_cols;
+    const float variance = warp_sum(held.sum_of_squares(mean)) * p.inverse_cols;
     held.template write<N>(p, rows.out, mean, inverse_root(variance, p.epsilon));
 }
 
@@ -154,8 +157,8 @@ template <class T, Norm N> DEVICE void norm_block(const NormParams& p) {
     held.read(rows);
     let_next_kernel_begin();
     float mean = 0.0f;
-    if (N == Norm::Layer) mean = block_sum(held.sum(), sums) / p.cols;
-    const float variance = block_sum(held.sum_of_squares(mean), sums + 32) / p.cols;
+    if (N == Norm::Layer) mean = block_sum(held.sum(), sums) * p.inverse_cols;
+    const float variance = block_sum(held.sum_of_squares(mean), sums + 32) * p.inverse_cols;
     held.template write<N>(p, rows.out, mean, inverse_root(variance, p.epsilon));
 }
 
@@ -166,26 +169,28 @@ template <class T, Norm N> DEVICE void norm_any(const NormParams& p) {
     const Rows<T> rows = rows_of<T>(p, blockIdx.x);
     auto value = [&](int col) {
         const float x = to_float(rows.input[col]);
-        return rows.delta ? round_to<T>(x + to_float(rows.delta[col])) : x;
+        return rows.delta ? to_float(from_float<T>(x + to_float(rows.delta[col]))) : x;
     };
     float mean = 0.0f;
     if (N == Norm::Layer) {
         float total = 0.0f;
         for (int col = threadIdx.x; col < p.cols; col += blockDim.x) total += value(col);
-        mean = block_sum(total, sums) / p.cols;
+        mean = block_sum(total, sums) * p.inverse_cols;
     }
     float total = 0.0f;
     for (int col = threadIdx.x; col < p.cols; col += blockDim.x) {
         const float distance = value(col) - mean;
         total = fmaf(distance, distance, total);
     }
-    const float factor = inverse_root(block_sum(total, sums + 32) / p.cols, p.epsilon);
+    const float factor = inverse_root(block_sum(total, sums + 32) * p.inverse_cols, p.epsilon);
     let_next_kernel_begin();
     for (int col = threadIdx.x; col < p.cols; col += blockDim.x) {
-        const float x = value(col);
-        if (rows.sum) rows.sum[col] = from_float<T>(x);
-        const float bias = N == Norm::Layer && p.bias ? p.bias[col] : 0.0f;
-        rows.out[col] = from_float<T>(scaled<T, N>(x, mean, factor, p.weight[col], bias));
+        float x[1] = {value(col)};
+        if (rows.sum) rows.sum[col] = from_float<T>(x[0]);
+        const float weight[1] = {p.weight[col]};
+        const float bias[1] = {N == Norm::Layer && p.bias ? p.bias[col] : 0.0f};
+        scale<T, N>(x, mean, factor, weight, bias);
+        rows.out[col] = from_float<T>(x[0]);
     }
 }
 

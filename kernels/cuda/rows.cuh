@@ -68,8 +68,8 @@ template <int W> DEVICE void load_floats(const float* from, float (&x)[W]) {
     }
 }
 
-// The number that is nearest to x among those of T.
-template <class T> DEVICE float round_to(float x) { return to_float(from_float<T>(x)); }
+// Each number becomes the nearest among those of T. In pairs: see pack2.
+template <class T, int W> DEVICE void round_all(float (&x)[W]) { unpack(pack<T, W>(x), x); }
 
 // The sum of x over all threads of the block, the same for every thread, in an order that depends on
 // the number of threads only. `sums` has a float for each warp and is free once all have returned and met

@@ -85,7 +85,7 @@ typedef struct NormParams {
     int32_t num_rows;       // R
     int32_t cols;           // H
     float epsilon;
-    int32_t padding;
+    float inverse_cols;     // 1 / H
 } NormParams;
 
 // ---- heads.cu: norms of query and key heads, RoPE, KV write ---------------------------------------
@@ -113,6 +113,8 @@ typedef struct StoreHeadsParams {
     int32_t lanes_shift;         // 1 << lanes_shift lanes share a head
     int32_t block_shift;         // P = 1 << block_shift
     float epsilon;
+    float inverse_head_size;     // 1 / D
+    int32_t padding;
 } StoreHeadsParams;
 
 // ---- activation.cu -------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ impl Case {
         let mut head = head.to_vec();
         if parts.has_norms {
             let squares: f32 = head.iter().map(|x| x * x).sum();
-            let factor = 1.0 / (squares / self.head_size as f32 + EPSILON).sqrt();
+            let factor = 1.0 / (squares * (1.0 / self.head_size as f32) + EPSILON).sqrt();
             for (x, weight) in head.iter_mut().zip(weight) {
                 *x = round(self.element, round(self.element, *x * factor) * weight);
             }

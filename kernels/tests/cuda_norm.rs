@@ -103,7 +103,7 @@ impl Case {
     /// The result of the kernel when all sums are exact.
     fn exact_rms(&self, x: &[f32]) -> Vec<f32> {
         let squares: f32 = x.iter().map(|&x| x * x).sum();
-        let factor = 1.0 / (squares / x.len() as f32 + EPSILON).sqrt();
+        let factor = 1.0 / (squares * (1.0 / x.len() as f32) + EPSILON).sqrt();
         let result = |(&x, weight): (&f32, &f32)| {
             round(self.element, round(self.element, x * factor) * weight)
         };

@@ -112,6 +112,7 @@ fn params_of(args: &StoreHeads) -> StoreHeadsParams {
         num_query_heads: args.num_query_heads as i32,
         num_kv_heads: args.num_kv_heads as i32,
         head_size: args.head_size as i32,
+        inverse_head_size: 1.0 / args.head_size as f32,
         ..StoreHeadsParams::default()
     };
     if let Some(norms) = args.norms {

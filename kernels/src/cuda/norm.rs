@@ -121,7 +121,7 @@ fn launch(context: &Context, name: &str, args: LayerNorm) -> Result<()> {
         num_rows: output.rows as i32,
         cols: output.cols as i32,
         epsilon: args.epsilon,
-        padding: 0,
+        inverse_cols: 1.0 / output.cols as f32,
     };
     let has_vectors = access_width(&[input, delta.unwrap_or(input), output]) == 8
         && is_aligned(args.weight)

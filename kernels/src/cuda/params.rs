@@ -112,7 +112,7 @@ pub struct NormParams {
     pub num_rows: i32,
     pub cols: i32,
     pub epsilon: f32,
-    pub padding: i32,
+    pub inverse_cols: f32,
 }
 impl Default for NormParams {
     fn default() -> Self {
@@ -147,6 +147,8 @@ pub struct StoreHeadsParams {
     pub lanes_shift: i32,
     pub block_shift: i32,
     pub epsilon: f32,
+    pub inverse_head_size: f32,
+    pub padding: i32,
 }
 impl Default for StoreHeadsParams {
     fn default() -> Self {
