@@ -19,36 +19,66 @@ DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // ---- tiles in shared memory: [rows][D], 16-byte chunks permuted within a row ----------------------------
 
+// Within how many neighbours chunks are permuted.
+template <int D> constexpr int SPREAD = D / 8 % 8 == 0 ? 8 : D / 8 % 4 == 0 ? 4 : 2;
+
 // Element offset of a chunk of 8 elements. Eight rows' chunks of one number, which an ldmatrix reads
 // together, lie in different banks for every D that is a multiple of 16.
 template <int D> DEVICE int chunk_offset(int row, int chunk) {
-    constexpr int num_chunks = D / 8;
-    constexpr int spread = num_chunks % 8 == 0 ? 8 : num_chunks % 4 == 0 ? 4 : 2;
-    return (row * num_chunks + (chunk ^ ((row / (8 / spread)) & (spread - 1)))) * 8;
+    return row * D + (chunk ^ ((row / (8 / SPREAD<D>)) & (SPREAD<D> - 1))) * 8;
 }
 
-// A warp sends for rows of D elements, `stride` apart; those outside [begin, end) become zeros and are
-// not read. `source` is row 0, an address that may be read.
-template <class T, int D, int NUM_ROWS>
-DEVICE void load_rows(T* shared, const T* source, int64_t stride, int begin, int end) {
+// The same of chunk 2 * k + half, half being 0 or 1, in a form that costs little for every further k.
+template <int D> DEVICE int chunk_offset(int row, int half, int k) {
+    constexpr int period = SPREAD<D> / 2;
+    return (chunk_offset<D>(row, half) ^ (k % period * 16)) + k / period * (period * 16);
+}
+
+// The same of chunk 32 * round + lane of all rows.
+template <int D> DEVICE int round_offset(int lane, int round) {
     constexpr int num_chunks = D / 8;
-    static_assert(NUM_ROWS * num_chunks % 32 == 0, "a warp loads whole rounds of 32 chunks");
-    constexpr int num_rounds = NUM_ROWS * num_chunks / 32;
+    if constexpr (32 % num_chunks == 0) {
+        constexpr int rows = 32 / num_chunks;
+        const int lane_offset = chunk_offset<D>(lane / num_chunks, lane % num_chunks);
+        return (lane_offset ^ (SPREAD<D> == 8 ? round * rows % 8 * 8 : 0)) + round * 256;
+    } else {
+        return chunk_offset<D>((round * 32 + lane) / num_chunks, (round * 32 + lane) % num_chunks);
+    }
+}
+
+// A warp sends for rows of D elements that follow one another; those outside [begin, end) become zeros
+// and are not read. `source` is row 0, an address that may be read.
+template <class T, int D, int NUM_ROWS>
+DEVICE void load_rows(T* shared, const T* source, int begin, int end) {
+    constexpr int num_rounds = NUM_ROWS * D / 256;
+    static_assert(NUM_ROWS * D % 256 == 0, "a warp loads whole rounds of 32 chunks");
     const int lane = threadIdx.x % 32;
+    source = opaque(source + lane * 8);
     if (begin <= 0 && end >= NUM_ROWS) {
 #pragma unroll
         for (int round = 0; round < num_rounds; ++round) {
-            const int row = (round * 32 + lane) / num_chunks, chunk = (round * 32 + lane) % num_chunks;
-            cp_async_16(shared + chunk_offset<D>(row, chunk), source + row * stride + chunk * 8, true);
+            cp_async_16(shared + round_offset<D>(lane, round), source + round * 256, true);
         }
         return;
     }
 #pragma unroll 1
     for (int round = 0; round < num_rounds; ++round) {
-        const int row = (round * 32 + lane) / num_chunks, chunk = (round * 32 + lane) % num_chunks;
+        const int row = (round * 32 + lane) / (D / 8);
+        const bool valid = row >= begin && row < end;
+        cp_async_16(shared + round_offset<D>(lane, round), source + (valid ? round * 256 : 0), valid);
+    }
+}
+
+// The same of rows that begin `stride` elements apart.
+template <class T, int D, int NUM_ROWS>
+DEVICE void load_rows(T* shared, const T* source, int64_t stride, int begin, int end) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int round = 0; round < NUM_ROWS * D / 256; ++round) {
+        const int row = (round * 32 + lane) / (D / 8), chunk = (round * 32 + lane) % (D / 8);
         const bool valid = row >= begin && row < end;
         const T* from = source + (valid ? row * stride : 0) + chunk * 8;
-        cp_async_16(shared + chunk_offset<D>(row, chunk), from, valid);
+        cp_async_16(shared + round_offset<D>(lane, round), from, valid);
     }
 }
 
@@ -75,7 +105,7 @@ DEVICE void multiply_keys(float (&scores)[M][NUM_TOKENS / 8][4], const Queries& 
 #pragma unroll
         for (int n = 0; n < NUM_TOKENS / 16; ++n) {
             uint32_t b[4];
-            ldmatrix_x4(b, keys + n * 16 * D + chunk_offset<D>(row, 2 * k + half));
+            ldmatrix_x4(b, keys + n * 16 * D + chunk_offset<D>(row, half, k));
 #pragma unroll
             for (int m = 0; m < M; ++m) {
                 mma_16816<T>(scores[m][2 * n], a[m], b[0], b[1]);
@@ -96,7 +126,7 @@ DEVICE void add_values(float (&sums)[M][D / 8][4], const uint32_t (&weights)[M][
 #pragma unroll
         for (int n = 0; n < D / 16; ++n) {
             uint32_t b[4];
-            ldmatrix_x4_trans(b, values + k * 16 * D + chunk_offset<D>(row, 2 * n + half));
+            ldmatrix_x4_trans(b, values + k * 16 * D + chunk_offset<D>(row, half, n));
 #pragma unroll
             for (int m = 0; m < M; ++m) {
                 mma_16816<T>(sums[m][2 * n], weights[m][k], b[0], b[1]);

@@ -51,8 +51,8 @@ struct Walk {
         begin = p.window > 0 && end > p.window ? end - p.window : 0;
     }
 
-    DEVICE int first_tile() const { return begin / TILE_TOKENS; }
-    DEVICE int end_tile() const { return ceil_div(end, TILE_TOKENS); }
+    DEVICE int first_tile() const { return static_cast<unsigned>(begin) / TILE_TOKENS; }
+    DEVICE int end_tile() const { return static_cast<unsigned>(end + TILE_TOKENS - 1) / TILE_TOKENS; }
 
     DEVICE void advance(const AttentionDecodeParams& p, int num_tiles) {
         tiles_left -= num_tiles;
@@ -67,45 +67,66 @@ struct Walk {
     }
 };
 
-// Sends for a warp's half tiles, ahead of the arithmetic.
+enum class Half { keys, values };
+
+// Sends for a warp's half tiles, ahead of the arithmetic: the keys of a tile and then its values.
 template <class T, int D> struct Loader {
     Walk walk;
     int kv_head;
     int page;                           // of the walk's tile, fetched when the walk got there
-    bool value_next;
+    int64_t offset;                     // of the warp's tokens of the tile in the layer's keys or values
 
     DEVICE Loader(const AttentionDecodeParams& p, const AttentionShare& share)
-        : walk(p, share), kv_head(HeadTile(p, share.head_tile).kv_head), page(0), value_next(false) {
+        : walk(p, share), kv_head(HeadTile(p, share.head_tile).kv_head), page(0), offset(0) {
         fetch_page(p);
     }
 
     DEVICE int first_token() const { return walk.tile * TILE_TOKENS + threadIdx.x / 32 * WARP_TOKENS; }
 
-    DEVICE void fetch_page(const AttentionDecodeParams& p) {
+    // Whether the row's query sees some of the warp's tokens of the tile.
+    DEVICE bool is_seen() const {
         const int token = first_token();
-        if (walk.tiles_left == 0 || token >= walk.end || token + WARP_TOKENS <= walk.begin) return;
-        page = p.block_tables[static_cast<int64_t>(walk.slot) * p.max_blocks + (token >> p.block_shift)];
+        return walk.tiles_left > 0 && token < walk.end && token + WARP_TOKENS > walk.begin;
     }
 
-    // The next half tile into `shared`; keys of a tile come before its values.
-    DEVICE void load(const AttentionDecodeParams& p, T* shared) {
-        const int token = first_token();
-        if (walk.tiles_left > 0 && token < walk.end && token + WARP_TOKENS > walk.begin) {
-            const int in_block = (kv_head << p.block_shift) + (token & ((1 << p.block_shift) - 1));
-            const T* source = static_cast<const T*>(value_next ? p.values : p.keys);
-            source += page * p.block_stride + static_cast<int64_t>(in_block) * D;
-            load_rows<T, D, WARP_TOKENS>(shared, source, D, walk.begin - token, walk.end - token);
+    DEVICE void fetch_page(const AttentionDecodeParams& p) {
+        if (!is_seen()) return;
+        const int32_t* blocks = p.block_tables + static_cast<int64_t>(walk.slot) * p.max_blocks;
+        page = blocks[first_token() >> p.block_shift];
+    }
+
+    template <Half HALF> DEVICE void load(const AttentionDecodeParams& p, T* shared) {
+        if (is_seen()) {
+            const int token = first_token();
+            if (HALF == Half::keys) {
+                const int in_block = (kv_head << p.block_shift) + (token & ((1 << p.block_shift) - 1));
+                offset = page * p.block_stride + static_cast<int64_t>(in_block) * D;
+            }
+            const T* source = static_cast<const T*>(HALF == Half::keys ? p.keys : p.values) + offset;
+            load_rows<T, D, WARP_TOKENS>(shared, source, walk.begin - token, walk.end - token);
         }
         cp_async_commit();
-        if (value_next && walk.tiles_left > 0) {
-            const int head_tile = walk.head_tile;
-            walk.advance(p, 1);
-            if (walk.head_tile != head_tile) kv_head = HeadTile(p, walk.head_tile).kv_head;
-            fetch_page(p);
-        }
-        value_next = !value_next;
+        if (HALF == Half::keys || walk.tiles_left == 0) return;
+        const int head_tile = walk.head_tile;
+        walk.advance(p, 1);
+        if (walk.head_tile != head_tile) kv_head = HeadTile(p, walk.head_tile).kv_head;
+        fetch_page(p);
     }
 };
+
+// What a half tile makes room for: a ring of odd length has keys where it had values.
+template <int D> constexpr Half AFTER_KEYS = RING_LENGTH<D> % 2 == 0 ? Half::keys : Half::values;
+template <int D> constexpr Half AFTER_VALUES = RING_LENGTH<D> % 2 == 0 ? Half::values : Half::keys;
+
+template <class T, int D> DEVICE void fill_ring(Loader<T, D>& loader, const AttentionDecodeParams& p, T* ring) {
+    constexpr int length = RING_LENGTH<D>;
+#pragma unroll 1
+    for (int i = 0; i + 1 < length; i += 2) {
+        loader.template load<Half::keys>(p, ring + i * WARP_TOKENS * D);
+        loader.template load<Half::values>(p, ring + (i + 1) * WARP_TOKENS * D);
+    }
+    if (length % 2 == 1) loader.template load<Half::keys>(p, ring + (length - 1) * WARP_TOKENS * D);
+}
 
 // What the block has done of one (row, head tile).
 struct Piece {
@@ -285,9 +306,9 @@ DEVICE void mask_scores(float (&scores)[2][4], int begin, int end) {
 template <class T, int D> DEVICE void attention_decode(const AttentionDecodeParams& p) {
     constexpr int half_elements = WARP_TOKENS * D, length = RING_LENGTH<D>;
     DYNAMIC_SHARED(shared);
-    State(*states)[HEADS] = reinterpret_cast<State(*)[HEADS]>(shared);
-    int* arrived = reinterpret_cast<int*>(shared + sizeof(State) * WARPS * HEADS);
-    T* rings = reinterpret_cast<T*>(shared + sizeof(State) * WARPS * HEADS + 128);
+    T* rings = reinterpret_cast<T*>(shared);
+    State(*states)[HEADS] = reinterpret_cast<State(*)[HEADS]>(rings + WARPS * length * half_elements);
+    int* arrived = reinterpret_cast<int*>(states + WARPS);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     T* ring = rings + warp * length * half_elements;
 
@@ -297,8 +318,7 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
 
     Walk walk(p, share);
     Loader<T, D> loader(p, share);
-#pragma unroll 1
-    for (int i = 0; i < length; ++i) loader.load(p, ring + i * half_elements);
+    fill_ring<T, D>(loader, p, ring);
 
     int half = 0;                       // of the ring, which is next
     while (walk.tiles_left > 0) {
@@ -328,7 +348,7 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
                 weigh<T, D>(rows, sums[0], weights[0], scores[0], p.exponent_scale);
             }
             __syncwarp();
-            if (!is_last) loader.load(p, keys);
+            if (!is_last) loader.template load<AFTER_KEYS<D>>(p, keys);
 
             values = ring + half * half_elements;
             half = half + 1 == length ? 0 : half + 1;
@@ -340,9 +360,10 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
             __syncwarp();
             if (is_seen) add_values<T, D, WARP_TOKENS>(sums, weights, values);
             __syncwarp();
-            if (!is_last) loader.load(p, values);
+            if (!is_last) loader.template load<AFTER_VALUES<D>>(p, values);
         }
 
+        if (walk.tiles_left == num_tiles) let_next_kernel_begin();
         const Piece piece = piece_at(p, share, walk);
         // The last two half tiles are free: they carry the sums from warp to warp.
         dump<T, D>(reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values), sums[0], piece.num_heads);
@@ -355,8 +376,8 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
                             reinterpret_cast<float*>(rings + (values - ring)), states);
         if (piece.num_pieces > 1) __threadfence();
         __syncthreads();
-#pragma unroll 1
-        for (int i = 0; i < 2; ++i) loader.load(p, i == 0 ? keys : values);
+        loader.template load<AFTER_KEYS<D>>(p, keys);
+        loader.template load<AFTER_VALUES<D>>(p, values);
         if (piece.num_pieces > 1) {
             if (threadIdx.x == 0) *arrived = atomicAdd(p.counters + piece.owner, 1);
             __syncthreads();
@@ -368,7 +389,6 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
         }
         walk.advance(p, num_tiles);
     }
-    let_next_kernel_begin();
 }
 
 FOLIO_KERNEL(attention_decode_bf16_d32, AttentionDecodeParams, 128, 2) { attention_decode<bf16, 32>(p); }

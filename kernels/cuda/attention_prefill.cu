@@ -88,21 +88,20 @@ template <class T, int D, int M, Keys KEYS> struct Loader {
     DEVICE void load(const AttentionPrefillParams& p, T* stage) {
         const int token = first_token(), row = threadIdx.x / 32 * S::warp_tokens;
         const bool is_seen = token < end && token + S::warp_tokens > begin;
-        int64_t key_offset, value_offset;
-        if constexpr (KEYS == Keys::paged) {
-            key_offset = value_offset =
-                page * p.key_stride + static_cast<int64_t>(token & ((1 << p.block_shift) - 1)) * D;
-        } else {
-            key_offset = token * p.key_stride;
-            value_offset = token * p.value_stride;
-        }
         const int first = is_seen ? begin - token : 0, last = is_seen ? end - token : 0;
-        const int64_t key_stride = KEYS == Keys::paged ? D : p.key_stride;
-        const int64_t value_stride = KEYS == Keys::paged ? D : p.value_stride;
-        load_rows<T, D, S::warp_tokens>(stage + row * D, is_seen ? keys + key_offset : keys, key_stride,
-                                        first, last);
-        load_rows<T, D, S::warp_tokens>(stage + S::half_elements + row * D,
-                                        is_seen ? values + value_offset : values, value_stride, first, last);
+        T* const key_rows = stage + row * D;
+        T* const value_rows = stage + S::half_elements + row * D;
+        if constexpr (KEYS == Keys::paged) {
+            const int64_t offset =
+                page * p.key_stride + static_cast<int64_t>(token & ((1 << p.block_shift) - 1)) * D;
+            load_rows<T, D, S::warp_tokens>(key_rows, is_seen ? keys + offset : keys, first, last);
+            load_rows<T, D, S::warp_tokens>(value_rows, is_seen ? values + offset : values, first, last);
+        } else {
+            const T* from_keys = is_seen ? keys + token * p.key_stride : keys;
+            const T* from_values = is_seen ? values + token * p.value_stride : values;
+            load_rows<T, D, S::warp_tokens>(key_rows, from_keys, p.key_stride, first, last);
+            load_rows<T, D, S::warp_tokens>(value_rows, from_values, p.value_stride, first, last);
+        }
         ++tile;
         fetch_page(p);
     }
@@ -141,7 +140,7 @@ template <class T, int D, int M> struct Queries {
 
     DEVICE void read(int m, int k, uint32_t (&a)[4]) const {
         const int lane = threadIdx.x % 32;
-        ldmatrix_x4(a, shared + m * 16 * D + chunk_offset<D>(lane % 16, 2 * k + lane / 16));
+        ldmatrix_x4(a, shared + m * 16 * D + chunk_offset<D>(lane % 16, lane / 16, k));
     }
 
     DEVICE void fragment(int m, int k, uint32_t (&a)[4]) const {
@@ -262,6 +261,7 @@ template <class T, int D, int M, Keys KEYS> DEVICE void attention_prefill(const 
         }
         add_values<T, D, S::tokens>(sums, weights, stage + S::half_elements);
     }
+    let_next_kernel_begin();
     __syncthreads();                    // the stages are free
     if (!is_idle) {
 #pragma unroll
@@ -270,7 +270,6 @@ template <class T, int D, int M, Keys KEYS> DEVICE void attention_prefill(const 
                              stages + (first_row + m * 16) * D);
         }
     }
-    let_next_kernel_begin();
 }
 
 FOLIO_KERNEL(attention_prefill_bf16_d32, AttentionPrefillParams, 128, 2) {

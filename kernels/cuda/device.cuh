@@ -131,6 +131,15 @@ DEVICE void let_next_kernel_begin() {
 
 // ---- built from the above -----------------------------------------------------------------------------
 
+// The address, taken as it is: where several constants are added to it, the compiler would otherwise
+// rebuild it from what it was made of for each of them.
+template <class T> DEVICE T* opaque(T* address) {
+#ifndef FOLIO_EMULATOR
+    asm("" : "+l"(address));
+#endif
+    return address;
+}
+
 DEVICE float warp_sum(float x) {
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
     return x;

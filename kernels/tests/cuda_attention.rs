@@ -96,6 +96,24 @@ fn decode_rows_with_windows_soft_caps_and_sinks() {
     }
 }
 
+#[test]
+fn padding_rows_change_nothing() {
+    // Rows of the slot after the last see one position of block 0, where there is NaN.
+    let spec = spec(Element::Bf16, [2, 2, 64]);
+    let rows = decode_rows(&[100, 7, 200]);
+    let context = context(2);
+    let cache = Cache::new(&context, &spec, &rows);
+    let plan = plan(&context, &spec, &rows);
+    for splits in [Splits::Balanced, Splits::Fixed] {
+        let padded: Vec<RowSpec> = [rows.clone(), decode_rows(&[1, 1, 1])].concat();
+        let sequences = [0, 1, 2, 3, 3, 3];
+        let output = run(&context, &spec, (&cache, &plan), (&padded, &sequences), splits);
+        let num_real = output.len() / 2;
+        check(&spec, (&rows, &sequences[..3]), &output[..num_real]);
+        assert!(output[num_real..].iter().all(|x| x.is_nan()), "padding is the NaN that it sees");
+    }
+}
+
 fn prefill_rows(rows: &[(usize, usize)]) -> Vec<RowSpec> {
     rows.iter().map(|&(seq_len, num_tokens)| RowSpec { seq_len, num_tokens }).collect()
 }

@@ -99,7 +99,7 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// Sequence s in slot s, blocks in random order. Where no query of `rows` looks there is NaN, and
-    /// blocks in which none looks are not in the tables.
+    /// blocks in which none looks are not in the tables. The slot after the last is for padding.
     pub(crate) fn new(context: &Context, spec: &Spec, rows: &[RowSpec]) -> Self {
         let block_size = spec.block_size;
         let shape = KvCacheShape {
@@ -112,7 +112,8 @@ impl Cache {
         let num_blocks = 2 + rows.iter().map(|row| row.seq_len.div_ceil(block_size)).sum::<usize>();
         let mut free: Vec<usize> = (1..num_blocks).collect();
         let mut random = spec.random(5);
-        let mut tables = vec![NO_BLOCK; rows.len() * max_blocks];
+        let mut tables = vec![NO_BLOCK; (rows.len() + 1) * max_blocks];
+        tables[rows.len() * max_blocks] = 0;
         let mut numbers = vec![f32::NAN; num_blocks * shape.block_stride()];
         for (sequence, row) in rows.iter().enumerate() {
             let first = spec.first_seen(row.seq_len - row.num_tokens);
@@ -138,7 +139,7 @@ impl Cache {
             shape,
             blocks: upload(context, spec.element, &numbers),
             tables: upload_i32(context, &tables),
-            num_slots: rows.len(),
+            num_slots: rows.len() + 1,
             max_blocks,
         }
     }
@@ -149,8 +150,8 @@ pub(crate) fn plan(context: &Context, spec: &Spec, rows: &[RowSpec]) -> Attentio
     let limits = AttentionLimits {
         heads: spec.heads,
         windows: if spec.window.is_none() { vec![None] } else { vec![None, spec.window] },
-        max_rows: rows.len() + 1,
-        max_tokens: rows.iter().map(|row| row.num_tokens).sum::<usize>() + 1,
+        max_rows: rows.len() + 4,
+        max_tokens: rows.iter().map(|row| row.num_tokens).sum::<usize>() + 4,
     };
     AttentionPlan::new(context, limits).unwrap()
 }
