@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 
 #include "fiber.h"
+#include "pages.h"
 
 namespace emulator {
 
@@ -21,12 +21,17 @@ namespace {
 // set of the cache.
 constexpr size_t stack_bytes = (64 << 10) + 320;
 constexpr size_t num_canary_bytes = 4096;
+constexpr size_t num_stack_canary_bytes = 64;
 constexpr size_t max_shared_bytes = 256 << 10;
-constexpr size_t memory_bytes = max_threads * stack_bytes + 2 * num_canary_bytes + max_shared_bytes;
+constexpr size_t page_bytes = 4096;
+constexpr size_t stacks_bytes = (max_threads * stack_bytes + page_bytes - 1) / page_bytes * page_bytes;
+constexpr size_t memory_bytes = stacks_bytes + 2 * num_canary_bytes + max_shared_bytes;
 constexpr unsigned char canary = 0xcb;
 constexpr unsigned char poison = 0xff;
 
-unsigned char* stack_of(unsigned char* memory, unsigned thread) { return memory + thread * stack_bytes; }
+unsigned char* stack_of(unsigned char* memory, unsigned thread) {
+    return memory + thread * stack_bytes;
+}
 
 bool is_filled(const unsigned char* bytes, size_t num_bytes, unsigned char value) {
     return bytes[0] == value && memcmp(bytes, bytes + 1, num_bytes - 1) == 0;
@@ -41,27 +46,24 @@ uint64_t mix(uint64_t x) {
 } // namespace
 
 Block::Block() : threads(max_threads) {
-    void* mapped = mmap(nullptr, memory_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED) {
+    memory = static_cast<unsigned char*>(folio_emulator_map(memory_bytes));
+    if (memory == nullptr) {
         perror("cannot map the stacks of the CUDA emulator");
         abort();
     }
-    memory = static_cast<unsigned char*>(mapped);
     // Stacks first, then shared memory between two canaries, at a multiple of the page size.
-    const size_t stacks_end = (max_threads * stack_bytes + 4095) / 4096 * 4096;
-    shared = memory + stacks_end + num_canary_bytes;
+    shared = memory + stacks_bytes + num_canary_bytes;
     memset(shared - num_canary_bytes, canary, num_canary_bytes);
 }
 
-Block::~Block() { munmap(memory, memory_bytes); }
+Block::~Block() { folio_emulator_unmap(memory, memory_bytes); }
 
 unsigned Block::random() {
     random_state += 0x9e3779b97f4a7c15;
     return static_cast<unsigned>(mix(random_state) >> 32);
 }
 
-void Block::run(Launch& the_launch, uint3 the_index) {
+void Block::begin(Launch& the_launch, uint3 the_index) {
     launch = &the_launch;
     index = the_index;
     num_threads_xyz = {launch->num_threads, 1, 1};
@@ -72,10 +74,17 @@ void Block::run(Launch& the_launch, uint3 the_index) {
     memset(shared, poison, num_shared_bytes);
     memset(shared + num_shared_bytes, canary, num_canary_bytes);
     prepare_threads();
-    self = pick_anywhere();
+    paused = pick_anywhere();
+}
+
+Block::Outcome Block::resume() {
+    self = paused;
+    paused = nullptr;
     folio_emulator_switch(&launch_stack_pointer, self->stack_pointer);
     self = nullptr;
+    if (paused != nullptr) return Outcome::paused;
     if (!launch->failed) check_block_end();
+    return Outcome::finished;
 }
 
 void Block::prepare_threads() {
@@ -92,9 +101,9 @@ void Block::prepare_threads() {
     }
     for (unsigned i = 0; i < num_threads; i++) {
         Thread& thread = threads[i];
-        unsigned char* stack = stack_of(memory, i);
+        unsigned char* const stack = stack_of(memory, i);
         thread.stack_pointer = prepare_stack(stack + stack_bytes, enter);
-        memset(stack, canary, 64);
+        memset(stack, canary, num_stack_canary_bytes);
         thread.block = this;
         thread.warp = &warps[i / warp_size];
         thread.index = i;
@@ -115,7 +124,7 @@ void Block::finish_thread() {
     Thread& thread = *self;
     Warp& warp = *thread.warp;
     const uint32_t bit = 1u << thread.lane;
-    if (!is_filled(stack_of(memory, thread.index), 64, canary)) fail("its stack has overflowed");
+    if (!is_filled(stack_of(memory, thread.index), num_stack_canary_bytes, canary)) fail("its stack has overflowed");
     if (!thread.copies.empty()) fail("it returned while a cp.async of its was still under way");
     for (uint32_t lanes = warp.in_collective; lanes != 0; lanes &= lanes - 1) {
         const Thread& other = threads[warp.first_thread + __builtin_ctz(lanes)];
@@ -187,9 +196,14 @@ void Block::leave_thread() {
 }
 
 void Block::maybe_yield() {
-    if ((random() & 1) == 0) return;
-    self->warp->rotation = random() % warp_size;
-    leave_thread();
+    const unsigned chance = random() % 8;
+    if (chance < 2) {
+        paused = self;
+        folio_emulator_switch(&self->stack_pointer, launch_stack_pointer);
+    } else if (chance < 5) {
+        self->warp->rotation = random() % warp_size;
+        switch_to(chance == 2 ? pick_anywhere() : pick_in(*self->warp));
+    }
 }
 
 // ---- waiting ---------------------------------------------------------------------------------------------
@@ -334,6 +348,16 @@ void Block::check_shared(const void* address, size_t num_bytes, const char* what
     if (offset % 16 != 0) fail("%s at offset %td of shared memory, which is no multiple of 16", what, offset);
 }
 
+// The last allocation that does not begin later.
+const Range* Block::allocation_before(const void* address) const {
+    const Range* const begin = launch->allocations;
+    const Range* const end = begin + launch->num_allocations;
+    const auto at = reinterpret_cast<uint64_t>(address);
+    const Range* const later =
+        std::upper_bound(begin, end, at, [](uint64_t at, const Range& range) { return at < range.begin; });
+    return later == begin ? nullptr : later - 1;
+}
+
 void Block::check_global(const void* address, size_t num_bytes, const char* what) {
     const auto at = reinterpret_cast<uint64_t>(address);
     if (at % 16 != 0) fail("%s at %p, which is no multiple of 16", what, address);
@@ -341,21 +365,42 @@ void Block::check_global(const void* address, size_t num_bytes, const char* what
         at - last_range.begin + num_bytes <= last_range.num_bytes) {
         return;
     }
-    // The last allocation that does not begin later.
-    size_t low = 0, high = launch->num_allocations;
-    while (low < high) {
-        const size_t middle = (low + high) / 2;
-        if (launch->allocations[middle].begin <= at) low = middle + 1;
-        else high = middle;
-    }
-    if (low == 0) fail("%s at %p, which is below all device memory", what, address);
-    const Range& range = launch->allocations[low - 1];
-    const uint64_t offset = at - range.begin;
-    if (offset + num_bytes > range.num_bytes) {
+    const Range* const range = allocation_before(address);
+    if (range == nullptr) fail("%s at %p, which is below all device memory", what, address);
+    if (at - range->begin + num_bytes > range->num_bytes) {
         fail("%s at %p, which is offset %llu of an allocation of %llu bytes", what, address,
-             static_cast<unsigned long long>(offset), static_cast<unsigned long long>(range.num_bytes));
+             static_cast<unsigned long long>(at - range->begin),
+             static_cast<unsigned long long>(range->num_bytes));
     }
-    last_range = range;
+    last_range = *range;
+}
+
+void Block::fail_fault() {
+    const char* const at = static_cast<const char*>(fault_address);
+    if (at >= reinterpret_cast<const char*>(memory) - (1 << 20) && at < reinterpret_cast<const char*>(shared)) {
+        fail("it accessed %p, below shared memory, or its stack has overflowed", fault_address);
+    }
+    const ptrdiff_t in_shared = at - reinterpret_cast<const char*>(shared);
+    if (in_shared >= 0 && in_shared < (2 << 20)) {
+        fail("it accessed offset %td of %u bytes of shared memory", in_shared, num_shared_bytes);
+    }
+    const Range* const range = allocation_before(fault_address);
+    const Range* const next = range == nullptr ? launch->allocations : range + 1;
+    const bool is_before_next = next < launch->allocations + launch->num_allocations &&
+                                next->begin - reinterpret_cast<uint64_t>(at) < (1 << 20);
+    if (is_before_next) {
+        fail("it accessed %p, %llu bytes before an allocation of %llu bytes", fault_address,
+             static_cast<unsigned long long>(next->begin - reinterpret_cast<uint64_t>(at)),
+             static_cast<unsigned long long>(next->num_bytes));
+    }
+    if (range == nullptr) fail("it accessed %p, which is no device memory", fault_address);
+    fail("it accessed %p, which is offset %llu of an allocation of %llu bytes, or was freed", fault_address,
+         static_cast<unsigned long long>(reinterpret_cast<uint64_t>(at) - range->begin),
+         static_cast<unsigned long long>(range->num_bytes));
+}
+
+uintptr_t Block::end_of_stack(const Thread& thread) const {
+    return reinterpret_cast<uintptr_t>(stack_of(memory, thread.index) + stack_bytes) & ~uintptr_t{15};
 }
 
 } // namespace emulator

@@ -3,8 +3,8 @@
 // A lane runs until it must wait: in a warp collective for the other lanes, at a barrier for the
 // block. Then the next ready lane of its warp runs, and only when its warp has none, another warp: so
 // each warp runs ahead as far as it can. The order of lanes and of warps is random, from the seed.
-// When nobody is ready the block is deadlocked. An error leaves the fibers where they are and goes
-// back to the launch.
+// When nobody is ready the block is deadlocked. At an atomic the whole block may be set aside for
+// another one. An error leaves the fibers where they are and goes back to the launch.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -99,30 +99,39 @@ struct Launch {
 
 // Runs one block after another, on stacks and shared memory of its own.
 struct Block {
+    enum class Outcome { paused, finished };
+
     Launch* launch;
     uint3 index;
     uint3 num_threads_xyz;
     unsigned char* shared;
     unsigned num_shared_bytes;
+    const void* fault_address;
 
     Block();
     ~Block();
     Block(const Block&) = delete;
     Block& operator=(const Block&) = delete;
 
-    // Runs the block `index` of a launch to its end or to a failure.
-    void run(Launch& launch, uint3 index);
+    // Takes on the block `index` of a launch.
+    void begin(Launch& launch, uint3 index);
+    // Runs the block to a pause, to its end or to a failure.
+    Outcome resume();
 
     // For threads: waits until all lanes of the mask deposited their operands and one computed for all.
     void collective(const Collective& collective, void* operands);
     void barrier(Site site);
-    // For threads: lets others go first, or not, as chance has it.
+    // For threads: lets other lanes or another block go first, or not, as chance has it.
     void maybe_yield();
     // For threads: ends the launch with what went wrong.
     [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 2, 3)));
 
+    // For threads whose access to `fault_address` was refused.
+    [[noreturn]] void fail_fault();
+
     void check_shared(const void* address, size_t num_bytes, const char* what);
     void check_global(const void* address, size_t num_bytes, const char* what);
+    uintptr_t end_of_stack(const Thread& thread) const;
 
   private:
     std::vector<Thread> threads;
@@ -130,6 +139,7 @@ struct Block {
     unsigned num_warps;
     unsigned num_alive;
     unsigned num_at_barrier;
+    Thread* paused;
     uint64_t random_state;
     void* launch_stack_pointer;
     unsigned char* memory;
@@ -148,6 +158,7 @@ struct Block {
     Thread* pick_anywhere();
     void switch_to(Thread* next);
     void record_failure(const char* cause);
+    const Range* allocation_before(const void* address) const;
 };
 
 // The thread that runs.

@@ -1,13 +1,14 @@
 // What the Rust side calls: the list of kernels, and launches. Mirrored in src/machine.rs.
 //
-// A machine has one Block for each thread of the operating system; the blocks of a grid are dealt to
-// them in random order.
+// The blocks of a grid are dealt in random order to the threads of the operating system. Each has a few
+// under way at a time, and changes from one to another where they pause.
 #include <string.h>
 
 #include <memory>
 #include <thread>
 
 #include "block.h"
+#include "faults.h"
 
 namespace emulator {
 
@@ -16,8 +17,17 @@ namespace {
 // A constant: it must be there before the first static Kernel joins.
 const Kernel* newest_kernel = nullptr;
 
+// Blocks that one thread of the operating system has under way.
+constexpr size_t num_residents = 3;
+constexpr size_t fault_stack_bytes = 64 << 10;
+
+struct Worker {
+    std::unique_ptr<Block> blocks[num_residents];
+    std::unique_ptr<unsigned char[]> fault_stack{new unsigned char[fault_stack_bytes]};
+};
+
 struct Machine {
-    std::vector<std::unique_ptr<Block>> blocks;
+    std::vector<Worker> workers;
 };
 
 // Where the number of block `position` of `num_blocks` is in a random order: steps by a stride that
@@ -46,27 +56,55 @@ struct Order {
     }
 };
 
-void run_blocks(Block& block, Launch& launch, const Order& order, std::atomic<uint64_t>& next) {
-    for (;;) {
+// The blocks of a grid that nobody has begun.
+struct Grid {
+    Launch& launch;
+    Order order;
+    std::atomic<uint64_t> next{0};
+
+    bool begin_next(Block& block) {
         const uint64_t position = next.fetch_add(1, std::memory_order_relaxed);
-        if (position >= order.num_blocks || launch.failed) return;
+        if (position >= order.num_blocks) return false;
         const uint64_t number = order.at(position);
-        const uint3 grid = launch.grid;
-        block.run(launch, {static_cast<unsigned>(number % grid.x),
-                           static_cast<unsigned>(number / grid.x % grid.y),
-                           static_cast<unsigned>(number / grid.x / grid.y)});
+        const uint3 size = launch.grid;
+        block.begin(launch, {static_cast<unsigned>(number % size.x),
+                             static_cast<unsigned>(number / size.x % size.y),
+                             static_cast<unsigned>(number / size.x / size.y)});
+        return true;
+    }
+};
+
+void run_blocks(Worker& worker, Grid& grid) {
+    const FaultStack fault_stack(worker.fault_stack.get(), fault_stack_bytes);
+    bool is_under_way[num_residents] = {};
+    uint64_t state = grid.launch.seed;
+    bool are_blocks_left = true;
+    while (!grid.launch.failed) {
+        // Any resident: one that is paused goes on, an idle one begins the next block if there is one.
+        state = state * 0x5851f42d4c957f2d + 0x14057b7ef767814f;
+        const size_t first = (state >> 33) % num_residents;
+        size_t i = first;
+        for (size_t tried = 0;; tried++) {
+            if (tried == num_residents) return;
+            i = (first + tried) % num_residents;
+            if (is_under_way[i]) break;
+            if (!are_blocks_left) continue;
+            if (worker.blocks[i] == nullptr) worker.blocks[i] = std::make_unique<Block>();
+            are_blocks_left = grid.begin_next(*worker.blocks[i]);
+            if (are_blocks_left) break;
+        }
+        is_under_way[i] = worker.blocks[i]->resume() == Block::Outcome::paused;
     }
 }
 
 void run_grid(Machine& machine, Launch& launch) {
     const uint64_t num_blocks = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-    const Order order(num_blocks, launch.seed);
-    std::atomic<uint64_t> next{0};
+    Grid grid{launch, Order(num_blocks, launch.seed)};
     std::vector<std::thread> others;
-    for (size_t i = 1; i < machine.blocks.size() && i < num_blocks; i++) {
-        others.emplace_back([&, i] { run_blocks(*machine.blocks[i], launch, order, next); });
+    for (size_t i = 1; i < machine.workers.size() && i < num_blocks; i++) {
+        others.emplace_back([&, i] { run_blocks(machine.workers[i], grid); });
     }
-    run_blocks(*machine.blocks[0], launch, order, next);
+    run_blocks(machine.workers[0], grid);
     for (std::thread& other : others) other.join();
 }
 
@@ -104,8 +142,9 @@ struct FolioEmulatorOutcome {
 const emulator::Kernel* folio_emulator_first_kernel() { return emulator::first_kernel(); }
 
 void* folio_emulator_new_machine(size_t num_workers) {
+    emulator::catch_faults();
     auto* machine = new emulator::Machine;
-    for (size_t i = 0; i < num_workers; i++) machine->blocks.push_back(std::make_unique<emulator::Block>());
+    machine->workers.resize(num_workers);
     return machine;
 }
 

@@ -1,4 +1,5 @@
-//! The C++ half: the list of kernels that were compiled in, and launches. Mirrors `cpp/launch.cpp`.
+//! The C++ half: the list of kernels that were compiled in, and launches. Mirrors
+//! `cpp/launch.cpp` and `cpp/pages.h`.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
@@ -50,6 +51,52 @@ unsafe extern "C" {
         launch: *const RawLaunch,
         outcome: *mut RawOutcome,
     );
+    fn folio_emulator_map(num_bytes: usize) -> *mut c_void;
+    fn folio_emulator_close(pages: *mut c_void, num_bytes: usize);
+    fn folio_emulator_unmap(pages: *mut c_void, num_bytes: usize);
+}
+
+const PAGE_BYTES: usize = 4096;
+
+/// Memory between pages that nobody may touch.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    begin: NonNull<c_void>,
+    num_bytes: usize,
+}
+
+// SAFETY: no thread is tied to it.
+unsafe impl Send for Pages {}
+
+impl Pages {
+    /// Pages of at least so many bytes, if there is memory.
+    pub(crate) fn map(num_bytes: usize) -> Option<Self> {
+        let num_bytes = num_bytes.next_multiple_of(PAGE_BYTES);
+        // SAFETY: a multiple of the page size.
+        let begin = NonNull::new(unsafe { folio_emulator_map(num_bytes) })?;
+        Some(Self { begin, num_bytes })
+    }
+
+    /// The address after the last byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.begin.as_ptr() as u64 + self.num_bytes as u64
+    }
+
+    /// Makes every access from here on a fault.
+    ///
+    /// # Safety
+    /// Nobody has a reference into them.
+    pub(crate) unsafe fn close(&self) {
+        // SAFETY: mapped with this size.
+        unsafe { folio_emulator_close(self.begin.as_ptr(), self.num_bytes) };
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: mapped with this size; whoever has an address in them was told not to use it.
+        unsafe { folio_emulator_unmap(self.begin.as_ptr(), self.num_bytes) };
+    }
 }
 
 /// An entry point.

@@ -1,26 +1,35 @@
-//! Device memory: host memory between guard zones, filled with NaN when it is allocated.
+//! Device memory: host memory that ends where pages begin that nobody may touch, filled with NaN when
+//! it is allocated. What was freed cannot be touched either, for a while.
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
-use std::collections::BTreeMap;
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::{BTreeMap, VecDeque};
 use std::ptr::NonNull;
 
 use folio_kernels::cuda::{DevicePtr, DriverError, Memory, Result};
 
-use crate::machine::Range;
+use crate::machine::{Pages, Range};
 
 const ALIGNMENT: usize = 256;
 const PINNED_ALIGNMENT: usize = 64;
-/// Bytes of the zones before and after an allocation.
-const GUARD_BYTES: usize = 1024;
+/// How many freed allocations stay out of reach before their addresses may come again.
+const MAX_CLOSED: usize = 64;
 const GUARD: u8 = 0xcb;
 const POISON: u8 = 0xff;
+
+/// From `first page | guard | num_bytes | guard` to the end of the last page.
+#[derive(Debug)]
+struct Allocation {
+    num_bytes: usize,
+    pages: Pages,
+}
 
 /// All allocations of a device, by address.
 #[derive(Debug)]
 pub(crate) struct DeviceMemory {
     total_bytes: usize,
     used_bytes: usize,
-    allocations: BTreeMap<u64, usize>,
+    allocations: BTreeMap<u64, Allocation>,
+    closed: VecDeque<Pages>,
     pinned: BTreeMap<usize, usize>,
     /// What kernels check addresses against: `allocations` in order.
     ranges: Vec<Range>,
@@ -32,6 +41,7 @@ impl DeviceMemory {
             total_bytes,
             used_bytes: 0,
             allocations: BTreeMap::new(),
+            closed: VecDeque::new(),
             pinned: BTreeMap::new(),
             ranges: Vec::new(),
         }
@@ -56,19 +66,17 @@ impl DeviceMemory {
         if num_bytes > self.total_bytes - self.used_bytes {
             return Err(out_of_memory);
         }
-        // SAFETY: the layout is not empty; all of it is written below.
-        let base = unsafe { alloc(guarded_layout(num_bytes)) };
-        if base.is_null() {
-            return Err(out_of_memory);
-        }
-        // SAFETY: the three parts make up the layout.
+        let padded = num_bytes.next_multiple_of(ALIGNMENT);
+        let pages = Pages::map(padded + ALIGNMENT).ok_or(out_of_memory)?;
+        let begin = pages.end() - padded as u64;
+        // SAFETY: the last `padded` bytes of the pages, and as many before them as a guard has.
         unsafe {
-            base.write_bytes(GUARD, GUARD_BYTES);
-            base.add(GUARD_BYTES).write_bytes(POISON, num_bytes);
-            base.add(GUARD_BYTES + num_bytes).write_bytes(GUARD, GUARD_BYTES);
+            let data = begin as usize as *mut u8;
+            data.sub(ALIGNMENT).write_bytes(GUARD, ALIGNMENT);
+            data.write_bytes(POISON, num_bytes);
+            data.add(num_bytes).write_bytes(GUARD, padded - num_bytes);
         }
-        let begin = base as u64 + GUARD_BYTES as u64;
-        self.allocations.insert(begin, num_bytes);
+        self.allocations.insert(begin, Allocation { num_bytes, pages });
         self.used_bytes += num_bytes;
         self.list_ranges();
         Ok(DevicePtr(begin))
@@ -79,12 +87,15 @@ impl DeviceMemory {
     /// # Safety
     /// Nobody uses it any more.
     pub(crate) unsafe fn free(&mut self, memory: DevicePtr) {
-        let Some(num_bytes) = self.allocations.remove(&memory.0) else { return };
-        self.used_bytes -= num_bytes;
+        let Some(allocation) = self.allocations.remove(&memory.0) else { return };
+        self.used_bytes -= allocation.num_bytes;
         self.list_ranges();
-        let base = (memory.0 as usize - GUARD_BYTES) as *mut u8;
-        // SAFETY: allocated with this layout.
-        unsafe { dealloc(base, guarded_layout(num_bytes)) };
+        // SAFETY: the caller's promise.
+        unsafe { allocation.pages.close() };
+        self.closed.push_back(allocation.pages);
+        if self.closed.len() > MAX_CLOSED {
+            self.closed.pop_front();
+        }
     }
 
     pub(crate) fn allocate_pinned(&mut self, num_bytes: usize) -> Result<NonNull<u8>> {
@@ -112,11 +123,14 @@ impl DeviceMemory {
     pub(crate) fn check(&self, at: DevicePtr, num_bytes: usize) -> std::result::Result<(), String> {
         let found = self.allocations.range(..=at.0).next_back();
         match found {
-            Some((&begin, &length)) if at.0 - begin + num_bytes as u64 <= length as u64 => Ok(()),
-            Some((&begin, &length)) => Err(format!(
-                "{num_bytes} bytes at {:#x} are not in device memory; the allocation before has \
-                 {length} bytes and begins {} bytes lower",
+            Some((&begin, found)) if at.0 - begin + num_bytes as u64 <= found.num_bytes as u64 => {
+                Ok(())
+            }
+            Some((&begin, found)) => Err(format!(
+                "{num_bytes} bytes at {:#x} are not in device memory; the allocation before has {} \
+                 bytes and begins {} bytes lower",
                 at.0,
+                found.num_bytes,
                 at.0 - begin
             )),
             None => Err(format!("{num_bytes} bytes at {:#x} are below device memory", at.0)),
@@ -125,13 +139,15 @@ impl DeviceMemory {
 
     /// What was written beyond an allocation, if anything was.
     pub(crate) fn check_guards(&self) -> std::result::Result<(), String> {
-        for (&begin, &num_bytes) in &self.allocations {
+        for (&begin, allocation) in &self.allocations {
+            let num_bytes = allocation.num_bytes;
+            let num_after = (allocation.pages.end() - begin) as usize - num_bytes;
             // SAFETY: the zones on both sides of an allocation.
             let (before, after) = unsafe {
                 let begin = begin as usize as *const u8;
                 (
-                    std::slice::from_raw_parts(begin.sub(GUARD_BYTES), GUARD_BYTES),
-                    std::slice::from_raw_parts(begin.add(num_bytes), GUARD_BYTES),
+                    std::slice::from_raw_parts(begin.sub(ALIGNMENT), ALIGNMENT),
+                    std::slice::from_raw_parts(begin.add(num_bytes), num_after),
                 )
             };
             if let Some(at) = after.iter().position(|&byte| byte != GUARD) {
@@ -140,7 +156,7 @@ impl DeviceMemory {
                 ));
             }
             if let Some(at) = before.iter().rposition(|&byte| byte != GUARD) {
-                let distance = GUARD_BYTES - at;
+                let distance = ALIGNMENT - at;
                 return Err(format!(
                     "a write {distance} bytes before an allocation of {num_bytes} bytes"
                 ));
@@ -151,36 +167,28 @@ impl DeviceMemory {
 
     fn list_ranges(&mut self) {
         let ranges = self.allocations.iter();
-        self.ranges = ranges.map(|(&begin, &len)| Range { begin, num_bytes: len as u64 }).collect();
+        let range = |(&begin, allocation): (&u64, &Allocation)| Range {
+            begin,
+            num_bytes: allocation.num_bytes as u64,
+        };
+        self.ranges = ranges.map(range).collect();
     }
 }
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        for begin in self.allocations.clone().into_keys() {
-            // SAFETY: the device is gone, and nobody can reach its memory.
-            unsafe { self.free(DevicePtr(begin)) };
-        }
-        for memory in self.pinned.clone().into_keys() {
+        for &memory in self.pinned.clone().keys() {
             if let Some(memory) = NonNull::new(memory as *mut u8) {
-                // SAFETY: as above.
+                // SAFETY: the device is gone, and nobody can reach its memory.
                 unsafe { self.free_pinned(memory) };
             }
         }
     }
 }
 
-fn guarded_layout(num_bytes: usize) -> Layout {
-    layout(num_bytes + 2 * GUARD_BYTES, ALIGNMENT)
-}
-
 fn pinned_layout(num_bytes: usize) -> Layout {
-    layout(num_bytes, PINNED_ALIGNMENT)
-}
-
-fn layout(num_bytes: usize, alignment: usize) -> Layout {
-    match Layout::from_size_align(num_bytes, alignment) {
+    match Layout::from_size_align(num_bytes, PINNED_ALIGNMENT) {
         Ok(layout) => layout,
-        Err(error) => unreachable!("{num_bytes} bytes aligned to {alignment}: {error}"),
+        Err(error) => unreachable!("{num_bytes} bytes of pinned memory: {error}"),
     }
 }
