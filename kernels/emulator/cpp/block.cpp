@@ -222,15 +222,8 @@ void Block::collective(const Collective& what, void* operands) {
         fail("%s at %s:%d waits for lane %d, which has returned", what.operation, what.site.file,
              what.site.line, __builtin_ctz(gone));
     }
-    const uint32_t waiting = warp.in_collective & what.mask;
-    if (waiting != 0) {
-        const Thread& other = threads[warp.first_thread + __builtin_ctz(waiting)];
-        const Collective& its = other.collective;
-        if (its.compute != what.compute || its.mask != what.mask || its.site.line != what.site.line ||
-            its.site.file != what.site.file) {
-            fail_diverged(other);
-        }
-    }
+    // One of those that wait tells whether all agree, but for masks that overlap: hence all at the end.
+    check_agreement(warp.in_collective & what.mask & -(warp.in_collective & what.mask));
     warp.operands[thread.lane] = operands;
     warp.in_collective |= bit;
     warp.ready &= ~bit;
@@ -240,10 +233,21 @@ void Block::collective(const Collective& what, void* operands) {
         return;
     }
     const uint32_t arrived = exist & what.mask;
+    check_agreement(arrived);
     what.compute(warp.operands, arrived);
     warp.in_collective &= ~arrived;
     warp.ready |= arrived;
     warp.rotation = random() % warp_size;
+}
+
+void Block::check_agreement(uint32_t lanes) {
+    const Collective& mine = self->collective;
+    for (; lanes != 0; lanes &= lanes - 1) {
+        const Thread& other = threads[self->warp->first_thread + __builtin_ctz(lanes)];
+        const Collective& its = other.collective;
+        const bool is_same_site = its.site.line == mine.site.line && its.site.file == mine.site.file;
+        if (its.compute != mine.compute || its.mask != mine.mask || !is_same_site) fail_diverged(other);
+    }
 }
 
 void Block::barrier(Site site) {
@@ -376,27 +380,26 @@ void Block::check_global(const void* address, size_t num_bytes, const char* what
 }
 
 void Block::fail_fault() {
-    const char* const at = static_cast<const char*>(fault_address);
-    if (at >= reinterpret_cast<const char*>(memory) - (1 << 20) && at < reinterpret_cast<const char*>(shared)) {
-        fail("it accessed %p, below shared memory, or its stack has overflowed", fault_address);
+    // Within the pages that nobody may touch, so much is certain.
+    constexpr int64_t reach = 1 << 20;
+    const auto at = reinterpret_cast<int64_t>(fault_address);
+    const int64_t in_stacks = at - reinterpret_cast<int64_t>(memory);
+    if (in_stacks >= -reach && in_stacks < static_cast<int64_t>(stacks_bytes)) {
+        fail("it accessed %p: its stack has overflowed", fault_address);
     }
-    const ptrdiff_t in_shared = at - reinterpret_cast<const char*>(shared);
-    if (in_shared >= 0 && in_shared < (2 << 20)) {
-        fail("it accessed offset %td of %u bytes of shared memory", in_shared, num_shared_bytes);
+    const int64_t in_shared = at - reinterpret_cast<int64_t>(shared);
+    if (in_shared >= -reach && in_shared < reach + static_cast<int64_t>(max_shared_bytes)) {
+        fail("it accessed offset %lld of %u bytes of shared memory", static_cast<long long>(in_shared),
+             num_shared_bytes);
     }
-    const Range* const range = allocation_before(fault_address);
-    const Range* const next = range == nullptr ? launch->allocations : range + 1;
-    const bool is_before_next = next < launch->allocations + launch->num_allocations &&
-                                next->begin - reinterpret_cast<uint64_t>(at) < (1 << 20);
-    if (is_before_next) {
-        fail("it accessed %p, %llu bytes before an allocation of %llu bytes", fault_address,
-             static_cast<unsigned long long>(next->begin - reinterpret_cast<uint64_t>(at)),
-             static_cast<unsigned long long>(next->num_bytes));
+    for (size_t i = 0; i < launch->num_allocations; i++) {
+        const Range& range = launch->allocations[i];
+        const int64_t offset = at - static_cast<int64_t>(range.begin);
+        if (offset < -reach || offset >= static_cast<int64_t>(range.num_bytes) + reach) continue;
+        fail("it accessed offset %lld of an allocation of %llu bytes", static_cast<long long>(offset),
+             static_cast<unsigned long long>(range.num_bytes));
     }
-    if (range == nullptr) fail("it accessed %p, which is no device memory", fault_address);
-    fail("it accessed %p, which is offset %llu of an allocation of %llu bytes, or was freed", fault_address,
-         static_cast<unsigned long long>(reinterpret_cast<uint64_t>(at) - range->begin),
-         static_cast<unsigned long long>(range->num_bytes));
+    fail("it accessed %p, which is no device memory, or no longer", fault_address);
 }
 
 uintptr_t Block::end_of_stack(const Thread& thread) const {

@@ -151,6 +151,7 @@ struct Block {
     unsigned random();
     void release_barrier();
     void leave_thread();
+    void check_agreement(uint32_t lanes);
     [[noreturn]] void finish_thread();
     [[noreturn]] void fail_deadlock();
     [[noreturn]] void fail_diverged(const Thread& other);
