@@ -1,7 +1,7 @@
 //! How much memory the models take, decided before any of it is allocated.
 
 use crate::model::ModelConfig;
-use crate::ops::{ActivationLayout, KvShape, Reserve};
+use crate::ops::{ActivationLayout, CudaDevice, KvShape, Reserve};
 use crate::types::{ConfigError, Error, ModelKind, Result};
 
 /// Tokens that each running sequence gets where nothing says how large the KV cache is to be.
@@ -36,15 +36,18 @@ pub enum KvCacheSize {
     Blocks(u32),
     /// As many blocks as fit into this many bytes.
     Bytes(u64),
-    /// Enough for a full batch of common lengths, within half of what is free.
+    /// In host memory enough for a full batch of common lengths, within half of what is free; on a
+    /// GPU all that is free.
     Auto,
 }
 
 /// What is going to be allocated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Bytes of weight files; mapped, so they take memory as they are touched.
+    /// Bytes of weights. In host memory they are mapped files, which take memory as they are touched.
     pub weights_bytes: u64,
+    /// Bytes of what a GPU takes beside all else.
+    pub overhead_bytes: u64,
     /// How the device lays out activations.
     pub layout: ActivationLayout,
     /// What steps need of the device.
@@ -63,7 +66,8 @@ impl MemoryPlan {
         }
         let (mut arena_bytes, mut weights_bytes, mut max_model_len) = (0, 0, 0);
         for config in configs {
-            weights_bytes += config.weights_bytes();
+            config.check_device(options.layout)?;
+            weights_bytes += config.weights_bytes_on(options.layout);
             max_model_len = max_model_len.max(config.limits().max_model_len);
             let num_outputs = match config.limits().kind {
                 ModelKind::Decoder => options.max_num_seqs.min(options.max_num_batched_tokens),
@@ -80,9 +84,14 @@ impl MemoryPlan {
             max_num_seqs: options.max_num_seqs as usize,
             max_model_len: max_model_len as usize,
         };
-        let mut plan = Self { weights_bytes, layout: options.layout, reserve };
+        let mut plan = Self { weights_bytes, overhead_bytes: 0, layout: options.layout, reserve };
         let decoder = |config: &&ModelConfig| config.limits().kind == ModelKind::Decoder;
-        if let Some(config) = configs.iter().find(decoder) {
+        let decoder = configs.iter().find(decoder);
+        if !plan.is_on_host() {
+            let kv = decoder.and_then(|config| config.kv_shape(1, options.block_size));
+            plan.overhead_bytes = CudaDevice::overhead_bytes(Reserve { kv, ..reserve });
+        }
+        if let Some(config) = decoder {
             let num_blocks = plan.num_blocks_for(config, options)?;
             plan.reserve.kv = config.kv_shape(num_blocks, options.block_size);
         }
@@ -108,6 +117,10 @@ impl MemoryPlan {
         self.reserve.arena_bytes as u64
     }
 
+    fn is_on_host(&self) -> bool {
+        self.layout == ActivationLayout::CPU
+    }
+
     fn bytes_per_block(&self, kv: KvShape) -> u64 {
         (kv.numbers_per_block() * self.layout.dtype.num_bytes()) as u64
     }
@@ -122,6 +135,9 @@ impl MemoryPlan {
         let num_blocks = match options.kv_cache {
             KvCacheSize::Blocks(num_blocks) => u64::from(num_blocks),
             KvCacheSize::Bytes(num_bytes) => num_bytes / per_block,
+            KvCacheSize::Auto if !self.is_on_host() && options.available_bytes.is_some() => {
+                self.left(options).unwrap_or(0) / per_block
+            }
             KvCacheSize::Auto => {
                 let max_len = config.limits().max_model_len;
                 let tokens_per_seq = u64::from(max_len.min(DEFAULT_TOKENS_PER_SEQ));
@@ -141,14 +157,19 @@ impl MemoryPlan {
         Ok(num_blocks)
     }
 
-    /// Bytes that weights and activations leave.
+    /// Bytes that all but the KV cache takes.
+    fn taken(&self) -> u64 {
+        self.weights_bytes + self.activations_bytes() + self.overhead_bytes
+    }
+
+    /// Bytes that this leaves.
     fn left(&self, options: &MemoryOptions) -> Option<u64> {
-        let taken = self.weights_bytes + self.activations_bytes();
+        let taken = self.taken();
         options.available_bytes.map(|available| available.saturating_sub(taken))
     }
 
     fn check_fits(&self, options: &MemoryOptions) -> Result<()> {
-        let needed = self.weights_bytes + self.activations_bytes() + self.kv_bytes();
+        let needed = self.taken() + self.kv_bytes();
         match options.available_bytes {
             Some(available) if needed > available => Err(Error::OutOfMemory(format!(
                 "{} are needed and {} are free ({self}); lower max_num_batched_tokens, \
@@ -170,7 +191,11 @@ impl std::fmt::Display for MemoryPlan {
             write!(f, ", KV cache {num_bytes} for {num_tokens} tokens")?;
         }
         let (activations, tokens) = (self.activations_bytes(), self.reserve.max_num_tokens);
-        write!(f, ", activations {} for {tokens} tokens a step", Bytes(activations))
+        write!(f, ", activations {} for {tokens} tokens a step", Bytes(activations))?;
+        match self.overhead_bytes {
+            0 => Ok(()),
+            num_bytes => write!(f, ", workspaces {}", Bytes(num_bytes)),
+        }
     }
 }
 

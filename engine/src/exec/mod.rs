@@ -1,6 +1,8 @@
 //! Executors: they carry out plans.
 
 pub mod batch;
+#[cfg(test)]
+mod cuda_tests;
 pub mod memory;
 pub mod pooling;
 pub mod random;

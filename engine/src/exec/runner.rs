@@ -4,18 +4,21 @@
 //! plan, then samples or pools those that emit. Every sequence is computed on its own within the
 //! batch, so numbers that are not finite fail one sequence and no other.
 
+use std::sync::Arc;
+
 use folio_kernels::cpu::Pool;
+use folio_kernels::cuda::Driver;
 
 use super::batch::{self, BatchRow, Emits};
 use super::memory::MemoryPlan;
 use super::sampler::{EmittingRows, Sampler};
 use super::{Executor, pooling};
 use crate::model::{Model, ModelConfig, ModelFiles, PoolingConfig};
-use crate::ops::{Batch, CpuDevice, Device, Tensor};
+use crate::ops::{ActivationLayout, Batch, CpuDevice, CudaDevice, CudaOptions, Device, Tensor};
 use crate::sched::Sequences;
 use crate::types::{
-    Clock, Error, ModelId, ModelKind, Result, ScheduledSeq, SeqResult, SequenceId, StepOutput,
-    StepPlan, SystemClock,
+    BlockId, Clock, Error, ModelId, ModelKind, Result, ScheduledSeq, SeqResult, SequenceId,
+    StepOutput, StepPlan, SystemClock,
 };
 
 /// What a runner is loaded with.
@@ -28,13 +31,40 @@ pub struct RunnerOptions {
 }
 
 /// What to compute on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum DeviceOptions {
     /// The processor, on this many threads, the calling one included.
     Cpu {
         /// At least 1.
         num_threads: usize,
     },
+    /// An NVIDIA GPU, or what stands in for one.
+    Cuda {
+        /// The way to it.
+        driver: Arc<dyn Driver>,
+        /// How it computes.
+        options: CudaOptions,
+    },
+}
+
+impl DeviceOptions {
+    /// How the device lays out activations, which memory is planned with.
+    #[must_use]
+    pub fn layout(&self) -> ActivationLayout {
+        match self {
+            Self::Cpu { .. } => ActivationLayout::CPU,
+            Self::Cuda { options, .. } => options.layout(),
+        }
+    }
+
+    fn create(&self) -> Result<Box<dyn Device>> {
+        Ok(match self {
+            Self::Cpu { num_threads } => Box::new(CpuDevice::new(Pool::new(*num_threads))),
+            Self::Cuda { driver, options } => {
+                Box::new(CudaDevice::new(Arc::clone(driver), *options)?)
+            }
+        })
+    }
 }
 
 /// How far loading has come.
@@ -83,13 +113,16 @@ impl ModelRunner {
         options: &RunnerOptions,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Self> {
-        let mut device = create(options.device);
+        let mut device = options.device.create()?;
         let mut loaded = Vec::with_capacity(models.len());
-        for (files, config) in models {
-            loaded.push(load_model(&files, &config, device.as_mut(), progress)?);
-        }
-        device.reserve(options.plan.reserve)?;
-        Ok(Self {
+        let load = || {
+            for (files, config) in models {
+                loaded.push(load_model(&files, &config, device.as_mut(), progress)?);
+            }
+            device.reserve(options.plan.reserve)
+        };
+        load().map_err(|error| with_plan(error, &options.plan))?;
+        let mut runner = Self {
             device,
             models: loaded,
             block_size: options.plan.reserve.kv.map_or(1, |kv| kv.block_size as u32),
@@ -97,7 +130,26 @@ impl ModelRunner {
             sampler: Sampler::new(),
             clock: SystemClock::start(),
             output: None,
-        })
+        };
+        if let DeviceOptions::Cuda { .. } = options.device {
+            runner.warm_up().map_err(|error| with_plan(error, &options.plan))?;
+        }
+        Ok(runner)
+    }
+
+    /// Runs every model once, so that what a device allocates at the first use of its kernels is
+    /// allocated now. The token goes to the scratch block.
+    fn warm_up(&mut self) -> Result<()> {
+        for model in 0..self.models.len() as u32 {
+            let row = BatchRow {
+                tokens: &[0],
+                positions: 0..1,
+                blocks: &[BlockId(0)],
+                emits: Emits::Last,
+            };
+            self.forward(ModelId(model), &[row])?;
+        }
+        Ok(())
     }
 
     /// Computes `rows` with one model and returns its raw outputs: logits of the emitting
@@ -202,9 +254,13 @@ impl Executor for ModelRunner {
     }
 }
 
-fn create(options: DeviceOptions) -> Box<dyn Device> {
-    match options {
-        DeviceOptions::Cpu { num_threads } => Box::new(CpuDevice::new(Pool::new(num_threads))),
+/// Says with an error of too little memory what was to be allocated.
+fn with_plan(error: Error, plan: &MemoryPlan) -> Error {
+    match error {
+        Error::OutOfMemory(message) => Error::OutOfMemory(format!(
+            "{message} ({plan}); lower max_num_batched_tokens, max_num_seqs or the KV cache"
+        )),
+        other => other,
     }
 }
 

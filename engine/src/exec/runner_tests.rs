@@ -1,13 +1,16 @@
 //! Two small models in one runner, driven by the engine's own core.
 
+use folio_emulator::Emulator;
+use folio_kernels::cuda::Element;
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::core::{EngineCore, Turn};
-use crate::exec::{ActivationLayout, KvCacheSize, MemoryOptions};
+use crate::exec::{KvCacheSize, MemoryOptions};
 use crate::model::Embedded;
+use crate::ops::Determinism;
 use crate::sched::policies::Fcfs;
 use crate::types::{
     Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ManualClock,
@@ -16,7 +19,9 @@ use crate::types::{
 };
 
 const VOCAB: usize = 32;
-const HIDDEN: usize = 16;
+const HIDDEN: usize = 64;
+/// Width of keys and values.
+const KV_COLS: usize = 32;
 /// A token whose embedding is not a number.
 const POISON: TokenId = 5;
 const DECODER: ModelId = ModelId(0);
@@ -64,8 +69,8 @@ fn decoder_tensors() -> Vec<(String, Vec<usize>)> {
             ("input_layernorm", &[HIDDEN]),
             ("post_attention_layernorm", &[HIDDEN]),
             ("self_attn.q_proj", &[HIDDEN, HIDDEN]),
-            ("self_attn.k_proj", &[8, HIDDEN]),
-            ("self_attn.v_proj", &[8, HIDDEN]),
+            ("self_attn.k_proj", &[KV_COLS, HIDDEN]),
+            ("self_attn.v_proj", &[KV_COLS, HIDDEN]),
             ("self_attn.o_proj", &[HIDDEN, HIDDEN]),
             ("mlp.gate_proj", &[24, HIDDEN]),
             ("mlp.up_proj", &[24, HIDDEN]),
@@ -121,31 +126,35 @@ fn encoder() -> ModelFiles {
     model("tiny-encoder", &config, weights(&tensors, "embeddings.word_embeddings.weight"))
 }
 
+const CPU: DeviceOptions = DeviceOptions::Cpu { num_threads: 2 };
+
 fn load(
     files: &[ModelFiles],
+    device: DeviceOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(ModelRunner, EngineConfig)> {
     let configs = files.iter().map(|files| ModelConfig::read(files, None));
-    load_configured(files.to_vec(), configs.collect::<Result<_>>()?, progress)
+    load_configured(files.to_vec(), configs.collect::<Result<_>>()?, device, progress)
 }
 
 fn load_configured(
     files: Vec<ModelFiles>,
     configs: Vec<ModelConfig>,
+    device: DeviceOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(ModelRunner, EngineConfig)> {
     let options = MemoryOptions {
-        block_size: 4,
+        block_size: 16,
         max_num_seqs: 8,
         max_num_batched_tokens: 64,
         kv_cache: KvCacheSize::Blocks(50),
-        layout: ActivationLayout::CPU,
+        layout: device.layout(),
         available_bytes: None,
     };
     let plan = MemoryPlan::new(&configs, &options)?;
     let config = EngineConfig {
         models: configs.iter().map(ModelConfig::limits).collect(),
-        block_size: 4,
+        block_size: 16,
         num_blocks: plan.num_blocks(),
         max_num_seqs: 8,
         max_num_batched_tokens: 64,
@@ -154,7 +163,6 @@ fn load_configured(
         max_queued_requests: 100,
         prefix_caching: PrefixCaching::On,
     };
-    let device = DeviceOptions::Cpu { num_threads: 2 };
     let models = files.into_iter().zip(configs).collect();
     let runner = ModelRunner::load(models, &RunnerOptions { device, plan }, progress)?;
     Ok((runner, config.validated()?))
@@ -182,9 +190,9 @@ fn request(model: ModelId, prompt: &[TokenId]) -> (Request, EventReceiver) {
 }
 
 /// What each request came to: bits of its tokens or embedding, and how it ended.
-fn run(requests: &[(ModelId, &[TokenId])]) -> Vec<(Vec<u32>, FinishReason)> {
+fn run(device: DeviceOptions, requests: &[(ModelId, &[TokenId])]) -> Vec<(Vec<u32>, FinishReason)> {
     let files = vec![decoder(&decoder_tensors()), encoder()];
-    let (runner, config) = load(&files, &mut |_| {}).unwrap();
+    let (runner, config) = load(&files, device, &mut |_| {}).unwrap();
     let clock = Box::new(ManualClock::default());
     let mut core = EngineCore::new(config, Box::new(Fcfs), Box::new(runner), clock);
     let mut receivers = Vec::new();
@@ -213,8 +221,7 @@ fn outcome(mut receiver: EventReceiver) -> (Vec<u32>, FinishReason) {
     panic!("a request without an end");
 }
 
-#[test]
-fn numbers_that_are_not_finite_fail_their_own_request_alone() {
+fn fail_alone(device: &dyn Fn() -> DeviceOptions) {
     let healthy: [(ModelId, &[TokenId]); 4] = [
         (DECODER, &[1, 2, 3, 9, 10, 11, 12]),
         (ENCODER, &[1, 2, 3]),
@@ -225,16 +232,27 @@ fn numbers_that_are_not_finite_fail_their_own_request_alone() {
         [(DECODER, &[4, POISON, 6]), (ENCODER, &[POISON, 1])];
     let mut mixed = healthy.to_vec();
     mixed.splice(1..1, poisoned);
-    let mut found = run(&mixed);
+    let mut found = run(device(), &mixed);
     for (bits, reason) in found.drain(1..3) {
         assert!(bits.is_empty(), "{bits:?}");
         assert!(matches!(reason, FinishReason::Failed(_)), "{reason:?}");
     }
     for (index, found) in found.into_iter().enumerate() {
-        let alone = run(&healthy[index..=index]).remove(0);
+        let alone = run(device(), &healthy[index..=index]).remove(0);
         assert!(!alone.0.is_empty());
         assert_eq!(found, alone, "request {index}");
     }
+}
+
+#[test]
+fn numbers_that_are_not_finite_fail_their_own_request_alone() {
+    fail_alone(&|| CPU);
+}
+
+#[test]
+fn on_cuda_they_do_as_well() {
+    let options = CudaOptions { element: Element::F16, determinism: Determinism::Fixed };
+    fail_alone(&|| DeviceOptions::Cuda { driver: Emulator::new(), options });
 }
 
 #[test]
@@ -245,7 +263,7 @@ fn loading_reports_its_progress() {
         reports.push((progress.model.to_owned(), progress.loaded_bytes, progress.total_bytes));
     };
     let mut report = report;
-    load(&files, &mut report).unwrap();
+    load(&files, CPU, &mut report).unwrap();
     assert_eq!(reports[0].1, 0);
     for name in ["tiny-decoder", "tiny-encoder"] {
         let mut of_model = reports.iter().filter(|(model, ..)| model == name);
@@ -265,7 +283,7 @@ fn a_missing_weight_is_named() {
     for (index, (name, _)) in tensors.iter().enumerate() {
         let mut rest = tensors.clone();
         rest.remove(index);
-        let error = load(&[decoder(&rest)], &mut |_| {}).unwrap_err().to_string();
+        let error = load(&[decoder(&rest)], CPU, &mut |_| {}).unwrap_err().to_string();
         assert_eq!(error, format!("weight {name}: missing from the checkpoint"));
     }
 }
@@ -286,14 +304,10 @@ fn a_model_of_made_up_weights_needs_its_configuration_alone() {
     let config = ModelConfig::read_dummy(&files, None).unwrap();
     let mut last = (0, 0);
     let mut report = |now: Progress<'_>| last = (now.loaded_bytes, now.total_bytes);
-    let (mut runner, _) = load_configured(vec![files], vec![config], &mut report).unwrap();
+    let (mut runner, _) = load_configured(vec![files], vec![config], CPU, &mut report).unwrap();
     assert!(last.0 > 0 && last.0 == last.1, "{last:?}");
-    let row = BatchRow {
-        tokens: &[1, 2, 3],
-        positions: 0..3,
-        blocks: &[crate::types::BlockId(1)],
-        emits: Emits::All,
-    };
+    let row =
+        BatchRow { tokens: &[1, 2, 3], positions: 0..3, blocks: &[BlockId(1)], emits: Emits::All };
     let logits = runner.forward(DECODER, &[row]).unwrap();
     assert_eq!(logits.len(), 3 * VOCAB);
     assert!(logits.iter().all(|x| x.is_finite() && x.abs() < 100.0), "{logits:?}");

@@ -7,8 +7,8 @@ use super::files::ModelFiles;
 use super::sentence::PoolingConfig;
 use super::weights::{self, CheckpointSource, DryWeights};
 use super::{Blueprint, Checkpoint, Model, WeightSource};
-use crate::ops::{ActivationLayout, Device, DryOps, Dtype, KvShape};
-use crate::types::{ConfigError, ModelKind, ModelLimits, Result, TokenId};
+use crate::ops::{ActivationLayout, CudaDevice, Device, DryOps, Dtype, Heads, KvShape};
+use crate::types::{ConfigError, Error, ModelKind, ModelLimits, Result, TokenId};
 
 /// The configuration of one model.
 #[derive(Debug)]
@@ -19,6 +19,9 @@ pub struct ModelConfig {
     eos_token_ids: Vec<TokenId>,
     weights: Weights,
     weights_bytes: u64,
+    /// Bytes of the weights where activations have 16 bits.
+    short_weights_bytes: u64,
+    dtype: Dtype,
     notes: Vec<String>,
 }
 
@@ -60,6 +63,8 @@ impl ModelConfig {
             eos_token_ids: eos_token_ids(&config, files)?,
             weights: Weights::Dummy,
             weights_bytes: dry.num_numbers * Dtype::Bf16.num_bytes() as u64,
+            short_weights_bytes: 2 * dry.num_short + 4 * dry.num_single,
+            dtype: dtype(&config)?,
             blueprint,
             notes,
         })
@@ -104,6 +109,50 @@ impl ModelConfig {
     #[must_use]
     pub fn weights_bytes(&self) -> u64 {
         self.weights_bytes
+    }
+
+    /// Bytes that the weights take on a device with this layout.
+    #[must_use]
+    pub fn weights_bytes_on(&self, layout: ActivationLayout) -> u64 {
+        match layout.dtype {
+            Dtype::F32 => self.weights_bytes,
+            Dtype::Bf16 | Dtype::F16 => self.short_weights_bytes,
+        }
+    }
+
+    /// The number format that the configuration names, which is usually that of the weights;
+    /// single precision where it names none.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Refuses what a device with this layout has no kernels for.
+    pub fn check_device(&self, layout: ActivationLayout) -> Result<()> {
+        if layout == ActivationLayout::CPU {
+            return Ok(());
+        }
+        let refused = |field: &str, value: usize, hint: String| Error::UnsupportedModel {
+            field: field.into(),
+            value: value.to_string(),
+            hint,
+        };
+        let Heads { num_heads, num_kv_heads, head_size } = self.blueprint.heads();
+        if !CudaDevice::HEAD_SIZES.contains(&head_size) {
+            let hint = format!("CUDA kernels have heads of {:?}", CudaDevice::HEAD_SIZES);
+            let field = format!("head_dim of {num_heads} query and {num_kv_heads} key heads");
+            return Err(refused(&field, head_size, hint));
+        }
+        let widths = [
+            ("hidden_size", self.blueprint.hidden_size()),
+            ("intermediate_size", self.blueprint.intermediate_size()),
+        ];
+        match widths.into_iter().find(|(_, width)| !width.is_multiple_of(8)) {
+            Some((field, width)) => {
+                Err(refused(field, width as usize, "a multiple of 8 on CUDA".into()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// How an encoder's hidden states become a vector; `None` for a decoder.
@@ -171,6 +220,18 @@ fn checked_len(wanted: Option<u32>, available: u32) -> Result<u32> {
         limit: format!("must be from 1 to {available}, what the model can attend to"),
     }
     .into())
+}
+
+fn dtype(config: &Fields) -> Result<Dtype> {
+    for field in ["dtype", "torch_dtype"] {
+        match config.optional_text(field)?.as_deref() {
+            Some("bfloat16") => return Ok(Dtype::Bf16),
+            Some("float16") => return Ok(Dtype::F16),
+            Some("float32") => return Ok(Dtype::F32),
+            _ => {}
+        }
+    }
+    Ok(Dtype::F32)
 }
 
 fn eos_token_ids(config: &Fields, files: &ModelFiles) -> Result<Vec<TokenId>> {

@@ -83,6 +83,10 @@ impl Blueprint for DecoderConfig {
         self.hidden_size
     }
 
+    fn intermediate_size(&self) -> u32 {
+        self.intermediate_size
+    }
+
     fn max_len(&self) -> u32 {
         self.max_len
     }

@@ -63,6 +63,10 @@ impl Blueprint for EncoderConfig {
         self.hidden_size
     }
 
+    fn intermediate_size(&self) -> u32 {
+        self.intermediate_size
+    }
+
     fn max_len(&self) -> u32 {
         self.positions.max_len
     }

@@ -44,6 +44,9 @@ pub trait Blueprint: std::fmt::Debug + Send + Sync {
     /// Width of hidden states, H; for an encoder also of its embeddings.
     fn hidden_size(&self) -> u32;
 
+    /// Width inside the MLP.
+    fn intermediate_size(&self) -> u32;
+
     /// Longest sequence that its positions allow, in tokens.
     fn max_len(&self) -> u32;
 

@@ -297,41 +297,56 @@ impl WeightSource for CheckpointSource<'_> {
 pub(crate) struct DryWeights {
     /// Numbers that a checkpoint would be asked for.
     pub(crate) num_numbers: u64,
+    /// Numbers that a device keeps in the format of activations.
+    pub(crate) num_short: u64,
+    /// Numbers that it keeps in single precision.
+    pub(crate) num_single: u64,
 }
 
 impl DryWeights {
-    fn weight(&mut self, rows: usize, cols: usize) -> Weight {
-        self.num_numbers += rows as u64 * cols as u64;
+    /// A weight that a device converts.
+    fn short(&mut self, rows: usize, cols: usize) -> Weight {
+        self.num_short += rows as u64 * cols as u64;
         Weight { id: 0, rows, cols }
+    }
+
+    /// A vector that it does not.
+    fn single(&mut self, len: usize) -> Weight {
+        self.num_single += len as u64;
+        Weight { id: 0, rows: 1, cols: len }
     }
 }
 
 impl WeightSource for DryWeights {
     fn matrices(&mut self, parts: &[(String, usize)], cols: usize) -> Result<Vec<Weight>> {
-        Ok(parts.iter().map(|(_, rows)| self.weight(*rows, cols)).collect())
+        let num_rows = parts.iter().map(|(_, rows)| *rows as u64).sum::<u64>();
+        self.num_numbers += num_rows * cols as u64;
+        Ok(parts.iter().map(|(_, rows)| self.short(*rows, cols)).collect())
     }
 
     fn biases(&mut self, parts: &[(String, usize)]) -> Result<Vec<Weight>> {
-        Ok(parts.iter().map(|(_, len)| self.weight(1, *len)).collect())
+        self.num_numbers += parts.iter().map(|(_, len)| *len as u64).sum::<u64>();
+        Ok(parts.iter().map(|(_, len)| self.short(1, *len)).collect())
     }
 
     fn vector(&mut self, _name: &str, len: usize) -> Result<Weight> {
-        Ok(self.weight(1, len))
+        self.num_numbers += len as u64;
+        Ok(self.single(len))
     }
 
     fn numbers(&mut self, _name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
         let [rows, cols] = shape;
-        self.weight(rows, cols);
+        self.num_numbers += rows as u64 * cols as u64;
         Ok(Vec::new())
     }
 
     fn computed(&mut self, _numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {
         let [rows, cols] = shape;
-        Ok(Weight { id: 0, rows, cols })
+        Ok(self.short(rows, cols))
     }
 
     fn computed_vector(&mut self, len: usize, _compute: &dyn Fn() -> Vec<f32>) -> Result<Weight> {
-        Ok(Weight { id: 0, rows: 1, cols: len })
+        Ok(self.single(len))
     }
 
     fn contains(&self, _name: &str) -> bool {

@@ -10,6 +10,7 @@ mod batch;
 #[cfg(test)]
 mod conformance;
 mod cpu;
+pub(crate) mod cuda;
 mod dry;
 mod host;
 mod tensor;
@@ -18,6 +19,7 @@ pub use folio_kernels::cpu::Activation;
 
 pub use batch::Batch;
 pub use cpu::CpuDevice;
+pub use cuda::{CudaDevice, CudaOptions, Determinism};
 pub use dry::DryOps;
 pub use host::{Dtype, HostBytes, HostTensor};
 pub use tensor::{ActivationLayout, Arena, Mark, Stacking, Tensor, Weight};

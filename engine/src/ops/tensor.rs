@@ -64,6 +64,13 @@ impl Tensor {
         Self { rows, ..self }
     }
 
+    /// The same rows with `cols` columns, up to where the next row begins.
+    #[must_use]
+    pub fn with_cols(self, cols: usize) -> Self {
+        assert!(cols <= self.stride, "{cols} columns of {self:?}");
+        Self { cols, ..self }
+    }
+
     /// Where a dense tensor lies in the arena, in numbers of its format.
     #[must_use]
     pub fn range(self) -> std::ops::Range<usize> {

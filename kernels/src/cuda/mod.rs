@@ -24,6 +24,7 @@ mod sample;
 mod sample_state;
 mod shapes;
 mod step;
+mod transfer;
 
 pub use activation::{Activate, activate};
 pub use attention::{EncoderAttention, PagedAttention, encoder_attention, paged_attention};

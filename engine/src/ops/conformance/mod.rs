@@ -152,7 +152,7 @@ impl Case<'_> {
             arena_bytes: 4 << 20,
             kv,
             max_num_tokens: 4 * MAX_LEN,
-            max_num_seqs: 4,
+            max_num_seqs: 4 * MAX_LEN,
             max_model_len: MAX_LEN,
         };
         self.device.reserve(reserve).expect("memory for a small case");
@@ -566,10 +566,12 @@ fn copy_blocks(case: &mut Case<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use folio_emulator::Emulator;
     use folio_kernels::cpu::Pool;
+    use folio_kernels::cuda::Element;
 
     use super::*;
-    use crate::ops::CpuDevice;
+    use crate::ops::{CpuDevice, CudaDevice, CudaOptions, Determinism};
 
     #[test]
     fn the_cpu_conforms() {
@@ -584,5 +586,42 @@ mod tests {
                 block_sizes: &[1, 5, 16, 32],
             });
         }
+    }
+
+    /// Whatever the number format does to one rounding, an operation rounds four times at most:
+    /// the sum of the residual, its norm, the scaled norm, the rotation.
+    fn check_cuda(element: Element, determinism: Determinism) {
+        let options = CudaOptions { element, determinism };
+        let make = || {
+            let device = CudaDevice::new(Emulator::new(), options);
+            Box::new(device.expect("an emulator")) as Box<_>
+        };
+        let half_unit = match element {
+            Element::Bf16 => 1.0 / f64::from(1 << 8),
+            Element::F16 => 1.0 / f64::from(1 << 11),
+        };
+        check(Subject {
+            make: &make,
+            dtype: options.layout().dtype,
+            tolerance: 4.0 * half_unit + 2e-6,
+            cols_step: 8,
+            head_sizes: &[32, 64, 80, 96, 128],
+            block_sizes: &[16, 32],
+        });
+    }
+
+    #[test]
+    fn cuda_conforms_in_bfloat16() {
+        check_cuda(Element::Bf16, Determinism::Fast);
+    }
+
+    #[test]
+    fn cuda_conforms_in_float16() {
+        check_cuda(Element::F16, Determinism::Fast);
+    }
+
+    #[test]
+    fn cuda_conforms_when_results_are_fixed() {
+        check_cuda(Element::Bf16, Determinism::Fixed);
     }
 }
