@@ -10,8 +10,7 @@ use cuda_common::{ELEMENTS, Random, download, download_f32, round, unit_roundoff
 use folio_emulator::{Emulator, EmulatorOptions};
 use folio_kernels::cuda::{
     Command, Context, DeviceBuffer, Element, Epilogue, Gemm, GemmMode, GemmPlan, GemmShape,
-    GemmWorkspace, OutputElement, ProductChoice, Products, View, gemm, gemm_by_plan, gemm_plans,
-    plan_gemm,
+    GemmWorkspace, OutputElement, Products, View, gemm, gemm_by_plan, gemm_plans, plan_gemm,
 };
 
 const EPILOGUES: [Epilogue; 4] =
@@ -334,24 +333,6 @@ fn captured_products_can_be_replayed() {
             let error = (f64::from(result) - expected).abs();
             assert!(error <= slack + 1e-6, "replay {replay}: {result}, not {expected}");
         }
-    }
-}
-
-#[test]
-fn products_use_our_kernels_where_there_is_no_library() {
-    let context = device(24, 1);
-    let products = Products::new(&context).unwrap();
-    for (rows, mode) in [(70, GemmMode::Fast), (3, GemmMode::Fast), (3, GemmMode::Deterministic)] {
-        let shape = GemmShape { rows, cols: 150, inner: 1096 };
-        let kind = dense(shape, Element::Bf16, Epilogue::None);
-        let mut case = Case::new(&context, &mut Random(9), kind);
-        case.args.mode = mode;
-        let plan = plan_gemm(context.device(), shape, mode);
-        let choice = products.choice(&context, &case.args).unwrap();
-        assert_eq!(choice, ProductChoice::Own(plan));
-        assert_eq!(plan.kernel.contains("small"), rows == 3 && mode == GemmMode::Fast);
-        products.multiply(&context, case.args).unwrap();
-        case.check(&context, &format!("{plan:?}"));
     }
 }
 

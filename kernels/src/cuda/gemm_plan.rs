@@ -4,6 +4,7 @@
 //! of the model are cycles of an H100 derived from its data sheet and from the kernels' machine
 //! code; they decide between our own kernels only, never what a kernel computes.
 
+use super::context::Element;
 use super::driver::Device;
 
 /// What a matrix product may do for speed.
@@ -73,6 +74,17 @@ pub(super) const STREAM_BLOCKS_PER_MULTIPROCESSOR: usize = 1;
 /// Bytes of the largest tile of sums that a block of `gemm_small` may leave to another.
 pub(super) const MAX_PARTIAL_BYTES: usize = 64 * 128 * 4;
 
+/// Bytes a cycle that memory gives to all of an H100's multiprocessors together (3.0 TB/s).
+const MEMORY_BYTES_PER_CYCLE: u64 = 1710;
+/// Bytes a cycle that one multiprocessor draws from the L2 cache with 48 KB under way, at most.
+const MULTIPROCESSOR_BYTES_PER_CYCLE: u64 = 20;
+/// Cycles until the first numbers of a block are there, and from its last sums to its end.
+const FILL_CYCLES: u64 = 1200;
+/// Cycles until the last block of a tile knows that it is the last.
+const SPLIT_CYCLES: u64 = 1500;
+/// Bytes a cycle at which it then reads what the others left.
+const PARTIAL_BYTES_PER_CYCLE: u64 = 30;
+
 /// Columns of K in a step of the tile kernels.
 const TILE_INNER: usize = 64;
 
@@ -133,7 +145,7 @@ const TILE_KERNELS: [TileKernel; 4] = [
         num_stages: 10,
         residents: 3,
         busy: 205,
-        alone: 250,
+        alone: 280,
     },
 ];
 
@@ -145,6 +157,8 @@ impl TileKernel {
         let num_steps = shape.inner.div_ceil(TILE_INNER) as u64;
         let per_multiprocessor = (num_blocks as u64).div_ceil(num_multiprocessors);
         let waves = (num_blocks as u64).div_ceil(num_multiprocessors * self.residents);
+        let weight_bytes = (num_col_tiles * self.cols * shape.inner * Element::NUM_BYTES) as u64;
+        let work = num_steps * (per_multiprocessor * self.busy).max(waves * self.alone);
         GemmPlan {
             shape,
             kernel: self.name,
@@ -152,7 +166,9 @@ impl TileKernel {
             num_blocks,
             num_threads: self.num_threads,
             shared_bytes: self.num_stages * (self.rows + self.cols) * TILE_INNER * 2,
-            cycles: num_steps * (per_multiprocessor * self.busy).max(waves * self.alone),
+            cycles: work.max(weight_bytes / MEMORY_BYTES_PER_CYCLE)
+                + waves * FILL_CYCLES
+                + input_cycles(num_col_tiles, num_row_tiles * self.rows, shape),
         }
     }
 }
@@ -179,14 +195,11 @@ const STREAM_KERNELS: [StreamKernel; 8] = [
     StreamKernel { name: "gemm_small_64x128", rows: 64, tile: 128, unit: 64 },
 ];
 
-/// Bytes a cycle that memory gives to all of an H100's multiprocessors together (3.0 TB/s).
-const MEMORY_BYTES_PER_CYCLE: u64 = 1710;
-/// Bytes a cycle that one multiprocessor draws with three units under way, at most.
-const MULTIPROCESSOR_BYTES_PER_CYCLE: u64 = 18;
-/// Cycles until the last block of a tile knows that it is the last.
-const SPLIT_CYCLES: u64 = 1500;
-/// Bytes a cycle at which it then reads what the others left.
-const PARTIAL_BYTES_PER_CYCLE: u64 = 30;
+/// What reading `rows` of x for every tile of columns costs: an eighth of its time at 5.5 TB/s, as it
+/// comes from the L2 cache beside all else.
+fn input_cycles(num_col_tiles: usize, rows: usize, shape: GemmShape) -> u64 {
+    (num_col_tiles * rows * shape.inner * Element::NUM_BYTES) as u64 / (8 * 3134)
+}
 
 impl StreamKernel {
     fn stage_bytes(&self) -> usize {
@@ -214,7 +227,10 @@ impl StreamKernel {
             num_blocks,
             num_threads: 256,
             shared_bytes: 4 * self.stage_bytes() + 16,
-            cycles: run.max(weight_bytes / MEMORY_BYTES_PER_CYCLE) + split,
+            cycles: run.max(weight_bytes / MEMORY_BYTES_PER_CYCLE)
+                + FILL_CYCLES
+                + split
+                + input_cycles(total / per_tile, self.rows, shape),
         }
     }
 
@@ -256,4 +272,68 @@ pub fn gemm_plans(
 pub fn plan_gemm(device: &Device, shape: GemmShape, mode: GemmMode) -> GemmPlan {
     let smallest = || TILE_KERNELS[3].plan(shape, u64::from(device.num_multiprocessors.max(1)));
     gemm_plans(device, shape, mode).min_by_key(|plan| plan.cycles).unwrap_or_else(smallest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device with as many multiprocessors and as much shared memory a block as an H100.
+    fn hopper() -> Device {
+        Device {
+            name: "H100".to_owned(),
+            capability: (9, 0),
+            num_multiprocessors: 132,
+            max_shared_bytes: 227 << 10,
+        }
+    }
+
+    fn shape(rows: usize, cols: usize, inner: usize) -> GemmShape {
+        GemmShape { rows, cols, inner }
+    }
+
+    #[test]
+    fn few_rows_are_expected_at_the_pace_of_memory_and_many_in_large_tiles() {
+        for (cols, inner) in [(6144, 4096), (4096, 14336), (28672, 4096), (128_256, 4096)] {
+            let floor = (cols * inner * 2) as u64 / MEMORY_BYTES_PER_CYCLE;
+            for rows in [1, 8, 9, 16, 17, 32] {
+                let plan = plan_gemm(&hopper(), shape(rows, cols, inner), GemmMode::Fast);
+                assert!(plan.cycles * 4 <= floor * 5, "{plan:?}, floor {floor}");
+                assert!(rows > 8 || plan.kernel.starts_with("gemm_small"), "{plan:?}");
+            }
+            let plan = plan_gemm(&hopper(), shape(2048, cols, inner), GemmMode::Fast);
+            assert_eq!(plan.kernel, "gemm_128x256", "{plan:?}");
+        }
+    }
+
+    #[test]
+    fn deterministic_products_keep_to_tiles() {
+        for rows in [1, 16, 64, 65, 300] {
+            let plan = plan_gemm(&hopper(), shape(rows, 4096, 4096), GemmMode::Deterministic);
+            assert!(matches!(plan.work, GemmWork::Tiles { .. }), "{plan:?}");
+        }
+    }
+
+    #[test]
+    fn a_plan_covers_the_output_and_its_shared_memory_exists() {
+        let small = Device { max_shared_bytes: 99 << 10, ..hopper() };
+        let tiny = Device { max_shared_bytes: 48 << 10, num_multiprocessors: 1, ..hopper() };
+        for device in [hopper(), small, tiny] {
+            for rows in [1, 12, 50, 100, 1000] {
+                for plan in gemm_plans(&device, shape(rows, 1000, 1000), GemmMode::Fast) {
+                    assert!(plan.shared_bytes <= device.max_shared_bytes as usize, "{plan:?}");
+                    match plan.work {
+                        GemmWork::Tiles { num_row_tiles, num_col_tiles } => {
+                            assert_eq!(plan.num_blocks, num_row_tiles * num_col_tiles);
+                        }
+                        GemmWork::Units { per_block, total, per_tile } => {
+                            assert!(total.is_multiple_of(per_tile), "{plan:?}");
+                            assert!((plan.num_blocks - 1) * per_block < total, "{plan:?}");
+                            assert!(plan.num_blocks * per_block >= total, "{plan:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
