@@ -223,6 +223,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// cannot do it, and then the caller has its own kernel.
     fn prepare_matmul(&self, shape: &MatmulShape) -> Result<Option<MatmulId>>;
 
+    /// The library behind [`prepare_matmul`](Self::prepare_matmul), with its version; or why there
+    /// is none.
+    fn matmul_library(&self) -> std::result::Result<String, String> {
+        Err("this device has no library of matrix products".to_owned())
+    }
+
     /// Makes a stream.
     fn create_stream(&self) -> Result<StreamId>;
 

@@ -17,6 +17,7 @@ mod gemm_products;
 mod heads;
 mod kv_cache;
 mod norm;
+pub mod nvidia;
 #[rustfmt::skip]
 pub mod params;
 mod pool;
@@ -47,6 +48,7 @@ pub use gemm_products::{ProductChoice, Products};
 pub use heads::{HeadNorms, KvSlots, RopeTables, StoreHeads, store_heads};
 pub use kv_cache::{KvCacheShape, KvLayer};
 pub use norm::{LayerNorm, NormInput, RmsNorm, layer_norm, rms_norm};
+pub use nvidia::{NvidiaDriver, NvidiaOptions, OpenError};
 pub use params::StepRow;
 pub use pool::{PoolTexts, PooledLength, PooledTokens, pool_texts};
 pub use sample::{
