@@ -6,7 +6,7 @@
 //! flight names is written for another sequence, and when a read finds anything but the keys and
 //! values of its own text.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use folio_engine::exec::Executor;
@@ -27,6 +27,8 @@ pub struct LateExecutor {
     slots: Vec<Option<u64>>,
     /// What was computed and sampled for each sequence.
     texts: HashMap<SequenceId, Vec<TokenId>>,
+    /// Sequences whose numbers are garbage.
+    broken: HashSet<SequenceId>,
     in_flight: VecDeque<Submitted>,
     faults: Faults,
     log: Arc<Mutex<StepLog>>,
@@ -39,8 +41,8 @@ pub struct StepLog {
     pub num_in_flight: Vec<usize>,
     /// The plans.
     pub plans: Vec<StepPlan>,
-    /// Steps that failed on purpose, at submission or at collection.
-    pub num_failed: [u32; 2],
+    /// Steps that failed on purpose, at submission or at collection, and sequences that did alone.
+    pub num_failed: [u32; 3],
 }
 
 impl StepLog {
@@ -52,12 +54,12 @@ impl StepLog {
     }
 }
 
-/// Which steps fail.
+/// What fails.
 #[derive(Clone, Copy, Debug)]
 pub enum Faults {
     /// None.
     Never,
-    /// About one in so many submissions and as many collections, from a seed.
+    /// About one in so many submissions, collections and results, from a seed.
     OneIn(u32, u64),
 }
 
@@ -104,6 +106,7 @@ impl LateExecutor {
             max_in_flight,
             slots: vec![None; num_slots],
             texts: HashMap::new(),
+            broken: HashSet::new(),
             in_flight: VecDeque::new(),
             faults: Faults::Never,
             log: Arc::default(),
@@ -180,16 +183,20 @@ impl LateExecutor {
         block.index() * size as usize + (position % size) as usize
     }
 
-    /// The text of a row up to its end, with the token that was sampled for a placeholder.
-    fn text(&self, row: &Row) -> Vec<TokenId> {
-        let end = row.scheduled.positions.end as usize;
-        if row.scheduled.token == TokenSource::Known {
-            return row.known.clone();
+    /// The text of a row up to its end, with the token that was sampled for a placeholder; `None`
+    /// when it is garbage.
+    fn text(&self, row: &Row) -> Option<Vec<TokenId>> {
+        if self.broken.contains(&row.scheduled.id) {
+            return None;
         }
+        if row.scheduled.token == TokenSource::Known {
+            return Some(row.known.clone());
+        }
+        let end = row.scheduled.positions.end as usize;
         let text = self.texts.get(&row.scheduled.id).cloned().unwrap_or_default();
         assert_eq!(text.len(), end, "no token was sampled for {row:?}");
         assert!(text.starts_with(&row.known), "{text:?} sampled, {row:?}");
-        text
+        Some(text)
     }
 
     fn execute(&mut self, step: &Submitted) -> StepOutput {
@@ -198,29 +205,38 @@ impl LateExecutor {
             let source = copy.source.index() * size;
             self.slots.copy_within(source..source + size, copy.target.index() * size);
         }
-        let texts: Vec<Vec<TokenId>> = step.rows.iter().map(|row| self.text(row)).collect();
-        let decoders = || step.rows.iter().zip(&texts).filter(|(row, _)| self.is_decoder(row));
-        let mut writes = Vec::new();
-        for (row, text) in decoders() {
-            let mut hash = START;
-            for (position, &token) in (0..row.scheduled.positions.end).zip(text) {
-                hash = extend(hash, token);
-                if position >= row.scheduled.positions.start {
-                    writes.push((self.slot(row, position), hash));
-                }
+        let texts: Vec<_> = step.rows.iter().map(|row| self.text(row)).collect();
+        for (row, text) in step.rows.iter().zip(&texts) {
+            self.write(row, text.as_deref());
+        }
+        for (row, text) in step.rows.iter().zip(&texts) {
+            if let Some(text) = text {
+                self.check_reads(row, text);
             }
-        }
-        for (slot, hash) in writes {
-            self.slots[slot] = Some(hash);
-        }
-        for (row, text) in step.rows.iter().zip(&texts).filter(|(row, _)| self.is_decoder(row)) {
-            self.check_reads(row, text);
         }
         let results = step.rows.iter().zip(texts).map(|(row, text)| self.result(row, text));
         StepOutput { results: results.collect(), device_time: Nanos(1000) }
     }
 
+    /// Writes the positions of a decoder's row, or garbage.
+    fn write(&mut self, row: &Row, text: Option<&[TokenId]>) {
+        if !self.is_decoder(row) {
+            return;
+        }
+        let mut hash = START;
+        for position in 0..row.scheduled.positions.end {
+            hash = text.map_or(hash, |text| extend(hash, text[position as usize]));
+            if position >= row.scheduled.positions.start {
+                let slot = self.slot(row, position);
+                self.slots[slot] = text.map(|_| hash);
+            }
+        }
+    }
+
     fn check_reads(&self, row: &Row, text: &[TokenId]) {
+        if !self.is_decoder(row) {
+            return;
+        }
         let mut hash = START;
         for (position, &token) in (0..).zip(text) {
             hash = extend(hash, token);
@@ -229,7 +245,13 @@ impl LateExecutor {
         }
     }
 
-    fn result(&mut self, row: &Row, mut text: Vec<TokenId>) -> SeqResult {
+    fn result(&mut self, row: &Row, text: Option<Vec<TokenId>>) -> SeqResult {
+        let Some(mut text) = text.filter(|_| !row.scheduled.emits || !self.faults.strike()) else {
+            self.note(|log| log.num_failed[2] += 1);
+            self.write(row, None);
+            self.broken.insert(row.scheduled.id);
+            return SeqResult::Failed("not finite".into());
+        };
         let model = self.config.models[row.scheduled.model.index()];
         if model.kind == ModelKind::Encoder {
             return SeqResult::Embedding(FingerprintExecutor::embedding(&text));
@@ -245,18 +267,13 @@ impl LateExecutor {
 
     /// Whatever a lost step would have written is garbage.
     fn lose(&mut self, step: &Submitted) {
-        let size = self.config.block_size;
-        let decoders = step.rows.iter().filter(|row| self.is_decoder(row));
-        let positions =
-            decoders.flat_map(|row| row.scheduled.positions.clone().map(move |p| (row, p)));
-        let written: Vec<usize> =
-            positions.map(|(row, position)| self.slot(row, position)).collect();
-        for slot in written {
-            self.slots[slot] = None;
+        for row in &step.rows {
+            self.write(row, None);
         }
+        let size = self.config.block_size as usize;
         for copy in &step.copies {
-            let start = copy.target.index() * size as usize;
-            self.slots[start..start + size as usize].fill(None);
+            let start = copy.target.index() * size;
+            self.slots[start..start + size].fill(None);
         }
     }
 }

@@ -7,7 +7,7 @@ use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::Executor;
 use folio_engine::sched::policies::{Fcfs, Priority};
 use folio_engine::sched::{
-    Displacement, Policy, PolicyRequest, Rank, Scheduler, Sequences, Totals, View,
+    Admit, Displacement, Policy, PolicyRequest, Rank, Scheduler, Sequences, Totals, View,
 };
 use folio_engine::types::{
     Choice, EngineConfig, Error, Event, EventReceiver, EventSender, FinishReason, LogitsProcessor,
@@ -341,6 +341,55 @@ fn an_urgent_request_displaces_others_as_soon_as_nothing_is_in_flight() {
     assert_eq!(bench.plan(), None);
     bench.commit(&first, 7);
     assert_eq!(ids(&bench.plan().unwrap()), [0, 2]);
+}
+
+/// Lets texts in, but no chat.
+struct NoChats;
+
+impl Policy for NoChats {
+    fn name(&self) -> &'static str {
+        "no-chats"
+    }
+
+    fn rank(&mut self, _: &PolicyRequest<'_>, _: &View<'_>) -> Rank {
+        Rank::default()
+    }
+
+    fn admit(&mut self, request: &PolicyRequest<'_>, _: &View<'_>) -> Admit {
+        if request.model() == CHAT { Admit::Stop } else { Admit::Now { reserve_tokens: 0 } }
+    }
+}
+
+#[test]
+fn a_policy_is_overridden_only_when_nothing_else_is_in_flight() {
+    let mut bench = Bench::with_policy(config(), Box::new(NoChats));
+    bench.admit(request(vec![1; 5], 9, 1));
+    bench.admit(embedding(9));
+    let first = bench.plan().unwrap();
+    assert_eq!(ids(&first), [1]);
+    assert_eq!(bench.plan(), None, "the text progresses, so the policy's wish holds");
+    bench.commit(&first, 0);
+    assert_eq!(ids(&bench.plan().unwrap()), [0]);
+}
+
+#[test]
+fn a_deadline_does_not_pass_while_the_first_result_is_on_its_way() {
+    let mut bench = Bench::with_policy(config(), Box::new(Priority));
+    // So many wait that the sweep for expired ones reaches the last of them in the second plan.
+    for _ in 0..1100 {
+        bench.admit(request(vec![1; 5], 9, 1));
+    }
+    let (mut urgent, receivers) = request(vec![2; 5], 9, 1);
+    (urgent.priority, urgent.deadline) = (-1, Some(Nanos(10)));
+    bench.admit((urgent, receivers));
+    let first = bench.scheduler.plan(Nanos(0)).unwrap();
+    assert!(ids(&first).contains(&1100));
+    let second = bench.scheduler.plan(Nanos(20)).unwrap();
+    assert!(ids(&second).contains(&1100));
+    bench.commit(&first, 7);
+    bench.commit(&second, 7);
+    let events = std::iter::from_fn(|| bench.receivers[1100].try_recv().ok());
+    assert_eq!(events.filter(|event| matches!(event, Event::Token(_))).count(), 2);
 }
 
 #[test]

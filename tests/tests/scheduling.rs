@@ -520,6 +520,19 @@ fn a_choice_that_fails_at_once_never_started() {
 }
 
 #[test]
+fn what_a_failed_sequence_computed_is_not_found_again() {
+    let mut bench = Bench::new(EngineConfig { max_num_batched_tokens: 80, ..config() });
+    bench.chat((0..100).collect(), 5, 1);
+    let _ = bench.step();
+    let plan = bench.plan();
+    let results = vec![SeqResult::Failed("not finite".into())];
+    let _ = bench.scheduler.commit(&plan, StepOutput { results, ..Default::default() }, bench.now);
+    bench.scheduler.assert_consistent();
+    bench.chat((0..100).collect(), 5, 1);
+    assert_eq!(bench.step().num_tokens(), 80, "the same prompt starts from nothing");
+}
+
+#[test]
 fn prompt_tokens_are_counted_once_whatever_the_number_of_choices() {
     let mut bench = Bench::new(config());
     bench.chat((0..6).collect(), 3, 4);

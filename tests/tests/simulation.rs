@@ -7,13 +7,16 @@
 #![allow(clippy::print_stdout, reason = "the seed of a failing run")]
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::Executor;
 use folio_engine::sched::policies::{Fcfs, Priority};
 use folio_engine::sched::{
-    Admit, Displacement, Limits, Policy, PolicyRequest, PreemptionMode, Rank, Refresh, Victim, View,
+    Admit, Displacement, Limits, Policy, PolicyRequest, PreemptionMode, Rank, Refresh, SchedEvent,
+    Victim, View,
 };
 use folio_engine::types::{
     CacheSalt, Choice, Clock as _, EngineConfig, Event, EventReceiver, EventSender, FinishReason,
@@ -96,6 +99,63 @@ impl Policy for Adversary {
     }
 }
 
+/// Another policy, and the events that it is told, which must tell a consistent story.
+struct Audited {
+    inner: Box<dyn Policy>,
+    /// Live sequences, and whether they hold a place in steps.
+    live: HashMap<SequenceId, bool>,
+    num_granted: Arc<AtomicU64>,
+}
+
+impl Policy for Audited {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn rank(&mut self, request: &PolicyRequest<'_>, view: &View<'_>) -> Rank {
+        self.inner.rank(request, view)
+    }
+
+    fn refresh(&self) -> Refresh {
+        self.inner.refresh()
+    }
+
+    fn displacement(&self) -> Displacement {
+        self.inner.displacement()
+    }
+
+    fn limits(&mut self, view: &View<'_>) -> Limits {
+        self.inner.limits(view)
+    }
+
+    fn admit(&mut self, request: &PolicyRequest<'_>, view: &View<'_>) -> Admit {
+        assert_eq!(self.live.get(&request.id()), Some(&false), "asked about {request:?}");
+        self.inner.admit(request, view)
+    }
+
+    fn victim(&mut self, candidates: &[SequenceId], view: &View<'_>) -> Option<Victim> {
+        self.inner.victim(candidates, view)
+    }
+
+    fn observe(&mut self, event: &SchedEvent, view: &View<'_>) {
+        let before = match *event {
+            SchedEvent::Arrived(id) => self.live.insert(id, false).map_or(Some(()), |_| None),
+            SchedEvent::Admitted { id, .. } => {
+                self.live.insert(id, true).filter(|&runs| !runs).map(drop)
+            }
+            SchedEvent::Granted { id, num_tokens, .. } => {
+                self.num_granted.fetch_add(u64::from(num_tokens), Ordering::Relaxed);
+                self.live.get(&id).filter(|&&runs| runs && num_tokens > 0).map(drop)
+            }
+            SchedEvent::Preempted(id) => self.live.insert(id, false).filter(|&runs| runs).map(drop),
+            SchedEvent::Finished { id, .. } => self.live.remove(&id).map(drop),
+            SchedEvent::Stepped { .. } => Some(()),
+        };
+        assert!(before.is_some(), "{event:?} contradicts what was told before");
+        self.inner.observe(event, view);
+    }
+}
+
 /// What a request must lead to, choice by choice.
 struct Expected {
     prompt: Vec<TokenId>,
@@ -117,6 +177,8 @@ struct Run {
     requests: Vec<Expected>,
     device: DeviceKind,
     log: Arc<Mutex<StepLog>>,
+    num_granted: Arc<AtomicU64>,
+    num_computed: u64,
 }
 
 /// How the device behaves.
@@ -174,8 +236,22 @@ impl Run {
                 late(LateExecutor::new(&config, max).with_faults(Faults::OneIn(30, seed)))
             }
         };
+        let num_granted = Arc::default();
+        let audited =
+            Audited { inner: policy, live: HashMap::new(), num_granted: Arc::clone(&num_granted) };
+        let policy = Box::new(audited);
         let core = EngineCore::new(config.clone(), policy, executor, Box::new(clock.clone()));
-        Self { random, config, core, clock, device, requests: Vec::new(), log }
+        Self {
+            random,
+            config,
+            core,
+            clock,
+            device,
+            requests: Vec::new(),
+            log,
+            num_granted,
+            num_computed: 0,
+        }
     }
 
     fn arrive(&mut self) {
@@ -262,6 +338,10 @@ impl Run {
     fn step(&mut self) -> Turn {
         self.clock.advance(Nanos(1000));
         let turn = self.core.step();
+        if let Turn::Stepped(report) = &turn {
+            let num_useful = report.num_prefill_tokens + report.num_decode_tokens;
+            self.num_computed += u64::from(num_useful + report.num_wasted_tokens);
+        }
         self.core.scheduler().assert_consistent();
         turn
     }
@@ -286,6 +366,8 @@ impl Run {
             let _ = self.step();
         }
         self.drain();
+        let num_granted = self.num_granted.load(Ordering::Relaxed);
+        assert!(may_fail || num_granted == self.num_computed, "granted, and computed");
         let gauges = self.core.gauges();
         assert_eq!((gauges.num_running, gauges.num_waiting, gauges.num_used_blocks), (0, 0, 0));
         for (index, request) in self.requests.iter().enumerate() {
@@ -366,7 +448,7 @@ fn run_seeds(
 ) {
     let (mut num_preemptions, mut num_hits, mut num_evictions) = (0, 0, 0);
     let (mut num_wasted, mut num_ahead, mut num_placeholders) = (0, 0, 0);
-    let mut num_failed = [0, 0];
+    let mut num_failed = [0; 3];
     for seed in 0..num_seeds {
         println!("policy {name}, seed {seed}");
         let mut run = Run::new(seed, policy(seed), device);
@@ -379,13 +461,13 @@ fn run_seeds(
         let log = run.log.lock().unwrap();
         num_ahead += log.num_in_flight.iter().filter(|&&num| num > 0).count();
         num_placeholders += log.num_placeholders();
-        num_failed = [num_failed[0] + log.num_failed[0], num_failed[1] + log.num_failed[1]];
+        num_failed.iter_mut().zip(log.num_failed).for_each(|(sum, num)| *sum += num);
     }
     println!("{num_preemptions} preemptions, {num_hits} cached tokens, {num_evictions} evictions");
     println!(
         "{num_ahead} steps ahead, {num_placeholders} placeholders, {num_wasted} wasted tokens"
     );
-    println!("{num_failed:?} steps failed");
+    println!("{num_failed:?} submissions, steps, sequences failed");
     let exercised = num_preemptions > 100 && num_hits > 1000 && num_evictions > 100;
     assert!(exercised, "the runs were too easy to prove anything");
     let is_late = !matches!(device, DeviceKind::Prompt);
@@ -432,7 +514,7 @@ fn an_adversarial_policy_loses_nothing_ahead_of_the_device() {
 }
 
 #[test]
-fn steps_that_fail_end_their_requests_and_leak_nothing() {
+fn what_fails_ends_its_requests_and_leaves_nothing_behind() {
     run_seeds("fcfs", 200, DeviceKind::Faulty(2), |_| Box::new(Fcfs));
     run_seeds("adversary", 300, DeviceKind::Faulty(3), adversary);
 }

@@ -240,6 +240,13 @@ impl BlockAllocator {
         }
     }
 
+    /// Takes the blocks of `table` out of the prefix index: what is in them is not to be trusted.
+    pub fn withdraw(&mut self, table: &BlockTable) {
+        for &id in &table.blocks {
+            self.forget(id);
+        }
+    }
+
     /// Gives up all blocks of `table`. Later blocks are given up first, so that under pressure a
     /// cached prefix is shortened rather than beheaded.
     pub fn release(&mut self, table: &mut BlockTable) {

@@ -76,7 +76,11 @@ impl Scheduler {
                 let _ = self.state.sequences.get(id).events().send(Event::Embedding(vector));
                 Some(End::Reported(FinishReason::Embedded))
             }
-            SeqResult::Failed(message) => Some(End::Reported(FinishReason::Failed(message))),
+            SeqResult::Failed(message) => {
+                let state = &mut self.state;
+                state.allocator.withdraw(&state.sequences.get(id).table);
+                Some(End::Reported(FinishReason::Failed(message)))
+            }
         }
         .or_else(|| {
             self.fork_followers(id, now);
