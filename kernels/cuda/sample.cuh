@@ -35,16 +35,13 @@ DEVICE u64 place_of(uint32_t key, uint32_t token) { return static_cast<u64>(key)
 DEVICE uint32_t key_at(u64 place) { return static_cast<uint32_t>(place >> 32); }
 DEVICE uint32_t token_at(u64 place) { return ~static_cast<uint32_t>(place); }
 
-// ---- rows -------------------------------------------------------------------------------------------
+// ---- rows -----------------------------------------------------------------------------------------
 
 struct Row {
     int index;          // among the emitting rows
     int slot;           // -1: a row of padding
     uint32_t position;  // of the new token
     float* logits;      // [V]
-    uint32_t* maxima;   // [num_blocks]
-    uint64_t* masses;   // [num_blocks]
-    const uint32_t* mask;  // [mask_stride] or null
 };
 
 DEVICE Row find_row(const SampleParams& p, int index) {
@@ -54,11 +51,15 @@ DEVICE Row find_row(const SampleParams& p, int index) {
     row.slot = from < 0 ? -1 : p.row_slots[from];
     row.position = from < 0 ? 0 : static_cast<uint32_t>(p.seq_lens[from]);
     row.logits = p.logits + index * p.stride;
-    row.maxima = p.state.maxima + static_cast<int64_t>(index) * p.state.num_blocks;
-    row.masses = p.state.masses + static_cast<int64_t>(index) * p.state.num_blocks;
-    const int mask = p.masks == nullptr ? -1 : p.row_masks[index];
-    row.mask = mask < 0 ? nullptr : p.masks + static_cast<int64_t>(mask) * p.mask_stride;
     return row;
+}
+
+// The row's block maxima, as keys, and block masses.
+DEVICE uint32_t* maxima_of(const SampleParams& p, const Row& row) {
+    return p.state.maxima + static_cast<int64_t>(row.index) * p.state.num_blocks;
+}
+DEVICE uint64_t* masses_of(const SampleParams& p, const Row& row) {
+    return p.state.masses + static_cast<int64_t>(row.index) * p.state.num_blocks;
 }
 
 // The i-th of the tokens of a block that this lane holds.
@@ -88,7 +89,7 @@ DEVICE void load_block(const SampleParams& p, const Row& row, int block, float (
     }
 }
 
-// ---- weights ----------------------------------------------------------------------------------------
+// ---- weights --------------------------------------------------------------------------------------
 
 // 2^x for x <= 0: the host's function of this name.
 DEVICE float exp2_of_negative(float x) {
@@ -126,7 +127,7 @@ DEVICE float weight_of(const Weigher& weigher, float logit) {
     return weight >= weigher.min_weight ? weight : 0.0f;
 }
 
-// ---- masses -----------------------------------------------------------------------------------------
+// ---- masses ---------------------------------------------------------------------------------------
 
 // A weight in units of 2^-40, to the nearest, as a count of 2^-17 and a signed one of 2^-40, each above an
 // offset: adding 96 rounds to a multiple of 2^-17, adding 1.5 * 2^-17 to one of 2^-40.
@@ -158,7 +159,7 @@ DEVICE u64 mass_of_block(const float (&weights)[LANE_TOKENS]) {
     return join_digits(__reduce_add_sync(~0u, coarse), __reduce_add_sync(~0u, fine));
 }
 
-// ---- over the threads of a block ----------------------------------------------------------------------
+// ---- over the threads of a block ------------------------------------------------------------------
 
 DEVICE u64 warp_max(u64 x) {
     for (int distance = 16; distance > 0; distance /= 2) {

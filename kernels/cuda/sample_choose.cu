@@ -9,7 +9,7 @@
 // sass sample_*: registers<=64 LDG.E.128
 #include "sample_select.cuh"
 
-// ---- the random number ------------------------------------------------------------------------------------
+// ---- the random number ----------------------------------------------------------------------------
 
 // The number of this seed, choice and position in (0, 1) times 2^53: two words of Philox4x32-10.
 DEVICE u64 random_numerator(const SlotSampling& slot, uint32_t position) {
@@ -29,7 +29,7 @@ DEVICE u64 random_numerator(const SlotSampling& slot, uint32_t position) {
     return 2 * (static_cast<u64>(counter[0]) << 20 | counter[1] >> 12) + 1;
 }
 
-// ---- the row ------------------------------------------------------------------------------------------------
+// ---- the row --------------------------------------------------------------------------------------
 
 struct Maxima {
     uint32_t largest;
@@ -38,8 +38,9 @@ struct Maxima {
 
 DEVICE Maxima load_maxima(const SampleParams& p, const Row& row, const Shared& s) {
     u64 largest = 0, smallest = 0;
+#pragma unroll 1
     for (int block = threadIdx.x; block < p.state.num_blocks; block += NUM_THREADS) {
-        const uint32_t key = row.maxima[block];
+        const uint32_t key = maxima_of(p, row)[block];
         s.maxima[block] = key;
         largest = max(largest, static_cast<u64>(key));
         if (key > KEY_OF_BAN) smallest = max(smallest, static_cast<u64>(~key));
@@ -53,6 +54,7 @@ DEVICE Maxima load_maxima(const SampleParams& p, const Row& row, const Shared& s
 // keys, so this is also how the first of them is found.
 DEVICE uint32_t argmax(const SampleParams& p, const Row& row, const Shared& s, uint32_t largest) {
     u64 first = 0;
+#pragma unroll 1
     for (int block = threadIdx.x; block < p.state.num_blocks; block += NUM_THREADS) {
         if (s.maxima[block] == largest) first = max(first, static_cast<u64>(~static_cast<uint32_t>(block)));
     }
@@ -67,11 +69,13 @@ DEVICE uint32_t argmax(const SampleParams& p, const Row& row, const Shared& s, u
     return token_at(warp_max(place));
 }
 
-// ---- truncation ---------------------------------------------------------------------------------------------
+// ---- truncation -----------------------------------------------------------------------------------
 
 DEVICE u64 total_mass(const SampleParams& p, const Row& row, Workspace& work) {
     u64 total = 0;
-    for (int block = threadIdx.x; block < p.state.num_blocks; block += NUM_THREADS) total += row.masses[block];
+    const uint64_t* masses = masses_of(p, row);
+#pragma unroll 1
+    for (int block = threadIdx.x; block < p.state.num_blocks; block += NUM_THREADS) total += masses[block];
     return block_total(total, work.scratch);
 }
 
@@ -82,79 +86,79 @@ DEVICE u64 target_of(float top_p, u64 total) {
     return min(static_cast<u64>(target), total);
 }
 
-// A row whose ranking is cut.
-struct Cutting {
-    Source source;
-    u64 cut;            // 0: none
-    float guess;        // a logit near the lower end of what may be cut
-};
-
-DEVICE Cutting cut_top_k(const SampleParams& p, const Row& row, const Shared& s, const Maxima& maxima,
-                         uint32_t k) {
+// The cut that keeps the k likeliest, or 0 where fewer are not banned; the source is then what may be kept.
+DEVICE u64 cut_top_k(const SampleParams& p, const Row& row, const Shared& s, const Maxima& maxima,
+                     uint32_t k) {
     const int num_blocks = p.state.num_blocks;
-    const bool has_floor = k <= static_cast<uint32_t>(num_blocks);
-    const uint32_t floor =
-        has_floor ? kth_maximum(s, num_blocks, k, maxima.smallest, maxima.largest) : KEY_OF_LOWEST;
-    const float low = logit_of(maxima.smallest), high = logit_of(maxima.largest);
-    Cutting cutting;
-    cutting.source = blocks_reaching(s, num_blocks, floor);
-    cutting.guess = floor > KEY_OF_LOWEST ? logit_of(floor) : low - (high - low);
-    const u64 last = place_of(maxima.largest, 0);
-    cutting.cut = find_cut(p, row, cutting.source, *s.work, 0, last, cutting.guess, k,
-                           [](float) { return static_cast<u64>(1); });
-    return cutting;
-}
-
-// Tightens the cut so that it keeps `top_p` of what it kept. Without a cut the row has candidates.
-DEVICE void cut_top_p(const SampleParams& p, const Row& row, const Shared& s, const Maxima& maxima,
-                      const Weigher& weigher, float top_p, bool has_top_k, Cutting& cutting) {
-    const auto mass = [&](float logit) { return mass_of(weight_of(weigher, logit)); };
-    u64 total = 0;
-    if (has_top_k) {
-        for_each(p, row, cutting.source, [&](float logit, uint32_t key, uint32_t token) {
-            if (place_of(key, token) >= cutting.cut) total += mass(logit);
-        });
-        total = block_total(total, s.work->scratch);
+    if (k <= static_cast<uint32_t>(num_blocks)) {
+        const uint32_t floor = kth_maximum(s, num_blocks, k, maxima.smallest, maxima.largest);
+        search_blocks(s, num_blocks, floor, logit_of(floor));
     } else {
-        total = total_mass(p, row, *s.work);
-        const uint32_t num = p.state.num_candidates[row.index], floor = p.state.floors[row.index];
-        const bool fits = num <= static_cast<uint32_t>(p.state.max_candidates);
-        const SampleLogit* list = p.state.candidates + static_cast<int64_t>(row.index) * p.state.max_candidates;
-        if (fits) cutting.source = {list, nullptr, static_cast<int>(num), floor};
-        else cutting.source = blocks_reaching(s, p.state.num_blocks, floor);
-        cutting.guess = logit_of(floor);
+        const float low = logit_of(maxima.smallest), high = logit_of(maxima.largest);
+        search_blocks(s, num_blocks, KEY_OF_LOWEST, low - (high - low));
     }
-    const u64 target = target_of(top_p, total), last = place_of(maxima.largest, 0);
-    for (bool is_last = has_top_k;; is_last = true) {
-        const u64 cut = find_cut(p, row, cutting.source, *s.work, cutting.cut, last, cutting.guess, target, mass);
-        cutting.cut = max(cutting.cut, cut);
-        if (cut > 0 || is_last) return;
+    const auto one = [](float) { return static_cast<u64>(1); };
+    return find_cut(p, row, s, 0, place_of(maxima.largest, 0), k, one);
+}
+
+// The mass of the tokens of the source from the cut up.
+DEVICE u64 mass_from(const SampleParams& p, const Row& row, const Shared& s, const Weigher& weigher,
+                     u64 cut) {
+    u64 total = 0;
+    for_each(p, row, s, [&](float logit, uint32_t key, uint32_t token) {
+        if (place_of(key, token) >= cut) total += mass_of(weight_of(weigher, logit));
+    });
+    return block_total(total, s.work->scratch);
+}
+
+// Makes the row's candidates the source, or, where they are too many, the blocks they are in.
+DEVICE void search_candidates(const SampleParams& p, const Row& row, const Shared& s) {
+    const uint32_t num = p.state.num_candidates[row.index], floor = p.state.floors[row.index];
+    const int64_t first = static_cast<int64_t>(row.index) * p.state.max_candidates;
+    const bool fits = num <= static_cast<uint32_t>(p.state.max_candidates);
+    if (fits) search_list(s, p.state.candidates + first, static_cast<int>(num), floor);
+    else search_blocks(s, p.state.num_blocks, floor, logit_of(floor));
+}
+
+// Tightens the cut of top-k, 0 without one, so that it keeps `top_p` of the mass that it kept.
+DEVICE u64 cut_top_p(const SampleParams& p, const Row& row, const Shared& s, const Weigher& weigher,
+                     float top_p, u64 cut) {
+    const bool has_source = s.work->source.num > 0;
+    const u64 total = has_source ? mass_from(p, row, s, weigher, cut) : total_mass(p, row, *s.work);
+    if (!has_source) search_candidates(p, row, s);
+    const u64 target = target_of(top_p, total), last = place_of(key_of(weigher.max), 0);
+    const auto mass = [&](float logit) { return mass_of(weight_of(weigher, logit)); };
+    for (bool is_last = has_source;; is_last = true) {
+        const u64 tighter = find_cut(p, row, s, cut, last, target, mass);
+        if (tighter > 0 || is_last) return max(cut, tighter);
         // The floor was too high.
-        cutting.source = blocks_reaching(s, p.state.num_blocks, KEY_OF_LOWEST);
+        search_blocks(s, p.state.num_blocks, KEY_OF_LOWEST, s.work->source.guess);
     }
 }
 
-// The masses of the blocks, of tokens from the cut up only.
+// Leaves the masses of the blocks, of tokens of the source from the cut up only.
 DEVICE void weigh_kept(const SampleParams& p, const Row& row, const Shared& s, const Weigher& weigher,
-                       const Cutting& cutting) {
+                       u64 cut) {
     __syncthreads();
+#pragma unroll 1
     for (int block = threadIdx.x; block < p.state.num_blocks; block += NUM_THREADS) s.masses[block] = {0, 0};
     __syncthreads();
-    if (cutting.source.list != nullptr) {
-        for_each(p, row, cutting.source, [&](float logit, uint32_t key, uint32_t token) {
-            if (place_of(key, token) < cutting.cut) return;
+    if (s.work->source.list != nullptr) {
+        for_each(p, row, s, [&](float logit, uint32_t key, uint32_t token) {
+            if (place_of(key, token) < cut) return;
             add(s.masses[token / BLOCK_TOKENS], mass_of(weight_of(weigher, logit)));
         });
         return;
     }
-    for (int i = threadIdx.x / 32; i < cutting.source.num; i += NUM_WARPS) {
-        const int block = cutting.source.blocks[i];
+#pragma unroll 1
+    for (int i = threadIdx.x / 32; i < s.work->source.num; i += NUM_WARPS) {
+        const int block = s.reaching[i];
         float logits[LANE_TOKENS];
         load_block(p, row, block, logits);
 #pragma unroll
         for (int j = 0; j < LANE_TOKENS; j++) {
             const u64 place = place_of(key_of(logits[j]), static_cast<uint32_t>(token_of(block, j)));
-            logits[j] = place >= cutting.cut ? weight_of(weigher, logits[j]) : 0.0f;
+            logits[j] = place >= cut ? weight_of(weigher, logits[j]) : 0.0f;
         }
         const u64 mass = mass_of_block(logits);
         if (threadIdx.x % 32 == 0) {
@@ -163,7 +167,7 @@ DEVICE void weigh_kept(const SampleParams& p, const Row& row, const Shared& s, c
     }
 }
 
-// ---- the draw -----------------------------------------------------------------------------------------------
+// ---- the draw -------------------------------------------------------------------------------------
 
 // For one warp: the token of the block at which the running sum of masses exceeds `target`.
 DEVICE uint32_t draw_in_block(const SampleParams& p, const Row& row, const Weigher& weigher, int block,
@@ -220,7 +224,7 @@ DEVICE uint32_t draw(const SampleParams& p, const Row& row, const Shared& s, con
     if (target < sum && target >= sum - mine) {
         u64 rest = target - (sum - mine);
         int block = start;
-        for (; block + 1 < end && rest >= value_of(s.masses[block]); block++) rest -= value_of(s.masses[block]);
+        while (block + 1 < end && rest >= value_of(s.masses[block])) rest -= value_of(s.masses[block++]);
         work.bucket = block;
         work.above = rest;
     }
@@ -233,26 +237,28 @@ DEVICE uint32_t sample(const SampleParams& p, const Row& row, const Shared& s, c
     if (!(slot.temperature > 0.0f)) return argmax(p, row, s, maxima.largest);
     const bool has_top_k = slot.top_k > 0 && slot.top_k < static_cast<uint32_t>(p.state.vocab_size);
     const bool has_top_p = slot.top_p < 1.0f;
-    const Weigher weigher = weigher_of(maxima.largest, slot.temperature, slot.min_p);
-    Cutting cutting = {};
-    if (has_top_k) cutting = cut_top_k(p, row, s, maxima, slot.top_k);
+    u64 cut = 0;
+    if (threadIdx.x == 0) s.work->source.num = 0;
+    __syncthreads();
+    if (has_top_k) cut = cut_top_k(p, row, s, maxima, slot.top_k);
     if (has_top_p) {
         // What is too light by min-p still counts.
         const Weigher all = weigher_of(maxima.largest, slot.temperature, 0.0f);
-        cut_top_p(p, row, s, maxima, all, slot.top_p, has_top_k, cutting);
+        cut = cut_top_p(p, row, s, all, slot.top_p, cut);
     }
+    const Weigher weigher = weigher_of(maxima.largest, slot.temperature, slot.min_p);
     if (has_top_k || has_top_p) {
-        weigh_kept(p, row, s, weigher, cutting);
+        weigh_kept(p, row, s, weigher, cut);
     } else {
         for (int block = threadIdx.x; block < p.state.num_blocks; block += NUM_THREADS) {
-            const u64 mass = row.masses[block];
+            const u64 mass = masses_of(p, row)[block];
             s.masses[block] = {static_cast<uint32_t>(mass), static_cast<uint32_t>(mass >> 32)};
         }
     }
-    return draw(p, row, s, weigher, cutting.cut, random_numerator(slot, row.position));
+    return draw(p, row, s, weigher, cut, random_numerator(slot, row.position));
 }
 
-// ---- results --------------------------------------------------------------------------------------------------
+// ---- results --------------------------------------------------------------------------------------
 
 // The indexes of a token in the slot's counts and biases, -1 where it is in none: `found` and `found_bias`.
 DEVICE void find_in_lists(const SampleParams& p, const Row& row, const SlotSampling& slot, Workspace& work,
@@ -262,10 +268,12 @@ DEVICE void find_in_lists(const SampleParams& p, const Row& row, const SlotSampl
     __syncthreads();
     const SampleCount* counts = p.state.counts + static_cast<int64_t>(row.slot) * p.state.max_counts;
     const uint32_t num_counts = slot.tracks_counts > 0 ? slot.num_counts : 0;
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < num_counts; i += NUM_THREADS) {
         if (counts[i].token == token) work.found = static_cast<int>(i);
     }
     const SampleLogit* biases = p.state.biases + static_cast<int64_t>(row.slot) * p.state.max_listed;
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < slot.num_biases; i += NUM_THREADS) {
         if (biases[i].token == token) work.found_bias = static_cast<int>(i);
     }
@@ -273,8 +281,9 @@ DEVICE void find_in_lists(const SampleParams& p, const Row& row, const SlotSampl
 }
 
 // For one thread: counts the token, which is entry `found` of the slot's list unless that is -1.
-DEVICE void count_token(const SampleParams& p, SlotSampling& slot, int slot_index, int found, uint32_t token) {
-    SampleCount* counts = p.state.counts + static_cast<int64_t>(slot_index) * p.state.max_counts;
+DEVICE void count_token(const SampleParams& p, const Row& row, SlotSampling& slot, int found,
+                        uint32_t token) {
+    SampleCount* counts = p.state.counts + static_cast<int64_t>(row.slot) * p.state.max_counts;
     if (found >= 0) {
         counts[found].count++;
     } else if (slot.num_counts < static_cast<uint32_t>(p.state.max_counts)) {
@@ -309,7 +318,7 @@ DEVICE void finish(const SampleParams& p, const Row& row, SlotSampling& slot, Wo
         const float logit = raw_logit(p, row, work, token);
         p.state.records[row.index] = {status, token, logit, raw.raw_max, raw.raw_mass, raw.num_top, 0};
     }
-    if (slot.tracks_counts > 0) count_token(p, slot, row.slot, work.found, token);
+    if (slot.tracks_counts > 0) count_token(p, row, slot, work.found, token);
 }
 
 FOLIO_KERNEL(sample_choose, SampleParams, NUM_THREADS, 2) {
@@ -336,20 +345,20 @@ FOLIO_KERNEL(sample_choose, SampleParams, NUM_THREADS, 2) {
     finish(p, row, slot, *s.work, status, token);
 }
 
-// ---- the likeliest tokens under the model -------------------------------------------------------------------
+// ---- the likeliest tokens under the model ---------------------------------------------------------
 
 // Puts the `num` likeliest tokens that the model does not rule out in the row's list, best first; returns
 // their number.
 DEVICE int list_top(const SampleParams& p, const Row& row, const Shared& s, const Maxima& maxima, int num) {
     if (num == 0) return 0;
-    const Cutting cutting = cut_top_k(p, row, s, maxima, static_cast<uint32_t>(num));
+    const u64 cut = cut_top_k(p, row, s, maxima, static_cast<uint32_t>(num));
     Workspace& work = *s.work;
     __syncthreads();
     if (threadIdx.x == 0) work.num_ranked = 0;
     __syncthreads();
-    for_each(p, row, cutting.source, [&](float logit, uint32_t key, uint32_t token) {
+    for_each(p, row, s, [&](float logit, uint32_t key, uint32_t token) {
         const u64 place = place_of(key, token);
-        if (place < cutting.cut) return;
+        if (place < cut) return;
         const int at = atomicAdd(&work.num_ranked, 1);
         if (at < MAX_TOP) work.ranked[at] = {place, __float_as_uint(logit)};
     });

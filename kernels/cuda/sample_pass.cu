@@ -18,13 +18,20 @@ constexpr int NUM_THREADS = NUM_WARPS * 32;
 // Logits that stand for probabilities of the model itself, or those that a token is drawn from.
 enum class Stage { raw, edited };
 
-DEVICE bool is_allowed(const Row& row, int token) { return row.mask[token / 32] >> token % 32 & 1; }
+// The row's mask over tokens, or null.
+DEVICE const uint32_t* find_mask(const SampleParams& p, const Row& row) {
+    const int mask = p.masks == nullptr ? -1 : p.row_masks[row.index];
+    return mask < 0 ? nullptr : p.masks + static_cast<int64_t>(mask) * p.mask_stride;
+}
 
-DEVICE void mask_block(const SampleParams& p, const Row& row, int block, float (&logits)[LANE_TOKENS]) {
+DEVICE bool is_banned(const SampleParams& p, const uint32_t* mask, int token) {
+    return token < p.state.vocab_size && (mask[token / 32] >> token % 32 & 1) == 0;
+}
+
+DEVICE void mask_block(const SampleParams& p, const uint32_t* mask, int block, float (&logits)[LANE_TOKENS]) {
 #pragma unroll
     for (int i = 0; i < LANE_TOKENS; i++) {
-        const int token = token_of(block, i);
-        if (token < p.state.vocab_size && !is_allowed(row, token)) logits[i] = -INFINITY;
+        if (is_banned(p, mask, token_of(block, i))) logits[i] = -INFINITY;
     }
 }
 
@@ -35,16 +42,17 @@ DEVICE uint32_t largest_key(const float (&logits)[LANE_TOKENS]) {
     return largest;
 }
 
-// ---- the largest logit ----------------------------------------------------------------------------------
+// ---- the largest logit ----------------------------------------------------------------------------
 
 // The place of the likeliest token among those that this thread sees of its chunk.
 DEVICE u64 best_of_chunk(const SampleParams& p, const Row& row) {
     const int end = min(p.state.num_blocks, static_cast<int>(blockIdx.x + 1) * CHUNK_BLOCKS);
+    const uint32_t* mask = find_mask(p, row);
     uint32_t best_key = 0, best_token = 0;
     for (int block = blockIdx.x * CHUNK_BLOCKS + threadIdx.x / 32; block < end; block += NUM_WARPS) {
         float logits[LANE_TOKENS];
         load_block(p, row, block, logits);
-        if (row.mask != nullptr) mask_block(p, row, block, logits);
+        if (mask != nullptr) mask_block(p, mask, block, logits);
 #pragma unroll
         for (int i = 0; i < LANE_TOKENS; i++) {
             // Tokens come in the order of their ids: the first of equals stays.
@@ -76,27 +84,27 @@ FOLIO_KERNEL(sample_greedy, SampleParams, NUM_THREADS, 4) {
     write_result(p, row, status_of(key_at(place)), token_at(place));
 }
 
-// ---- the largest logit of each block ---------------------------------------------------------------------
+// ---- the largest logit of each block --------------------------------------------------------------
 
 template <Stage stage> DEVICE void scan(const SampleParams& p) {
     wait_for_previous_kernel();
     const Row row = find_row(p, blockIdx.y);
     if (row.slot < 0 || (stage == Stage::raw && p.state.slots[row.slot].num_logprobs < 0)) return;
-    const bool masks = stage == Stage::edited && row.mask != nullptr;
+    const uint32_t* mask = stage == Stage::edited ? find_mask(p, row) : nullptr;
     const int end = min(p.state.num_blocks, static_cast<int>(blockIdx.x + 1) * CHUNK_BLOCKS);
     for (int block = blockIdx.x * CHUNK_BLOCKS + threadIdx.x / 32; block < end; block += NUM_WARPS) {
         float logits[LANE_TOKENS];
         load_block(p, row, block, logits);
-        if (masks) {
-            mask_block(p, row, block, logits);
+        if (mask != nullptr) {
+            mask_block(p, mask, block, logits);
 #pragma unroll
             for (int i = 0; i < LANE_TOKENS; i++) {
                 const int token = token_of(block, i);
-                if (token < p.state.vocab_size && !is_allowed(row, token)) row.logits[token] = logits[i];
+                if (is_banned(p, mask, token)) row.logits[token] = -INFINITY;
             }
         }
         const uint32_t largest = __reduce_max_sync(~0u, largest_key(logits));
-        if (threadIdx.x % 32 == 0) row.maxima[block] = largest;
+        if (threadIdx.x % 32 == 0) maxima_of(p, row)[block] = largest;
     }
     let_next_kernel_begin();
 }
@@ -104,7 +112,7 @@ template <Stage stage> DEVICE void scan(const SampleParams& p) {
 FOLIO_KERNEL(sample_scan_raw, SampleParams, NUM_THREADS, 4) { scan<Stage::raw>(p); }
 FOLIO_KERNEL(sample_scan, SampleParams, NUM_THREADS, 4) { scan<Stage::edited>(p); }
 
-// ---- the mass of each block --------------------------------------------------------------------------------
+// ---- the mass of each block -----------------------------------------------------------------------
 
 DEVICE float block_sum(float x, float* scratch) {
     x = warp_sum(x);
@@ -121,7 +129,7 @@ DEVICE uint32_t floor_of(const SampleParams& p, const Row& row, const Weigher& w
                          float* scratch) {
     float total = 0.0f;
     for (int block = threadIdx.x; block < p.state.num_blocks; block += NUM_THREADS) {
-        total += weight_of(weigher, logit_of(row.maxima[block]));
+        total += weight_of(weigher, logit_of(maxima_of(p, row)[block]));
     }
     total = block_sum(total, scratch);
     const float lightest = 0.25f * (1.0f - top_p) * total / static_cast<float>(p.state.vocab_size);
@@ -159,7 +167,7 @@ DEVICE void append(const SampleParams& p, const Row& row, int block, uint32_t fl
 DEVICE void weigh_chunk(const SampleParams& p, const Row& row, const Weigher& weigher, uint32_t floor) {
     const int end = min(p.state.num_blocks, static_cast<int>(blockIdx.x + 1) * CHUNK_BLOCKS);
     for (int block = blockIdx.x * CHUNK_BLOCKS + threadIdx.x / 32; block < end; block += NUM_WARPS) {
-        const uint32_t largest = row.maxima[block];
+        const uint32_t largest = maxima_of(p, row)[block];
         u64 mass = 0;
         // From here down a weight rounds to a mass of 0.
         if (!(exponent_of(weigher, logit_of(largest)) < -42.0f)) {
@@ -170,7 +178,7 @@ DEVICE void weigh_chunk(const SampleParams& p, const Row& row, const Weigher& we
             mass = mass_of_block(weights);
             if (largest >= floor) append(p, row, block, floor, logits);
         }
-        if (threadIdx.x % 32 == 0) row.masses[block] = mass;
+        if (threadIdx.x % 32 == 0) masses_of(p, row)[block] = mass;
     }
 }
 
@@ -184,14 +192,15 @@ template <Stage stage> DEVICE void weigh(const SampleParams& p, unsigned char* s
     if (stage == Stage::raw ? slot.num_logprobs < 0 : !(slot.temperature > 0.0f) || has_top_k) return;
     uint32_t max_key = 0;
     for (int block = threadIdx.x; block < p.state.num_blocks; block += NUM_THREADS) {
-        max_key = max(max_key, row.maxima[block]);
+        max_key = max(max_key, maxima_of(p, row)[block]);
     }
     max_key = key_at(block_max(place_of(max_key, 0), reinterpret_cast<u64*>(shared)));
     if (status_of(max_key) != SAMPLED) return;
     const bool selects = stage == Stage::edited && has_top_p;
     const float temperature = stage == Stage::raw ? 1.0f : slot.temperature;
     // Where top-p comes first, what is too light by min-p still counts.
-    const Weigher weigher = weigher_of(max_key, temperature, stage == Stage::raw || selects ? 0.0f : slot.min_p);
+    const float min_p = stage == Stage::raw || selects ? 0.0f : slot.min_p;
+    const Weigher weigher = weigher_of(max_key, temperature, min_p);
     uint32_t floor = ~0u;
     if (selects) {
         floor = floor_of(p, row, weigher, slot.top_p, reinterpret_cast<float*>(shared));

@@ -34,10 +34,37 @@ struct alignas(16) Ranked {
     u64 measure;
 };
 
+// Spreads a range of logits evenly over the buckets; monotone, the ends take what lies outside.
+struct Spread {
+    float low;
+    float scale;
+};
+
+// What may hold the cut: places from `low` to `high`; of these, where `bucket` is not negative, the bucket of
+// a spread.
+struct Interval {
+    u64 low, high;
+    Spread spread;
+    int bucket;
+    int shift;      // bits to drop of a place's distance from `low` for a bucket
+};
+
+// What is searched: the tokens of a row with a key of at least `floor`, as a list of them, or the blocks
+// where they are. Most tokens that may be cut have a logit above `guess`.
+struct Source {
+    const SampleLogit* list;    // null: blocks
+    int num;
+    uint32_t floor;
+    float guess;
+};
+
+// In shared memory what all threads know of a search: it would take up their registers.
 struct Workspace {
     Sum histogram[NUM_BUCKETS];
     Ranked ranked[MAX_RANKED];
     u64 scratch[NUM_WARPS];
+    Source source;
+    Interval interval;
     u64 target;     // what is searched for, and what the steps below find, for all threads
     u64 above;
     u64 cut;
@@ -46,7 +73,6 @@ struct Workspace {
     uint32_t floor;
     int bucket;
     int num_ranked;
-    int num_reaching;
     int found;
     int found_bias;
 };
@@ -79,6 +105,7 @@ DEVICE u64 inclusive_sum(u64 x, u64* scratch) {
     __syncthreads();
     if (lane == 31) scratch[warp] = x;
     __syncthreads();
+#pragma unroll 1
     for (int i = 0; i < warp; i++) x += scratch[i];
     return x;
 }
@@ -92,33 +119,32 @@ DEVICE u64 block_total(u64 x, u64* scratch) {
     return total;
 }
 
-// ---- what is searched -----------------------------------------------------------------------------------
+// ---- what is searched -----------------------------------------------------------------------------
 
-// Tokens of a row with a key of at least `floor`: a list of them, or the blocks where they are.
-struct Source {
-    const SampleLogit* list;    // null: blocks
-    const int* blocks;
-    int num;
-    uint32_t floor;
-};
-
-// Calls visit(logit, key, token) for each, in no order. No collective in it: lanes diverge.
+// Calls visit(logit, key, token) for each token of the source, in no order. No collective in it: lanes
+// diverge. Short loops over threads are not unrolled, here and below: two thread blocks of 512 have to
+// share the registers of a multiprocessor.
 template <class Visit>
-DEVICE void for_each(const SampleParams& p, const Row& row, const Source& source, Visit visit) {
-    if (source.list != nullptr) {
-        for (int i = threadIdx.x; i < source.num; i += NUM_THREADS) {
-            const SampleLogit entry = source.list[i];
+DEVICE void for_each(const SampleParams& p, const Row& row, const Shared& s, Visit visit) {
+    const SampleLogit* list = s.work->source.list;
+    const int num = s.work->source.num;
+    if (list != nullptr) {
+#pragma unroll 1
+        for (int i = threadIdx.x; i < num; i += NUM_THREADS) {
+            const SampleLogit entry = list[i];
             visit(entry.logit, key_of(entry.logit), entry.token);
         }
         return;
     }
-    for (int i = threadIdx.x / 32; i < source.num; i += NUM_WARPS) {
-        const int block = source.blocks[i];
+    const uint32_t floor = s.work->source.floor;
+#pragma unroll 1
+    for (int i = threadIdx.x / 32; i < num; i += NUM_WARPS) {
+        const int block = s.reaching[i];
         float logits[LANE_TOKENS];
         load_block(p, row, block, logits);
         uint32_t wanted = 0;
 #pragma unroll
-        for (int j = 0; j < LANE_TOKENS; j++) wanted |= (key_of(logits[j]) >= source.floor ? 1u : 0u) << j;
+        for (int j = 0; j < LANE_TOKENS; j++) wanted |= (key_of(logits[j]) >= floor ? 1u : 0u) << j;
         // Few are wanted; and `visit` is long, so it is here once.
         for (; wanted != 0; wanted &= wanted - 1) {
             const int j = __ffs(static_cast<int>(wanted)) - 1;
@@ -130,25 +156,27 @@ DEVICE void for_each(const SampleParams& p, const Row& row, const Source& source
     }
 }
 
-// The blocks that reach `floor`, once more than a ban.
-DEVICE Source blocks_reaching(const Shared& s, int num_blocks, uint32_t floor) {
+// Makes a list the source.
+DEVICE void search_list(const Shared& s, const SampleLogit* list, int num, uint32_t floor) {
     __syncthreads();
-    if (threadIdx.x == 0) s.work->num_reaching = 0;
+    if (threadIdx.x == 0) s.work->source = {list, num, floor, logit_of(floor)};
     __syncthreads();
-    for (int block = threadIdx.x; block < num_blocks; block += NUM_THREADS) {
-        if (s.maxima[block] >= floor) s.reaching[atomicAdd(&s.work->num_reaching, 1)] = block;
-    }
-    __syncthreads();
-    return {nullptr, s.reaching, s.work->num_reaching, floor};
 }
 
-// ---- histograms -----------------------------------------------------------------------------------------
+// Makes the blocks that reach `floor`, which is above a ban, the source.
+DEVICE void search_blocks(const Shared& s, int num_blocks, uint32_t floor, float guess) {
+    __syncthreads();
+    if (threadIdx.x == 0) s.work->source = {nullptr, 0, floor, guess};
+    __syncthreads();
+#pragma unroll 1
+    for (int block = threadIdx.x; block < num_blocks; block += NUM_THREADS) {
+        if (s.maxima[block] >= floor) s.reaching[atomicAdd(&s.work->source.num, 1)] = block;
+    }
+    __syncthreads();
+}
 
-// Spreads a range of logits evenly over the buckets; monotone, the ends take what lies outside.
-struct Spread {
-    float low;
-    float scale;
-};
+// ---- histograms -----------------------------------------------------------------------------------
+
 DEVICE Spread spread_over(float low, float high) {
     const float width = fmaxf(high - low, 0.0f);
     return {low, fminf((NUM_BUCKETS - 1) / width, 3.402823466e38f)};
@@ -160,6 +188,7 @@ DEVICE int bucket_of(const Spread& spread, float logit) {
 
 DEVICE void clear(Workspace& work) {
     __syncthreads();
+#pragma unroll 1
     for (int i = threadIdx.x; i < NUM_BUCKETS; i += NUM_THREADS) work.histogram[i] = {0, 0};
     if (threadIdx.x == 0) work.bucket = -1;
     __syncthreads();
@@ -168,10 +197,9 @@ DEVICE void clear(Workspace& work) {
 // What find_crossing looks for next.
 DEVICE void set_target(Workspace& work, u64 target) {
     __syncthreads();
-    if (threadIdx.x == 0) {
-        work.target = target;
-        work.above = 0;
-    }
+    if (threadIdx.x != 0) return;
+    work.target = target;
+    work.above = 0;
 }
 
 // The bucket, from the highest down, with which the sum, started at `above`, reaches the target, and the
@@ -198,11 +226,13 @@ DEVICE uint32_t kth_maximum(const Shared& s, int num_blocks, uint32_t k, uint32_
     set_target(work, k);
     clear(work);
     if (threadIdx.x == 0) work.floor = high;
+#pragma unroll 1
     for (int block = threadIdx.x; block < num_blocks; block += NUM_THREADS) {
         const uint32_t key = s.maxima[block];
         if (key > KEY_OF_BAN) add(work.histogram[bucket_of(spread, logit_of(key))], 1);
     }
     if (!find_crossing(work)) return KEY_OF_LOWEST;
+#pragma unroll 1
     for (int block = threadIdx.x; block < num_blocks; block += NUM_THREADS) {
         const uint32_t key = s.maxima[block];
         if (key > KEY_OF_BAN && bucket_of(spread, logit_of(key)) >= work.bucket) atomicMin(&work.floor, key);
@@ -211,17 +241,13 @@ DEVICE uint32_t kth_maximum(const Shared& s, int num_blocks, uint32_t k, uint32_
     return work.floor;
 }
 
-// ---- the cut --------------------------------------------------------------------------------------------
+// ---- the cut --------------------------------------------------------------------------------------
 
-// Places from `low` to `high`; of these, where `bucket` is not negative, the bucket of a spread.
-struct Interval {
-    u64 low, high;
-    Spread spread;
-    int bucket;
-};
 DEVICE bool contains(const Interval& in, u64 place, float logit) {
     return place >= in.low && place <= in.high && (in.bucket < 0 || bucket_of(in.spread, logit) == in.bucket);
 }
+
+DEVICE int shift_of(u64 low, u64 high) { return max(64 - __clzll(high - low) - BUCKET_BITS, 0); }
 
 // The smallest key from `low` to `high` whose logit is in `bucket` or above it; `high` + 1 if there is none.
 DEVICE uint32_t first_key(const Spread& spread, int bucket, uint32_t low, uint32_t high) {
@@ -234,20 +260,35 @@ DEVICE uint32_t first_key(const Spread& spread, int bucket, uint32_t low, uint32
     return low;
 }
 
-// Turns a bucket of a spread into the places between its ends.
-DEVICE void straighten(Workspace& work, Interval& in) {
+// Turns the bucket of a spread into the places between its ends.
+DEVICE void straighten(Workspace& work) {
+    Interval& in = work.interval;
     const uint32_t low = key_at(in.low), high = key_at(in.high);
     if (threadIdx.x == 0) work.low_key = first_key(in.spread, in.bucket, low, high);
     if (threadIdx.x == 32) work.high_key = first_key(in.spread, in.bucket + 1, low, high);
     __syncthreads();
-    in.low = max(in.low, static_cast<u64>(work.low_key) << 32);
-    in.high = min(in.high, (static_cast<u64>(work.high_key) << 32) - 1);
-    in.bucket = -1;
+    if (threadIdx.x == 0) {
+        in.low = max(in.low, static_cast<u64>(work.low_key) << 32);
+        in.high = min(in.high, (static_cast<u64>(work.high_key) << 32) - 1);
+        in.bucket = -1;
+        in.shift = shift_of(in.low, in.high);
+    }
 }
 
-// Bits to drop of a distance within the interval to get a bucket.
-DEVICE int shift_of(const Interval& in) {
-    return max(64 - __clzll(in.high - in.low) - BUCKET_BITS, 0);
+// Narrows the interval to the bucket where the target was reached.
+DEVICE void narrow(Workspace& work, bool is_spread) {
+    if (threadIdx.x == 0) {
+        Interval& in = work.interval;
+        if (is_spread) {
+            in.bucket = work.bucket;
+        } else {
+            in.low += static_cast<u64>(work.bucket) << in.shift;
+            in.high = min(in.high, in.low + ((1ull << in.shift) - 1));
+            in.shift = shift_of(in.low, in.high);
+        }
+        work.num_ranked = 0;
+    }
+    __syncthreads();
 }
 
 // The place in `ranked` with which the sum, started at `above`, reaches the target.
@@ -257,6 +298,7 @@ DEVICE u64 rank(Workspace& work) {
     if (static_cast<int>(threadIdx.x) < num) {
         const Ranked mine = work.ranked[threadIdx.x];
         u64 sum = work.above;
+#pragma unroll 2
         for (int i = 0; i < num; i++) {
             const Ranked other = work.ranked[i];
             if (other.place >= mine.place) sum += other.measure;
@@ -267,41 +309,45 @@ DEVICE u64 rank(Workspace& work) {
     return work.cut;
 }
 
-// The cut among the tokens of places from `low` to `high`. `guess` is a logit that most of those which may
-// be cut lie above. 0 where all together measure less than the target, which is at least 1.
+// Puts the tokens of the interval in `ranked`; whether there is room for all.
 template <class Measure>
-DEVICE u64 find_cut(const SampleParams& p, const Row& row, const Source& source, Workspace& work, u64 low,
-                    u64 high, float guess, u64 target, Measure measure) {
-    Interval in = {low, high, spread_over(guess, logit_of(key_at(high))), -1};
+DEVICE bool collect(const SampleParams& p, const Row& row, const Shared& s, Measure measure) {
+    Workspace& work = *s.work;
+    for_each(p, row, s, [&](float logit, uint32_t key, uint32_t token) {
+        const u64 place = place_of(key, token);
+        if (!contains(work.interval, place, logit)) return;
+        // Once they are too many, no more come here to wait for each other.
+        if (*static_cast<volatile int*>(&work.num_ranked) > MAX_RANKED) return;
+        const int at = atomicAdd(&work.num_ranked, 1);
+        if (at < MAX_RANKED) work.ranked[at] = {place, measure(logit)};
+    });
+    __syncthreads();
+    return work.num_ranked <= MAX_RANKED;
+}
+
+// The cut among the tokens of the source with places from `low` to `high`. 0 where all together measure less
+// than the target, which is at least 1.
+template <class Measure>
+DEVICE u64 find_cut(const SampleParams& p, const Row& row, const Shared& s, u64 low, u64 high, u64 target,
+                    Measure measure) {
+    Workspace& work = *s.work;
     set_target(work, target);
+    if (threadIdx.x == 0) {
+        work.interval = {low, high, spread_over(work.source.guess, logit_of(key_at(high))), -1, 0};
+    }
     for (bool is_spread = true;; is_spread = false) {
-        const int shift = shift_of(in);
         clear(work);
-        for_each(p, row, source, [&](float logit, uint32_t key, uint32_t token) {
+        for_each(p, row, s, [&](float logit, uint32_t key, uint32_t token) {
+            const Interval& in = work.interval;
             const u64 place = place_of(key, token);
             if (!contains(in, place, logit)) return;
-            const int bucket = is_spread ? bucket_of(in.spread, logit) : static_cast<int>((place - in.low) >> shift);
+            const u64 distance = (place - in.low) >> in.shift;
+            const int bucket = is_spread ? bucket_of(in.spread, logit) : static_cast<int>(distance);
             add(work.histogram[bucket], measure(logit));
         });
         if (!find_crossing(work)) return 0;
-        if (is_spread) {
-            in.bucket = work.bucket;
-        } else {
-            in.low += static_cast<u64>(work.bucket) << shift;
-            in.high = min(in.high, in.low + ((1ull << shift) - 1));
-        }
-        if (threadIdx.x == 0) work.num_ranked = 0;
-        __syncthreads();
-        for_each(p, row, source, [&](float logit, uint32_t key, uint32_t token) {
-            const u64 place = place_of(key, token);
-            if (!contains(in, place, logit)) return;
-            // Once they are too many, no more come here to wait for each other.
-            if (*static_cast<volatile int*>(&work.num_ranked) > MAX_RANKED) return;
-            const int at = atomicAdd(&work.num_ranked, 1);
-            if (at < MAX_RANKED) work.ranked[at] = {place, measure(logit)};
-        });
-        __syncthreads();
-        if (work.num_ranked <= MAX_RANKED) return rank(work);
-        if (is_spread) straighten(work, in);
+        narrow(work, is_spread);
+        if (collect(p, row, s, measure)) return rank(work);
+        if (is_spread) straighten(work);
     }
 }

@@ -257,16 +257,16 @@ impl Dice {
 fn random_rows() {
     let context = Context::new(Emulator::new()).unwrap();
     for (seed, (vocab_size, num_cases)) in [
-        (3, 300),
-        (17, 300),
-        (200, 300),
-        (256, 100),
-        (257, 200),
-        (1_000, 300),
-        (1_024, 100),
-        (4_999, 200),
-        (12_345, 60),
-        (50_001, 12),
+        (3, 200),
+        (17, 200),
+        (200, 200),
+        (256, 60),
+        (257, 100),
+        (1_000, 200),
+        (1_024, 60),
+        (4_999, 100),
+        (12_345, 30),
+        (50_001, 6),
     ]
     .into_iter()
     .enumerate()
@@ -291,7 +291,7 @@ fn extreme_rows() {
     let equal = vec![f32::MIN; 3_000];
     for row in [crowded, wide, spread, zeros, equal] {
         let mut cases = Vec::new();
-        for temperature in [0.0, tiny, f32::MIN_POSITIVE, 1.0, 1e6, f32::MAX, f32::INFINITY] {
+        for temperature in [tiny, f32::MIN_POSITIVE, 1.0, f32::MAX, f32::INFINITY] {
             for (top_k, top_p) in [(0, 1.0), (1_100, 1.0), (5, 0.5), (0, 0.3), (0, 0.999_999_9)] {
                 let sampling = Sampling { temperature, top_k, top_p, ..Sampling::default() };
                 let params = SamplingParams { logprobs: Some(7), ..super::sampling(sampling) };
