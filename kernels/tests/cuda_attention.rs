@@ -144,6 +144,23 @@ fn prompts_of_every_group_with_windows_soft_caps_and_sinks() {
 }
 
 #[test]
+fn long_prompts_in_wide_tiles() {
+    let rows = prefill_rows(&[(300, 140), (70, 70)]);
+    for (head_size, window, soft_cap) in
+        [(64, None, None), (64, Some(90), Some(2.0)), (128, None, None)]
+    {
+        let options = EmulatorOptions { num_multiprocessors: 1, ..EmulatorOptions::default() };
+        let emulator = Emulator::with(options);
+        let context = Context::new(emulator.clone()).unwrap();
+        let spec = Spec { window, soft_cap, ..spec(Element::F16, [1, 3, head_size]) };
+        run_and_check(&context, &spec, &rows, Splits::Balanced);
+        let launches = emulator.counters().launches;
+        let name = format!("attention_prefill_wide_f16_d{head_size}");
+        assert_eq!(launches.get(name.as_str()), Some(&1), "{launches:?}");
+    }
+}
+
+#[test]
 fn prompts_and_decode_rows_in_one_step() {
     let rows = prefill_rows(&[(130, 1), (40, 40), (1, 1), (90, 7), (64, 1), (300, 1)]);
     for splits in [Splits::Balanced, Splits::Fixed] {
@@ -159,8 +176,9 @@ fn texts_see_themselves_in_both_directions() {
     for (element, num_heads, head_size) in
         [(Element::Bf16, 3, 32), (Element::F16, 2, 64), (Element::Bf16, 1, 80)]
     {
-        let context = context(2);
-        let lengths = [1usize, 64, 7, 130, 65];
+        let context = context(1);
+        // Long enough on average for wide tiles, where there are any.
+        let lengths = [1usize, 64, 7, 350, 230];
         let num_tokens: usize = lengths.iter().sum();
         let width = num_heads * head_size;
         let numbers = rounded(element, &Random(7).normals(num_tokens * 3 * width));

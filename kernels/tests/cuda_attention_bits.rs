@@ -4,6 +4,8 @@
 mod cuda_attention_cases;
 mod cuda_common;
 
+use std::collections::BTreeSet;
+
 use cuda_attention_cases::{Cache, RowSpec, Spec, check, plan, run};
 use cuda_common::{ELEMENTS, Random};
 use folio_emulator::{Emulator, EmulatorOptions};
@@ -13,15 +15,21 @@ use folio_kernels::cuda::{AttentionHeads, Context, Splits};
 type Results = Vec<Vec<Vec<f32>>>;
 
 /// Computes all positions of all sequences in random steps of random chunks, on a device of a random
-/// size. Unless `is_mixed`, one sequence at a time.
-fn compute(spec: &Spec, seq_lens: &[usize], is_mixed: bool, seed: u64) -> Results {
+/// size. Unless `is_mixed`, one sequence at a time. Names of kernels that ran enter `launched`.
+fn compute(
+    spec: &Spec,
+    seq_lens: &[usize],
+    (is_mixed, seed): (bool, u64),
+    launched: &mut BTreeSet<&'static str>,
+) -> Results {
     let mut random = Random(seed);
     let options = EmulatorOptions {
-        num_multiprocessors: 1 + random.below(8) as u32,
+        num_multiprocessors: 1 + random.below(4) as u32,
         seed,
         ..EmulatorOptions::default()
     };
-    let context = Context::new(Emulator::with(options)).unwrap();
+    let emulator = Emulator::with(options);
+    let context = Context::new(emulator.clone()).unwrap();
     let whole: Vec<RowSpec> =
         seq_lens.iter().map(|&seq_len| RowSpec { seq_len, num_tokens: seq_len }).collect();
     // All keys are there from the start: what a query may not see yet has to make no difference.
@@ -31,7 +39,10 @@ fn compute(spec: &Spec, seq_lens: &[usize], is_mixed: bool, seed: u64) -> Result
     loop {
         let open: Vec<usize> =
             (0..seq_lens.len()).filter(|&s| results[s].len() < seq_lens[s]).collect();
-        let Some(&first) = open.first() else { return results };
+        let Some(&first) = open.first() else {
+            launched.extend(emulator.counters().launches.keys());
+            return results;
+        };
         let sequences = if is_mixed { open } else { vec![first] };
         let rows: Vec<RowSpec> = sequences
             .iter()
@@ -60,7 +71,7 @@ fn compute(spec: &Spec, seq_lens: &[usize], is_mixed: bool, seed: u64) -> Result
 fn bits_do_not_depend_on_batch_chunking_or_kind() {
     let seq_lens = [150, 1, 67];
     for (case, (group, head_size, window)) in
-        [(1, 64, None), (4, 32, Some(70)), (7, 32, None), (2, 80, Some(33)), (2, 256, None)]
+        [(5, 64, None), (4, 32, Some(70)), (7, 32, None), (2, 80, Some(33)), (2, 256, None)]
             .into_iter()
             .enumerate()
     {
@@ -74,11 +85,12 @@ fn bits_do_not_depend_on_batch_chunking_or_kind() {
             seed: case as u64,
         };
         let rows = seq_lens.map(|seq_len| RowSpec { seq_len, num_tokens: seq_len });
-        let alone = compute(&spec, &seq_lens, false, 1);
+        let mut launched = BTreeSet::new();
+        let alone = compute(&spec, &seq_lens, (false, 1), &mut launched);
         let flat: Vec<f32> = alone.iter().flatten().flatten().copied().collect();
         check(&spec, (&rows, &[0, 1, 2]), &flat);
         for seed in 2..4 {
-            let mixed = compute(&spec, &seq_lens, true, seed);
+            let mixed = compute(&spec, &seq_lens, (true, seed), &mut launched);
             for (sequence, (a, b)) in alone.iter().zip(&mixed).enumerate() {
                 for (position, (a, b)) in a.iter().zip(b).enumerate() {
                     assert!(
@@ -88,5 +100,8 @@ fn bits_do_not_depend_on_batch_chunking_or_kind() {
                 }
             }
         }
+        // Where there are two sizes of tiles, both have had a part in it.
+        let tiles = launched.iter().filter(|name| name.starts_with("attention_prefill")).count();
+        assert_eq!(tiles, if head_size == 64 { 2 } else { 1 }, "{launched:?}");
     }
 }

@@ -193,7 +193,7 @@ fn tiles_of_prompts_cover_every_query_row_longest_first() {
     let mut random = Random(2);
     for _ in 0..20 {
         let step = Step {
-            rows: (0..1 + random.below(50))
+            rows: (0..=random.below(50))
                 .map(|_| {
                     let num_tokens = 1 + random.below(100) as i32;
                     (num_tokens, num_tokens + random.below(500) as i32)

@@ -4,7 +4,7 @@
 //! that reads keys and values at the speed of memory; the other kernel has tiles of query rows, and
 //! with [`Splits::Fixed`](super::Splits::Fixed) takes every row.
 
-use super::attention_plan::{AttentionPlan, AttentionStep};
+use super::attention_plan::{AttentionPlan, AttentionStep, QueryTiles};
 use super::context::{Context, Element, Launch, View};
 use super::driver::{DevicePtr, Result};
 use super::kv_cache::KvLayer;
@@ -125,11 +125,16 @@ fn launch_prefill(
     params: &AttentionPrefillParams,
 ) -> Result<()> {
     let heads = plan.limits().heads;
-    let kernel = kernel_name(name, element, heads.head_size);
+    let tiles = plan.query_tiles(&step);
+    let name = match tiles {
+        QueryTiles::Narrow => name.to_owned(),
+        QueryTiles::Wide => format!("{name}_wide"),
+    };
+    let kernel = kernel_name(&name, element, heads.head_size);
     let launch = Launch {
-        grid: [plan.num_tiles(&step) * heads.num_kv_heads, 1, 1],
+        grid: [plan.max_tiles(&step) * heads.num_kv_heads, 1, 1],
         num_threads: 128,
-        shared_bytes: heads.prefill_shared_bytes(),
+        shared_bytes: heads.prefill_shared_bytes(tiles),
     };
     // SAFETY: operands were checked; rows, slots and blocks are what the host wrote.
     unsafe { context.launch(context.kernel(&kernel)?, launch, params) }

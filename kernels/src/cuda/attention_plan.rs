@@ -12,8 +12,9 @@ use super::params::{AttentionPlanParams, AttentionRow, AttentionShare, Attention
 
 /// Query heads of a group that one tile of decode attention takes.
 const HEADS_PER_TILE: usize = 16;
-/// Query rows, heads times tokens, of one tile of prefill attention.
-const QUERY_ROWS_PER_TILE: usize = 64;
+/// Head sizes for which prefill attention has wide tiles too: others lack the registers, or are not
+/// held up by shared memory.
+const WIDE_HEAD_SIZES: [usize; 2] = [64, 128];
 /// Tokens whose keys decode attention sends for at a time.
 const TOKENS_PER_TILE: usize = 64;
 /// Windows that one plan has room for.
@@ -57,10 +58,36 @@ impl AttentionHeads {
         640 + self.ring_length() * TOKENS_PER_TILE * self.head_size * 2
     }
 
-    /// Two stages of keys and values; of heads of 256, half as many, and the queries beside them.
-    pub(super) fn prefill_shared_bytes(self) -> usize {
-        let num_rows = if self.head_size > 128 { 4 * 32 + QUERY_ROWS_PER_TILE } else { 4 * 64 };
-        num_rows * self.head_size * 2
+    /// Two stages of keys and values, of heads of 256 half as many; and the queries, where registers
+    /// do not hold them.
+    pub(super) fn prefill_shared_bytes(self, tiles: QueryTiles) -> usize {
+        let num_stage_rows = if self.head_size > 128 { 4 * 32 } else { 4 * 64 };
+        let holds_queries = self.head_size <= 128 && tiles == QueryTiles::Narrow;
+        let num_query_rows = if holds_queries { 0 } else { tiles.num_rows() };
+        (num_stage_rows + num_query_rows) * self.head_size * 2
+    }
+}
+
+/// Tiles of query rows, heads times tokens, of prefill attention. Results are the same bit for bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QueryTiles {
+    /// Of 64.
+    Narrow,
+    /// Of 128: faster where there are enough of them.
+    Wide,
+}
+
+impl QueryTiles {
+    fn num_rows(self) -> usize {
+        match self {
+            Self::Narrow => 64,
+            Self::Wide => 128,
+        }
+    }
+
+    /// Most tiles in steps of so many rows and tokens: all full but one for each row.
+    fn max_tiles(self, limits: &AttentionLimits, num_rows: usize, num_tokens: usize) -> usize {
+        num_tokens * limits.heads.group() / self.num_rows() + num_rows.min(num_tokens)
     }
 }
 
@@ -139,8 +166,8 @@ pub struct PrepareAttention {
 #[derive(Debug)]
 pub struct AttentionPlan {
     limits: AttentionLimits,
+    num_multiprocessors: usize,
     num_blocks: usize,
-    max_tiles: usize,
     memory: DeviceBuffer,
     parts: Parts,
 }
@@ -189,8 +216,9 @@ impl AttentionPlan {
         // A block takes 1 KiB beside what it asks for; of what is left, two blocks are enough.
         let blocks_per_multiprocessor =
             ((device.max_shared_bytes as usize + 1024) / (shared_bytes + 1024)).clamp(1, 2);
-        let num_blocks = blocks_per_multiprocessor * device.num_multiprocessors as usize;
-        let max_tiles = num_tiles(&limits, limits.max_rows, limits.max_tokens);
+        let num_multiprocessors = device.num_multiprocessors as usize;
+        let num_blocks = blocks_per_multiprocessor * num_multiprocessors;
+        let max_tiles = QueryTiles::Narrow.max_tiles(&limits, limits.max_rows, limits.max_tokens);
         let parts = Parts::new(&limits, num_blocks, max_tiles);
         let memory = context.allocate(parts.partials.end)?;
         let to = memory.ptr().offset(parts.counters.start);
@@ -198,7 +226,7 @@ impl AttentionPlan {
         // SAFETY: the range lies within the buffer, which outlives the wait below.
         unsafe { context.driver().enqueue(context.stream(), zero)? };
         context.synchronize()?;
-        Ok(Self { limits, num_blocks, max_tiles, memory, parts })
+        Ok(Self { limits, num_multiprocessors, num_blocks, memory, parts })
     }
 
     /// Plans a step, for all its layers. Graph-safe: lengths are read on the device.
@@ -223,7 +251,7 @@ impl AttentionPlan {
             num_shares: self.num_blocks as i32,
             num_head_tiles: heads.tiles_per_row() as i32,
             group: heads.group() as i32,
-            query_rows: QUERY_ROWS_PER_TILE as i32,
+            query_rows: self.query_tiles(&args.step).num_rows() as i32,
             decode_tokens: i32::from(args.step.splits == Splits::Balanced),
         };
         let num_counters = NUM_PLAN_COUNTERS + 3 * (args.step.num_rows + 1) + self.num_blocks;
@@ -253,9 +281,23 @@ impl AttentionPlan {
         self.num_blocks
     }
 
+    /// Wide tiles if rows fill them and there are two for each multiprocessor.
+    pub(super) fn query_tiles(&self, step: &AttentionStep) -> QueryTiles {
+        let heads = self.limits.heads;
+        let num_query_rows = step.num_tokens * heads.group();
+        let wide_rows = QueryTiles::Wide.num_rows();
+        let fills = num_query_rows >= wide_rows * step.num_rows
+            && num_query_rows * heads.num_kv_heads >= wide_rows * 2 * self.num_multiprocessors;
+        if fills && WIDE_HEAD_SIZES.contains(&heads.head_size) {
+            QueryTiles::Wide
+        } else {
+            QueryTiles::Narrow
+        }
+    }
+
     /// Most tiles of query rows that a step can have.
-    pub(super) fn num_tiles(&self, step: &AttentionStep) -> usize {
-        num_tiles(&self.limits, step.num_rows, step.num_tokens).min(self.max_tiles)
+    pub(super) fn max_tiles(&self, step: &AttentionStep) -> usize {
+        self.query_tiles(step).max_tiles(&self.limits, step.num_rows, step.num_tokens)
     }
 
     fn address(&self, part: &Range<usize>) -> DevicePtr {
@@ -302,12 +344,6 @@ impl AttentionPlan {
             "attention: {step:?} in a plan for {max_rows} rows and {max_tokens} tokens"
         );
     }
-}
-
-/// Most tiles of query rows in steps of so many rows and tokens: all full but one for each row.
-fn num_tiles(limits: &AttentionLimits, num_rows: usize, num_tokens: usize) -> usize {
-    let num_query_rows = num_tokens * limits.heads.group();
-    num_query_rows / QUERY_ROWS_PER_TILE + num_rows.min(num_tokens)
 }
 
 fn check(limits: &AttentionLimits) {
