@@ -96,16 +96,17 @@ fn indices_outside_a_table_give_rows_of_nan() {
             let ids = [3, 4, -1, i32::MAX, i32::MIN, 0];
             let indices = Words::ints(&context, &ids);
             let zeros = Words::ints(&context, &[0; 6]);
-            for second in [None, Some(&zeros)] {
+            let both = [(&indices, Some(&zeros)), (&zeros, Some(&indices)), (&indices, None)];
+            for (first, second) in both {
                 let output = Matrix::empty(&context, element, [6, cols], DENSE);
-                let lookup = |indices: &Words, offset| TableLookup {
+                let lookup = |indices: &Words| TableLookup {
                     table: table.view(),
                     indices: indices.ptr(),
-                    offset,
+                    offset: 0,
                 };
                 let args = Embed {
-                    first: lookup(&indices, 0),
-                    second: second.map(|indices| lookup(indices, 1)),
+                    first: lookup(first),
+                    second: second.map(lookup),
                     output: output.view(),
                     element,
                 };
