@@ -2,8 +2,7 @@
 
 use folio_engine::core::EngineCore;
 use folio_engine::exec::{
-    ActivationLayout, DeviceOptions, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner,
-    RunnerOptions,
+    DeviceOptions, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner, RunnerOptions,
 };
 use folio_engine::model::{ModelConfig, ModelFiles};
 use folio_engine::sched::policies::Fcfs;
@@ -43,15 +42,20 @@ impl Setup {
         caching: PrefixCaching::On,
     };
 
-    /// An engine with one model.
+    /// An engine with one model on the processor.
     pub fn start(self, files: ModelFiles) -> Result<EngineCore> {
+        self.start_on(DeviceOptions::Cpu { num_threads: self.num_threads }, files)
+    }
+
+    /// An engine with one model on `device`.
+    pub fn start_on(self, device: DeviceOptions, files: ModelFiles) -> Result<EngineCore> {
         let model = ModelConfig::read(&files, None)?;
         let options = MemoryOptions {
             block_size: self.block_size,
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,
             kv_cache: KvCacheSize::Blocks(self.num_blocks),
-            layout: ActivationLayout::CPU,
+            layout: device.layout(),
             available_bytes: None,
         };
         let plan = MemoryPlan::new(std::slice::from_ref(&model), &options)?;
@@ -67,7 +71,6 @@ impl Setup {
             prefix_caching: self.caching,
         };
         let config = config.validated()?;
-        let device = DeviceOptions::Cpu { num_threads: self.num_threads };
         let options = RunnerOptions { device, plan };
         let runner = ModelRunner::load(vec![(files, model)], &options, &mut |_| {})?;
         let clock = Box::new(ManualClock::default());

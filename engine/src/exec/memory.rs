@@ -44,7 +44,8 @@ pub enum KvCacheSize {
 /// What is going to be allocated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Bytes of weights. In host memory they are mapped files, which take memory as they are touched.
+    /// Bytes of weights. In host memory they are mapped files, which take memory as they are
+    /// touched.
     pub weights_bytes: u64,
     /// Bytes of what a GPU takes beside all else.
     pub overhead_bytes: u64,

@@ -293,6 +293,7 @@ impl WeightSource for CheckpointSource<'_> {
 }
 
 /// Weights of the right shapes without content, for a dry run.
+#[expect(clippy::struct_field_names, reason = "counts are called num_")]
 #[derive(Debug, Default)]
 pub(crate) struct DryWeights {
     /// Numbers that a checkpoint would be asked for.

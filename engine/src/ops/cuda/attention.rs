@@ -56,15 +56,12 @@ impl AttentionPlans {
         let is_wanted = |planned: &Planned| {
             planned.heads == heads && planned.window == window && planned.pages == pages
         };
-        let index = match self.0.iter().position(is_wanted) {
-            Some(index) => index,
-            None => {
-                let limits = memory.attention_limits(attention_heads(heads), window);
-                let plan = cuda::AttentionPlan::new(context, limits)?;
-                self.0.push(Planned { heads, window, pages, plan, is_prepared: false });
-                self.0.len() - 1
-            }
-        };
+        let index = self.0.iter().position(is_wanted).unwrap_or(self.0.len());
+        if index == self.0.len() {
+            let limits = memory.attention_limits(attention_heads(heads), window);
+            let plan = cuda::AttentionPlan::new(context, limits)?;
+            self.0.push(Planned { heads, window, pages, plan, is_prepared: false });
+        }
         let planned = &mut self.0[index];
         if !planned.is_prepared {
             let arrays = memory.arrays();

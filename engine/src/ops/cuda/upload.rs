@@ -9,6 +9,7 @@ use folio_kernels::cuda::StepRow;
 use crate::types::TokenId;
 
 /// Where the parts of an upload lie, in words of four bytes.
+#[expect(clippy::struct_field_names, reason = "limits are called max_")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UploadLayout {
     /// Rows that there is room for, S.
@@ -105,12 +106,16 @@ impl<'a> StepUpload<'a> {
             RowTokens::Given(ids) => {
                 assert!(!ids.is_empty(), "row {index} has no tokens");
                 let offset = self.end as i32;
-                ids.iter().for_each(|id| self.push_id(*id));
+                for id in ids {
+                    self.push_id(*id);
+                }
                 (offset, ids.len())
             }
         };
         let block_offset = self.end;
-        new_blocks.for_each(|block| self.push_id(block));
+        for block in new_blocks {
+            self.push_id(block);
+        }
         let words = StepRow {
             slot: row.slot as i32,
             first_token: self.sizes.num_tokens as i32,
