@@ -3,7 +3,9 @@
 
     scripts/check_sass.py [--table] FATBIN...
 
-No kernel may use local memory (spills, arrays that are not in registers). Lines of a source such as
+No kernel may use local memory (spills, arrays that are not in registers). On sm_90a, where a kernel
+may start while the one before it finishes, each must wait, and before it changes global memory (what
+it reads before, such as weights, no kernel may have just written). Lines of a source such as
 
     // sass gemm_*: registers<=168 HMMA LDSM LDGSTS
     // sass gemm_*@sm_90a: HGMMA
@@ -26,6 +28,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("HMMA", "LDSM", "LDGSTS")
 LOCAL_MEMORY = ("LDL", "STL")
+CHANGES_GLOBAL_MEMORY = ("STG", "ST.", "ATOM.", "ATOMG", "RED.", "REDG", "UTMASTG", "UTMARED")
+# How griddepcontrol.wait looks in machine code, and where it is there.
+WAIT, OVERLAPPING = "ACQBULK", "sm_90a"
 
 ARCH = re.compile(r"^arch = (\w+)")
 RESOURCES = re.compile(r"^ Function (\w+):")
@@ -44,6 +49,13 @@ class Kernel:
     arch: str
     usage: dict[str, int] = field(default_factory=dict)
     opcodes: Counter = field(default_factory=Counter)
+    changes_memory_at_once: bool = False
+
+    def add(self, opcode):
+        """Takes the next instruction."""
+        if opcode.startswith(CHANGES_GLOBAL_MEMORY) and not self.opcodes[WAIT]:
+            self.changes_memory_at_once = True
+        self.opcodes[opcode] += 1
 
     def count(self, prefix):
         """How many instructions have an opcode that begins so."""
@@ -93,7 +105,7 @@ def read_kernels(fatbin):
         elif match := FUNCTION.match(line):
             name = match[1]
         elif match := INSTRUCTION.match(line):
-            kernels[name, arch].opcodes[match[1]] += 1
+            kernels[name, arch].add(match[1])
     return [kernels[key] for key in sorted(kernels)]
 
 
@@ -121,6 +133,10 @@ def failures(kernels, claims):
         accesses = sum(kernel.count(opcode) for opcode in LOCAL_MEMORY)
         if stack or accesses:
             yield f"{where}: {stack} bytes of local memory, {accesses} instructions that use it"
+        if kernel.arch == OVERLAPPING and not kernel.opcodes[WAIT]:
+            yield f"{where}: wait_for_previous_kernel() is missing"
+        elif kernel.arch == OVERLAPPING and kernel.changes_memory_at_once:
+            yield f"{where}: changes global memory before wait_for_previous_kernel()"
         for claim in claims:
             if not claim.covers(kernel):
                 continue

@@ -80,6 +80,16 @@ fn a_library_that_is_no_whole_driver_is_told_by_what_it_lacks() {
     fake_cuda::run("bare_library", &["BARE"]);
 }
 
+#[test]
+fn embedded_kernels_are_whole_and_aligned() {
+    for Fatbin { family, bytes } in nvidia::embedded_fatbins() {
+        assert_eq!(bytes.as_ptr() as usize % 16, 0, "{family}");
+        assert_eq!(bytes[..8], [0x50, 0xed, 0x55, 0xba, 1, 0, 16, 0], "{family}");
+        let length = u64::from_le_bytes(bytes[8..16].try_into().unwrap());
+        assert_eq!(length as usize + 16, bytes.len(), "{family}");
+    }
+}
+
 // ---- what does ---------------------------------------------------------------------------------------
 
 #[test]

@@ -254,7 +254,8 @@ Result cuFuncGetAttribute(int* value, int which, Function* function) {
     return *value = which == 1 ? 1024 : 0, OK;
 }
 Result cuFuncSetAttribute(Function* function, int which, int value) {
-    return note("%s attribute %d = %d", function->name, which, value), OK;
+    note("%s attribute %d = %d", function->name, which, value);
+    return which == 8 && value > (227 << 10) - 1024 ? NOT_FOUND : OK;
 }
 
 typedef struct Attribute {

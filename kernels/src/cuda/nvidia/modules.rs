@@ -131,16 +131,16 @@ fn prepare(function: CUfunction, max_shared_bytes: u32) -> Result<Kernel> {
     // SAFETY: writes one integer.
     let result = unsafe { sys::cuFuncGetAttribute(&raw mut static_bytes, which, function) };
     check("cuFuncGetAttribute", result)?;
-    let dynamic_bytes = max_shared_bytes as i32 - static_bytes;
-    let settings = [
-        (A::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, dynamic_bytes),
-        // All of it: a kernel with another split than the one before waits for it to finish.
-        (A::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100),
-    ];
-    for (which, value) in settings {
-        // SAFETY: a function of a loaded module.
-        let result = unsafe { sys::cuFuncSetAttribute(function, which, value) };
-        check(&format!("cuFuncSetAttribute of {name}"), result)?;
-    }
+    // What the driver reserves for itself may count as static, and does not take away from the rest.
+    let most = max_shared_bytes as i32;
+    let which = A::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    set(function, which, most).or_else(|_| set(function, which, most - static_bytes))?;
+    // All of it: a kernel with another split than the one before waits for it to finish.
+    set(function, A::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)?;
     Ok(Kernel { name, function, params_bytes })
+}
+
+fn set(function: CUfunction, which: CUfunction_attribute, value: i32) -> Result<()> {
+    // SAFETY: a function of a loaded module.
+    check("cuFuncSetAttribute", unsafe { sys::cuFuncSetAttribute(function, which, value) })
 }
