@@ -6,14 +6,16 @@
 // again. W of the first three units is under way before the previous kernel has ended.
 //
 // Floor: 2 N K bytes at 3.0 TB/s (H100). Under way: 32 to 48 KB of W a multiprocessor, 4.2 to 6.3 MB in all;
-// 3 TB/s at 1 us of latency need 3. A unit's share of memory is 1260 cycles; its work is about 200
-// instructions a warp (16x64 on sm_90a: 5 LDGSTS, 8 LDSM, 8 HMMA). x costs rows / columns of W's bytes, from
+// 3 TB/s at 1 us of latency need 3. A unit's share of memory is 1260 cycles; its work is about 100
+// instructions a warp (8x32 on sm_90a: 5 LDGSTS, 6 LDSM, 4 HMMA). x costs rows / columns of W's bytes, from
 // L2. Shared memory: 72 to 96 KB, so that the next kernel fits beside. Expected: 8 MB in 4 us, 33 MB in 13.
 // nvcc: --fmad=false
 // sass gemm_small_*: registers<=128 HMMA LDSM LDGSTS.E.BYPASS
 #include "gemm.cuh"
 
 namespace {
+
+constexpr int kWarps = 8, kThreads = 32 * kWarps;
 
 // A place in the list of units, which goes along K first, and the stage of the ring that the unit has.
 struct Cursor {
@@ -28,9 +30,39 @@ struct Cursor {
     }
 };
 
+// Copies NUM_ROWS rows by a unit's columns, a chunk a thread at a time. In shared memory each inner group has
+// the rows of its own 64 columns.
+template <class T, int NUM_ROWS, int CHUNKS> struct RowCopy {
+    static constexpr int kStep = kThreads / CHUNKS; // rows at once
+    static constexpr int kPasses = (NUM_ROWS + kStep - 1) / kStep;
+    const T* rows[kPasses];
+
+    // Rows beyond the matrix are read as its last row and dropped in the end.
+    DEVICE void seek(const void* from, int64_t stride, int first, int num_rows) {
+#pragma unroll
+        for (int i = 0; i < kPasses; i++) {
+            const int row = static_cast<int>(threadIdx.x) / CHUNKS + i * kStep;
+            rows[i] = static_cast<const T*>(from) + min(first + row, num_rows - 1) * stride;
+        }
+    }
+    // Columns beyond K are zeros.
+    DEVICE void copy(unsigned char* to, int unit_of_tile, int inner) const {
+        const int chunk = threadIdx.x % CHUNKS;
+        const int k = (unit_of_tile * CHUNKS + chunk) * kChunkElements;
+        const bool valid = k < inner;
+        const int offset = valid ? k : 0;
+        to += chunk / 8 * (NUM_ROWS * kRowBytes);
+#pragma unroll
+        for (int i = 0; i < kPasses; i++) {
+            const int row = static_cast<int>(threadIdx.x) / CHUNKS + i * kStep;
+            if (NUM_ROWS % kStep == 0 || row < NUM_ROWS)
+                cp_async_16(to + chunk_offset(row, chunk % 8), rows[i] + offset, valid);
+        }
+    }
+};
+
 // A block of 8 warps works through a run of units, 16 KB of weights each: TILE rows of W by UNIT columns.
 template <class T, int ROW_BLOCKS, int ROW_GROUPS> struct StreamProduct {
-    static constexpr int kWarps = 8, kThreads = 32 * kWarps;
     static constexpr int kInnerGroups = kWarps / ROW_GROUPS; // of warps with the same rows
     static constexpr int kTile = 16 * ROW_GROUPS;
     static constexpr int kUnit = kRowElements * kInnerGroups;
@@ -39,7 +71,6 @@ template <class T, int ROW_BLOCKS, int ROW_GROUPS> struct StreamProduct {
     static constexpr int kWeightBytes = kTile * kUnit * 2;
     static constexpr int kStageBytes = kWeightBytes + kRows * kUnit * 2;
     static constexpr int kChunks = kUnit / kChunkElements; // of a row
-    static constexpr int kRowStep = kThreads / kChunks;
     static constexpr int kSteps = kRowElements / 16;
     static constexpr int kTileVectors = ROW_BLOCKS * ROW_GROUPS * 32; // float4 of a tile of sums
 
@@ -48,6 +79,8 @@ template <class T, int ROW_BLOCKS, int ROW_GROUPS> struct StreamProduct {
     unsigned char* shared;
     int lane, row_group, inner_group;
     int first_unit, end_unit;
+    RowCopy<T, kTile, kChunks> weight; // of the tile that is being copied
+    RowCopy<T, kRows, kChunks> input;
     float sums[ROW_BLOCKS][4];
 
     DEVICE StreamProduct(const GemmSmallParams& parameters, unsigned char* shared_bytes)
@@ -62,29 +95,17 @@ template <class T, int ROW_BLOCKS, int ROW_GROUPS> struct StreamProduct {
             for (int e = 0; e < 4; e++) sums[i][e] = 0.0f;
     }
 
-    // Rows beyond the matrix are read as its last row and dropped in the end; columns beyond K are zeros.
-    // In shared memory each inner group has NUM_ROWS rows of its own 64 columns.
-    template <int NUM_ROWS>
-    DEVICE void copy(unsigned char* to, const void* from, int64_t stride, int first, int num_rows,
-                     int unit_of_tile) const {
-        const int chunk = threadIdx.x % kChunks, row = threadIdx.x / kChunks;
-        const int k = unit_of_tile * kUnit + chunk * kChunkElements;
-        const bool valid = k < p.inner;
-        const T* source = static_cast<const T*>(from) + (valid ? k : 0);
-        to += chunk / 8 * (NUM_ROWS * kRowBytes);
-#pragma unroll
-        for (int i = row; i - row < NUM_ROWS; i += kRowStep)
-            if (NUM_ROWS % kRowStep == 0 || i < NUM_ROWS)
-                cp_async_16(to + chunk_offset(i, chunk % 8), source + min(first + i, num_rows - 1) * stride,
-                            valid);
-    }
     DEVICE unsigned char* stage_at(Cursor at) const { return shared + at.stage * kStageBytes; }
-    DEVICE void copy_weight(Cursor to) const {
-        copy<kTile>(stage_at(to), p.weight, p.weight_stride, to.tile * kTile, p.num_cols, to.unit_of_tile);
-    }
+    DEVICE void copy_weight(Cursor to) const { weight.copy(stage_at(to), to.unit_of_tile, p.inner); }
     DEVICE void copy_input(Cursor to) const {
-        copy<kRows>(stage_at(to) + kWeightBytes, p.input, p.input_stride, 0, p.num_rows, to.unit_of_tile);
+        input.copy(stage_at(to) + kWeightBytes, to.unit_of_tile, p.inner);
     }
+    // On to the next unit, and to the rows of its tile.
+    DEVICE void advance(Cursor& ahead) {
+        ahead.advance(params.units_per_tile, kStages);
+        if (ahead.unit_of_tile == 0) seek_weight(ahead.tile);
+    }
+    DEVICE void seek_weight(int tile) { weight.seek(p.weight, p.weight_stride, tile * kTile, p.num_cols); }
 
     // Weights are the 16 rows of the mma, so that the rows of x are padded to 8 only.
     DEVICE void multiply(const unsigned char* stage) {
@@ -225,18 +246,19 @@ template <class T, int ROW_BLOCKS, int ROW_GROUPS> struct StreamProduct {
     DEVICE void run() {
         const int units_per_tile = params.units_per_tile;
         int num_units = end_unit - first_unit, num_to_copy = num_units;
-        const Cursor first = {first_unit / units_per_tile, first_unit % units_per_tile, 0};
-        Cursor at = first, ahead = first;
+        Cursor at = {first_unit / units_per_tile, first_unit % units_per_tile, 0};
+        Cursor ahead = at, input_ahead = at;
+        seek_weight(at.tile);
         for (int i = 0; i < kStages - 1; i++) {
             if (i < num_units) copy_weight(ahead); // never written, so they need not wait
-            ahead.advance(units_per_tile, kStages);
+            advance(ahead);
         }
+        input.seek(p.input, p.input_stride, 0, p.num_rows);
         wait_for_previous_kernel();
-        ahead = first;
         for (int i = 0; i < kStages - 1; i++) {
-            if (i < num_units) copy_input(ahead);
+            if (i < num_units) copy_input(input_ahead);
             cp_async_commit();
-            ahead.advance(units_per_tile, kStages);
+            input_ahead.advance(units_per_tile, kStages);
         }
         let_next_kernel_begin();
         num_to_copy -= kStages - 1;
@@ -246,7 +268,7 @@ template <class T, int ROW_BLOCKS, int ROW_GROUPS> struct StreamProduct {
             if (num_to_copy > 0) {
                 copy_weight(ahead);
                 copy_input(ahead);
-                ahead.advance(units_per_tile, kStages);
+                advance(ahead);
             }
             cp_async_commit();
             multiply(stage_at(at));

@@ -80,8 +80,9 @@ const MEMORY_BYTES_PER_CYCLE: u64 = 1710;
 const MULTIPROCESSOR_BYTES_PER_CYCLE: u64 = 20;
 /// Cycles until the first numbers of a block are there, and from its last sums to its end.
 const FILL_CYCLES: u64 = 1200;
-/// Cycles until the last block of a tile knows that it is the last.
-const SPLIT_CYCLES: u64 = 1500;
+/// Cycles until the last block of a tile knows that it is the last: stores reach the L2 cache, an
+/// atomic goes there and back, the others' sums come.
+const SPLIT_CYCLES: u64 = 2200;
 /// Bytes a cycle at which it then reads what the others left.
 const PARTIAL_BYTES_PER_CYCLE: u64 = 30;
 
