@@ -15,7 +15,8 @@ constexpr int NUM_COLS = 256;
 // The sum over the tokens of the warp of W consecutive columns from `col`.
 template <class T, int W>
 DEVICE void sum_tokens(const PoolParams& p, int first, int end, int col, float (&sum)[W]) {
-#pragma unroll 4
+    // As many vectors under way as there are numbers in one: a lone text is read by one multiprocessor.
+#pragma unroll W
     for (int token = first; token < end; token += NUM_WARPS) {
         float x[W];
         unpack(load<T, W>(p.hidden, token * p.hidden_stride + col), x);
