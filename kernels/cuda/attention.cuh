@@ -72,10 +72,20 @@ DEVICE void load_rows(T* shared, const T* source, int begin, int end) {
 // The same of rows that begin `stride` elements apart.
 template <class T, int D, int NUM_ROWS>
 DEVICE void load_rows(T* shared, const T* source, int64_t stride, int begin, int end) {
+    constexpr int num_chunks = D / 8, num_rounds = NUM_ROWS * D / 256;
     const int lane = threadIdx.x % 32;
+    if (32 % num_chunks == 0 && begin <= 0 && end >= NUM_ROWS) {
+        const T* from = source + lane / num_chunks * stride + lane % num_chunks * 8;
 #pragma unroll
-    for (int round = 0; round < NUM_ROWS * D / 256; ++round) {
-        const int row = (round * 32 + lane) / (D / 8), chunk = (round * 32 + lane) % (D / 8);
+        for (int round = 0; round < num_rounds; ++round) {
+            cp_async_16(shared + round_offset<D>(lane, round), from, true);
+            from = opaque(from + 32 / num_chunks * stride);
+        }
+        return;
+    }
+#pragma unroll 1
+    for (int round = 0; round < num_rounds; ++round) {
+        const int row = (round * 32 + lane) / num_chunks, chunk = (round * 32 + lane) % num_chunks;
         const bool valid = row >= begin && row < end;
         const T* from = source + (valid ? row * stride : 0) + chunk * 8;
         cp_async_16(shared + round_offset<D>(lane, round), from, valid);
