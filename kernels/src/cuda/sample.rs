@@ -151,6 +151,8 @@ pub struct RowLogprobs {
     pub logprob: f32,
     /// Of the likeliest tokens, best first, ties by smaller id.
     pub top: Vec<(u32, f32)>,
+    /// Logarithm of the sum of e^(logit − largest logit) over the row.
+    pub log_sum: f64,
 }
 
 /// What became of a row.
@@ -190,7 +192,7 @@ pub fn read_result(results: &[u8], max_rows: usize, row: usize) -> SampleOutcome
         let [token, logit] = words_at(results, first + rank * size_of::<SampleLogit>());
         (token, logprob(logit))
     });
-    let logprobs = RowLogprobs { logprob: logprob(raw_logit), top: top.collect() };
+    let logprobs = RowLogprobs { logprob: logprob(raw_logit), top: top.collect(), log_sum };
     SampleOutcome { token: Ok(token), logprobs: Some(logprobs) }
 }
 

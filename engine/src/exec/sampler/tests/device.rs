@@ -7,6 +7,10 @@ use folio_kernels::cuda::{
     SlotDraw, SlotEdits, SlotParams, SlotUpdates, View, read_result, update_slots,
 };
 
+use super::super::blocks::BlockMaxima;
+use super::super::cut::Cut;
+use super::super::mass;
+use super::super::weights::Weights;
 use super::*;
 
 /// A row and all that its token depends on.
@@ -60,6 +64,15 @@ impl Case {
         }
     }
 
+    /// Logarithm of the sum of the weights of the raw logits.
+    fn log_sum(&self) -> f64 {
+        let mut maxima = BlockMaxima::default();
+        maxima.scan(&self.row).unwrap();
+        let mut weights = Weights::default();
+        weights.weigh(&self.row, &maxima, 1.0, Cut::NONE);
+        mass::to_f64(weights.total()).ln()
+    }
+
     fn on_host(&self) -> Result<SampledToken, Unsampleable> {
         sample(&self.row, &self.context())
     }
@@ -86,7 +99,7 @@ fn upload_words(context: &Context, words: impl IntoIterator<Item = u32>) -> Devi
 
 /// Samples all cases, which have the same vocabulary, in one launch: case `e` in slot `e + 1`, as
 /// the rows of a step in reverse.
-fn on_device(context: &Context, cases: &[Case]) -> Vec<Result<SampledToken, Unsampleable>> {
+fn on_device(context: &Context, cases: &[Case]) -> Vec<SampleOutcome> {
     let (num_rows, vocab_size) = (cases.len(), cases[0].row.len());
     let limits =
         SamplerLimits { num_slots: num_rows + 1, max_rows: num_rows, vocab_size, max_counts: 300 };
@@ -117,16 +130,19 @@ fn on_device(context: &Context, cases: &[Case]) -> Vec<Result<SampledToken, Unsa
     };
     folio_kernels::cuda::sample(context, &state, args).unwrap();
     let results = context.download(state.results()).unwrap();
-    let read = |row| in_host_words(read_result(&results, num_rows, row));
-    (0..num_rows).map(read).collect()
+    (0..num_rows).map(|row| read_result(&results, num_rows, row)).collect()
 }
 
 /// Fails unless both samplers agree about every case.
 fn check(context: &Context, cases: &[Case]) {
     let device = on_device(context, cases);
     for (index, (case, device)) in cases.iter().zip(device).enumerate() {
+        if let Some(logprobs) = &device.logprobs {
+            // All weights of the row are in it, to 2^-40.
+            assert_eq!(logprobs.log_sum.to_bits(), case.log_sum().to_bits(), "case {index}");
+        }
         assert_eq!(
-            device,
+            in_host_words(device),
             case.on_host(),
             "case {index} of {}: {:?}, position {}",
             case.row.len(),
