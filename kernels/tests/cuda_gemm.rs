@@ -105,7 +105,8 @@ impl Case {
         Self { input, weight, bias, args, output }
     }
 
-    /// Rows `first..first + num` of x times W, by `plan_gemm`'s choice or by `plan`, to a y of its own.
+    /// Rows `first..first + num` of x times W, by `plan_gemm`'s choice or by `plan`, to a y of its
+    /// own.
     fn part(
         &self,
         context: &Context,

@@ -15,8 +15,8 @@ use folio_kernels::cuda::{
     ProductChoice, Products, Result, StreamId, View, plan_gemm,
 };
 
-/// A driver with a library that notes what it is asked for and multiplies nothing. It cannot do GELU
-/// by the error function.
+/// A driver with a library that notes what it is asked for and multiplies nothing. It cannot do
+/// GELU by the error function.
 #[derive(Debug)]
 struct WithLibrary {
     driver: Arc<dyn Driver>,
@@ -168,11 +168,12 @@ fn the_library_is_passed_over_where_it_cannot_or_should_not() {
     let bias = context.upload(&[0; 96]).unwrap();
     let few = Operands::new(&context, shape(4), 0);
     let strided = Operands::new(&context, shape(100), 8);
+    let odd = Operands::new(&context, GemmShape { cols: 44, ..shape(100) }, 0);
     let mut deterministic = Operands::new(&context, shape(100), 0);
     deterministic.args.mode = GemmMode::Deterministic;
     let mut gelu = Operands::new(&context, shape(100), 0);
     (gelu.args.epilogue, gelu.args.bias) = (Epilogue::BiasGelu, Some(bias.ptr()));
-    for operands in [&few, &strided, &deterministic, &gelu, &gelu] {
+    for operands in [&few, &strided, &odd, &deterministic, &gelu, &gelu] {
         products.multiply(&context, operands.args).unwrap();
         let choice = products.choice(&context, &operands.args).unwrap();
         assert!(matches!(choice, ProductChoice::Own(_)), "{:?}: {choice:?}", operands.args);

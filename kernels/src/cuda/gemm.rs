@@ -16,8 +16,8 @@ use super::shapes::{check_shape, is_aligned, kernel};
 pub struct Gemm {
     /// x, `[M, K]`, 16-bit; K, the stride and the address are multiples of 8 elements.
     pub input: View,
-    /// W, `[N, K]`, 16-bit, aligned as x. It is read before the kernel before this one has ended, so
-    /// whatever wrote it was waited for on the host.
+    /// W, `[N, K]`, 16-bit, aligned as x. It is read before the kernel before this one has ended,
+    /// so whatever wrote it was waited for on the host.
     pub weight: View,
     /// `[N]`, 16-bit; present where the epilogue adds one. Written as W.
     pub bias: Option<DevicePtr>,
@@ -94,7 +94,7 @@ impl Gemm {
     }
 
     /// Whether every row of y begins at a multiple of `num_bytes`.
-    fn output_is_aligned(&self, num_bytes: usize) -> bool {
+    pub(super) fn output_is_aligned(&self, num_bytes: usize) -> bool {
         let element_bytes = match self.output_element {
             OutputElement::Same => Element::NUM_BYTES,
             OutputElement::F32 => 4,
@@ -111,8 +111,8 @@ impl Gemm {
     }
 }
 
-/// Memory in which blocks of `gemm_small` leave sums to one another. The products of one stream share
-/// one; it belongs to the device's context that made it, and its addresses never change.
+/// Memory in which blocks of `gemm_small` leave sums to one another. The products of one stream
+/// share one; it belongs to the device's context that made it, and its addresses never change.
 #[derive(Debug)]
 pub struct GemmWorkspace {
     partials: DeviceBuffer,
@@ -144,11 +144,11 @@ impl GemmWorkspace {
     }
 }
 
-/// Multiplies with the kernel of ours that [`plan_gemm`] chooses, in one launch; nothing is launched
-/// without rows or columns.
+/// Multiplies with the kernel of ours that [`plan_gemm`] chooses, in one launch; nothing is
+/// launched without rows or columns.
 ///
-/// Panics when shapes do not fit together, when rows of x or W are not whole vectors of 16 bytes, or
-/// when the workspace is another device's.
+/// Panics when shapes do not fit together, when rows of x or W are not whole vectors of 16 bytes,
+/// or when the workspace is another device's.
 pub fn gemm(context: &Context, workspace: &GemmWorkspace, args: Gemm) -> Result<()> {
     let shape = args.shape();
     if shape.rows == 0 || shape.cols == 0 {
@@ -157,8 +157,8 @@ pub fn gemm(context: &Context, workspace: &GemmWorkspace, args: Gemm) -> Result<
     gemm_by_plan(context, workspace, args, plan_gemm(context.device(), shape, args.mode))
 }
 
-/// Multiplies as `plan` says, whatever `args.mode`. Panics as [`gemm`] does, and when the plan is for
-/// another shape.
+/// Multiplies as `plan` says, whatever `args.mode`. Panics as [`gemm`] does, and when the plan is
+/// for another shape.
 pub fn gemm_by_plan(
     context: &Context,
     workspace: &GemmWorkspace,

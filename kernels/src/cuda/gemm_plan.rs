@@ -196,8 +196,8 @@ const STREAM_KERNELS: [StreamKernel; 8] = [
     StreamKernel { name: "gemm_small_64x128", rows: 64, tile: 128, unit: 64 },
 ];
 
-/// What reading `rows` of x for every tile of columns costs: an eighth of its time at 5.5 TB/s, as it
-/// comes from the L2 cache beside all else.
+/// What reading `rows` of x for every tile of columns costs: an eighth of its time at 5.5 TB/s, as
+/// it comes from the L2 cache beside all else.
 fn input_cycles(num_col_tiles: usize, rows: usize, shape: GemmShape) -> u64 {
     (num_col_tiles * rows * shape.inner * Element::NUM_BYTES) as u64 / (8 * 3134)
 }
@@ -267,8 +267,8 @@ pub fn gemm_plans(
     streams.chain(tiles).filter(move |plan| plan.shared_bytes <= max_shared_bytes)
 }
 
-/// Which of our kernels multiplies `shape` on `device`: the one that the model takes for the fastest,
-/// and on a device too small for all of them the one that asks for least.
+/// Which of our kernels multiplies `shape` on `device`: the one that the model takes for the
+/// fastest, and on a device too small for all of them the one that asks for least.
 #[must_use]
 pub fn plan_gemm(device: &Device, shape: GemmShape, mode: GemmMode) -> GemmPlan {
     let smallest = || TILE_KERNELS[3].plan(shape, u64::from(device.num_multiprocessors.max(1)));

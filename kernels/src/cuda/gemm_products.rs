@@ -1,11 +1,11 @@
 //! One call for every matrix product of a model: the driver's library where it is better, our own
 //! kernels elsewhere.
 //!
-//! The library's plans are made for exact numbers of rows, on first use, and kept: a step of another
-//! length costs one look at the library's heuristics for each weight shape (microseconds on the host,
-//! before the launch) and about a kilobyte. There are at most as many as tokens of a step times weight
-//! shapes, so nothing is evicted; beyond [`MAX_PLANS`] new shapes go to our own kernels. Rounding
-//! lengths up instead would write rows beyond the end of the output.
+//! The library's plans are made for exact numbers of rows, on first use, and kept: rounding lengths
+//! up would write rows beyond the end of the output. The driver measures once for all lengths up to
+//! a power of two; any other new length costs it microseconds and about a kilobyte. There are at
+//! most as many as tokens of a step times weight shapes, so nothing is evicted; beyond
+//! [`MAX_PLANS`] new shapes go to our own kernels.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -61,7 +61,8 @@ impl Products {
             bias: args.bias.unwrap_or(DevicePtr::NULL),
             output: args.output.ptr,
         };
-        // SAFETY: the views are dense, of memory that exists and of the sizes the plan was made for.
+        // SAFETY: the views are dense, of memory that exists and of the sizes the plan was made
+        // for.
         unsafe { context.driver().enqueue(context.stream(), command) }
     }
 
@@ -75,7 +76,8 @@ impl Products {
     fn library_plan(&self, context: &Context, args: &Gemm) -> Result<Option<MatmulId>> {
         let rows = args.input.rows;
         let is_dense = [args.input, args.weight, args.output].iter().all(|view| view.is_dense());
-        if args.mode == GemmMode::Deterministic || rows <= MAX_ROWS_OF_OWN || !is_dense {
+        let is_for_library = is_dense && args.output_is_aligned(16);
+        if args.mode == GemmMode::Deterministic || rows <= MAX_ROWS_OF_OWN || !is_for_library {
             return Ok(None);
         }
         let shape = MatmulShape {
