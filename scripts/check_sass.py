@@ -22,6 +22,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -167,8 +168,9 @@ def main():
     parser.add_argument("fatbins", nargs="+", type=Path)
     arguments = parser.parse_args()
     all_kernels, wrong = [], []
-    for fatbin in arguments.fatbins:
-        kernels = read_kernels(fatbin)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(read_kernels, arguments.fatbins)
+    for fatbin, kernels in zip(arguments.fatbins, found, strict=True):
         if not kernels:
             wrong.append(f"{fatbin}: no kernel in it")
         claims = read_claims(ROOT / "kernels/cuda" / f"{fatbin.stem}.cu")

@@ -23,6 +23,9 @@ const TRANSPOSED: i32 = 1;
 /// `CUBLAS_OP_N`.
 const AS_IT_IS: i32 = 0;
 
+/// An address to guess algorithms with, before there is a bias: aligned, and never looked at.
+const SOME_BIAS: u64 = 1 << 12;
+
 /// Where the matrices of a product lie.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cuda::nvidia) struct Pointers {
@@ -138,8 +141,13 @@ impl Plan {
             OutputElement::Same => element,
             OutputElement::F32 => cudaDataType::CUDA_R_32F,
         };
+        let description = Description::new(epilogue)?;
+        if shape.epilogue != Epilogue::None {
+            let which = cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+            description.set(which, &SOME_BIAS)?;
+        }
         Ok(Some(Self {
-            description: Description::new(epilogue)?,
+            description,
             weight: Layout::new(element, shape.inner, shape.cols)?,
             input: Layout::new(element, shape.inner, shape.rows)?,
             output: Layout::new(output, shape.cols, shape.rows)?,
