@@ -1,9 +1,11 @@
-//! Small models of made-up weights on an emulated GPU, against the same on the processor.
+//! Small models of random weights on an emulated GPU, against the same on the processor.
 
 use std::sync::Arc;
 
 use folio_emulator::{Emulator, EmulatorOptions};
 use folio_kernels::cuda::{Driver, Element};
+use half::bf16;
+use safetensors::tensor::{TensorView, serialize};
 use serde_json::{Value, json};
 
 use crate::exec::{
@@ -50,11 +52,46 @@ fn cuda(options: CudaOptions) -> DeviceOptions {
     DeviceOptions::Cuda { driver: Emulator::new(), options }
 }
 
-fn load(config: &Value, device: DeviceOptions) -> Result<ModelRunner> {
+/// A model of random weights, biases and norms included, that are exact in every format.
+fn model(config: &Value) -> Result<(ModelFiles, ModelConfig)> {
     let text: &[u8] = config.to_string().into_bytes().leak();
-    let files = Box::leak(Box::new([("config.json", text)]));
-    let files = ModelFiles::Embedded(Box::leak(Box::new(Embedded { name: "dummy", files })));
-    let config = ModelConfig::read_dummy(&files, None)?;
+    let embedded = |files: Vec<(&'static str, &'static [u8])>| {
+        let files = files.leak();
+        ModelFiles::Embedded(Box::leak(Box::new(Embedded { name: "random", files })))
+    };
+    let bare = ModelConfig::read_dummy(&embedded(vec![("config.json", text)]), None)?;
+    let weights: &[u8] = random_weights(&bare.tensors()?).leak();
+    let files = embedded(vec![("config.json", text), ("model.safetensors", weights)]);
+    let config = ModelConfig::read(&files, None)?;
+    Ok((files, config))
+}
+
+fn random_weights(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
+    let mut state = 1u32;
+    let mut uniform = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+    };
+    let mut data = Vec::new();
+    for (name, shape) in tensors {
+        let (centre, scale) = match shape.as_slice() {
+            // A sum over so many products keeps the size of what goes in.
+            [_, cols] => (0.0, (3.0 / *cols as f32).sqrt()),
+            _ if name.ends_with("bias") => (0.0, 0.3),
+            _ => (1.0, 0.5),
+        };
+        let num_numbers = shape.iter().product::<usize>();
+        let numbers = (0..num_numbers).map(|_| bf16::from_f32(centre + scale * uniform()));
+        data.push(numbers.flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
+    }
+    let views = tensors.iter().zip(&data).map(|((name, shape), bytes)| {
+        (name, TensorView::new(safetensors::Dtype::BF16, shape.clone(), bytes).unwrap())
+    });
+    serialize(views, None).unwrap()
+}
+
+fn load(config: &Value, device: DeviceOptions) -> Result<ModelRunner> {
+    let (files, config) = model(config)?;
     let memory = MemoryOptions {
         block_size: BLOCK_SIZE,
         max_num_seqs: 256,

@@ -204,6 +204,14 @@ impl ModelConfig {
         }
     }
 
+    /// Names and shapes of what the model takes from a checkpoint.
+    #[cfg(test)]
+    pub(crate) fn tensors(&self) -> Result<Vec<(String, Vec<usize>)>> {
+        let mut names = weights::TensorNames::default();
+        self.build(&mut names)?;
+        Ok(names.0)
+    }
+
     fn build(&self, weights: &mut dyn WeightSource) -> Result<Box<dyn Model>> {
         self.blueprint.build(weights, self.max_model_len)
     }

@@ -359,6 +359,50 @@ impl WeightSource for DryWeights {
     }
 }
 
+/// Notes what a model takes from a checkpoint: names and shapes, for tests that make one up.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct TensorNames(pub(crate) Vec<(String, Vec<usize>)>);
+
+#[cfg(test)]
+impl WeightSource for TensorNames {
+    fn matrices(&mut self, parts: &[(String, usize)], cols: usize) -> Result<Vec<Weight>> {
+        self.0.extend(parts.iter().map(|(name, rows)| (name.clone(), vec![*rows, cols])));
+        DryWeights::default().matrices(parts, cols)
+    }
+
+    fn biases(&mut self, parts: &[(String, usize)]) -> Result<Vec<Weight>> {
+        self.0.extend(parts.iter().map(|(name, len)| (name.clone(), vec![*len])));
+        DryWeights::default().biases(parts)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Weight> {
+        self.0.push((name.to_owned(), vec![len]));
+        DryWeights::default().vector(name, len)
+    }
+
+    fn numbers(&mut self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
+        self.0.push((name.to_owned(), shape.to_vec()));
+        Ok(vec![0.0; shape[0] * shape[1]])
+    }
+
+    fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {
+        DryWeights::default().computed(numbers, shape)
+    }
+
+    fn computed_vector(&mut self, len: usize, compute: &dyn Fn() -> Vec<f32>) -> Result<Weight> {
+        DryWeights::default().computed_vector(len, compute)
+    }
+
+    fn contains(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn are_equal(&self, _name: &str, _other: &str) -> bool {
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use safetensors::tensor::{TensorView, serialize};
