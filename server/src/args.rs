@@ -132,6 +132,10 @@ pub(crate) struct ModelArgs {
     /// Number format of the weights
     #[arg(long, env = "FOLIO_DTYPE", value_enum, default_value_t = Dtype::Auto)]
     pub dtype: Dtype,
+
+    /// Where weights come from
+    #[arg(long, env = "FOLIO_LOAD_FORMAT", value_enum, default_value_t = LoadFormat::Auto)]
+    pub load_format: LoadFormat,
 }
 
 /// How models are computed and requests are scheduled.
@@ -265,6 +269,15 @@ pub(crate) struct EmbedArgs {
 pub(crate) enum Dtype {
     /// As they are stored.
     Auto,
+}
+
+/// Where weights come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LoadFormat {
+    /// The model's files.
+    Auto,
+    /// Made up: answers mean nothing, and take as long as real ones.
+    Dummy,
 }
 
 /// Where to compute.

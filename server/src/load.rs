@@ -20,7 +20,7 @@ use folio_engine::sched::policies;
 use folio_engine::types::{EngineConfig, ModelId, ModelKind, ModelLimits, PrefixCaching};
 use sha2::{Digest, Sha256};
 
-use crate::args::{EngineArgs, ModelArgs, hub_cache};
+use crate::args::{EngineArgs, LoadFormat, ModelArgs, hub_cache};
 use crate::progress::LoadProgress;
 
 /// A service that is ready, and what there is to say about it.
@@ -59,7 +59,10 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
     let mut notes = Vec::new();
     for (source, id) in sources.iter().zip(0..) {
         let max_len = models.max_model_len.filter(|_| id == 0);
-        let config = ModelConfig::read(&source.files, max_len)?;
+        let config = match models.load_format {
+            LoadFormat::Auto => ModelConfig::read(&source.files, max_len)?,
+            LoadFormat::Dummy => ModelConfig::read_dummy(&source.files, max_len)?,
+        };
         check_purpose(source, &config)?;
         notes.extend(config.notes().iter().cloned());
         let template = template.as_deref().filter(|_| id == 0);
