@@ -3,6 +3,7 @@
 //! Other load is assumed, so a figure is the best few per cent of many short windows, not a mean.
 
 pub mod attention;
+pub mod gpu;
 
 use std::time::Instant;
 
