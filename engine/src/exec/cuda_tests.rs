@@ -13,7 +13,7 @@ use crate::exec::{
     RunnerOptions,
 };
 use crate::model::{Embedded, ModelConfig, ModelFiles};
-use crate::ops::{CudaOptions, Determinism};
+use crate::ops::{CudaOptions, Determinism, Graphs};
 use crate::types::{BlockId, Error, ModelId, Result, TokenId};
 
 const MODEL: ModelId = ModelId(0);
@@ -45,7 +45,7 @@ fn encoder(architecture: &str, activation: &str) -> Value {
 }
 
 fn options(element: Element, determinism: Determinism) -> CudaOptions {
-    CudaOptions { element, determinism }
+    CudaOptions { element, determinism, graphs: Graphs::Off }
 }
 
 fn cuda(options: CudaOptions) -> DeviceOptions {

@@ -1,6 +1,7 @@
 //! Executors: they carry out plans.
 
 pub mod batch;
+mod cuda;
 #[cfg(test)]
 mod cuda_tests;
 pub mod memory;
@@ -10,12 +11,30 @@ pub mod runner;
 pub mod sampler;
 
 pub use batch::{BatchRow, Emits};
+pub use cuda::CudaRunner;
 pub use memory::{KvCacheSize, MemoryOptions, MemoryPlan};
 pub use runner::{DeviceOptions, ModelRunner, Progress, RunnerOptions};
 
-pub use crate::ops::ActivationLayout;
+use crate::model::{ModelConfig, ModelFiles};
+pub use crate::ops::{ActivationLayout, CudaOptions, Determinism, Graphs};
 use crate::sched::Sequences;
 use crate::types::{Result, StepOutput, StepPlan};
+
+/// Loads `models`, indexed by `ModelId` in their order, onto a device, and allocates what is
+/// planned: the executor that serves.
+pub fn load(
+    models: Vec<(ModelFiles, ModelConfig)>,
+    options: &RunnerOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Box<dyn Executor>> {
+    Ok(match &options.device {
+        DeviceOptions::Cpu { .. } => Box::new(ModelRunner::load(models, options, progress)?),
+        DeviceOptions::Cuda { driver, options: cuda } => {
+            let device = (std::sync::Arc::clone(driver), *cuda);
+            Box::new(CudaRunner::load(models, device, &options.plan, progress)?)
+        }
+    })
+}
 
 /// The device seam. `submit` starts a step, `collect` waits for the oldest one started.
 ///

@@ -92,14 +92,14 @@ pub struct ModelRunner {
 
 /// One of the models.
 #[derive(Debug)]
-struct LoadedModel {
-    model: Box<dyn Model>,
-    role: Role,
+pub(super) struct LoadedModel {
+    pub(super) model: Box<dyn Model>,
+    pub(super) role: Role,
 }
 
 /// What becomes of a model's outputs.
 #[derive(Clone, Copy, Debug)]
-enum Role {
+pub(super) enum Role {
     /// Logits over a vocabulary of this size are sampled.
     Decoder { vocab_size: usize },
     /// Hidden states of this width are pooled.
@@ -255,7 +255,7 @@ impl Executor for ModelRunner {
 }
 
 /// Says with an error of too little memory what was to be allocated.
-fn with_plan(error: Error, plan: &MemoryPlan) -> Error {
+pub(super) fn with_plan(error: Error, plan: &MemoryPlan) -> Error {
     match error {
         Error::OutOfMemory(message) => Error::OutOfMemory(format!(
             "{message} ({plan}); lower max_num_batched_tokens, max_num_seqs or the KV cache"
@@ -264,7 +264,7 @@ fn with_plan(error: Error, plan: &MemoryPlan) -> Error {
     }
 }
 
-fn load_model(
+pub(super) fn load_model(
     files: &ModelFiles,
     config: &ModelConfig,
     device: &mut dyn Device,

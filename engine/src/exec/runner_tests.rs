@@ -251,7 +251,11 @@ fn numbers_that_are_not_finite_fail_their_own_request_alone() {
 
 #[test]
 fn on_cuda_they_do_as_well() {
-    let options = CudaOptions { element: Element::F16, determinism: Determinism::Fixed };
+    let options = CudaOptions {
+        element: Element::F16,
+        determinism: Determinism::Fixed,
+        graphs: crate::ops::Graphs::Off,
+    };
     fail_alone(&|| DeviceOptions::Cuda { driver: Emulator::new(), options });
 }
 

@@ -19,7 +19,8 @@ pub use folio_kernels::cpu::Activation;
 
 pub use batch::Batch;
 pub use cpu::CpuDevice;
-pub use cuda::{CudaDevice, CudaOptions, Determinism};
+pub use cuda::{CudaDevice, CudaOptions, Determinism, Graphs};
+pub(crate) use cuda::{Pages, RowTokens, StepUpload, UploadRow, failure};
 pub use dry::DryOps;
 pub use host::{Dtype, HostBytes, HostTensor};
 pub use tensor::{ActivationLayout, Arena, Mark, Stacking, Tensor, Weight};

@@ -64,6 +64,14 @@ impl Tensor {
         Self { rows, ..self }
     }
 
+    /// One of its rows.
+    #[must_use]
+    pub fn row(self, row: usize) -> Self {
+        assert!(row < self.rows, "row {row} of {self:?}");
+        let offset = self.offset + row * self.stride * self.dtype.num_bytes();
+        Self { offset, rows: 1, ..self }
+    }
+
     /// The same rows with `cols` columns, up to where the next row begins.
     #[must_use]
     pub fn with_cols(self, cols: usize) -> Self {

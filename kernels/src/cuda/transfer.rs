@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 use super::context::{Context, DeviceBuffer, PinnedBuffer};
-use super::driver::{Command, DevicePtr, EventId, Result};
+use super::driver::{Command, DevicePtr, EventId, GraphId, Result};
 
 impl Context {
     /// Copies a range of pinned memory to the device, `offset` bytes into `to`.
@@ -29,14 +29,14 @@ impl Context {
         unsafe { self.driver().enqueue(self.stream(), command) }
     }
 
-    /// Copies a range of device memory to the front of pinned memory.
+    /// Copies a range of device memory to pinned memory, an offset into it.
     pub fn copy_out(
         &self,
         from: &DeviceBuffer,
         range: Range<usize>,
-        to: &mut PinnedBuffer,
+        (to, offset): (&mut PinnedBuffer, usize),
     ) -> Result<()> {
-        let target = &mut to.as_mut_slice()[..range.len()];
+        let target = &mut to.as_mut_slice()[offset..offset + range.len()];
         let command = Command::CopyOut {
             num_bytes: target.len(),
             to: NonNull::from(target).cast(),
@@ -99,6 +99,29 @@ impl Context {
             unsafe { self.driver().enqueue(self.stream(), command)? };
         }
         self.synchronize()
+    }
+
+    /// Copies a range of a buffer to `offset` in another one.
+    pub fn copy(
+        &self,
+        from: &DeviceBuffer,
+        range: Range<usize>,
+        to: &DeviceBuffer,
+        offset: usize,
+    ) -> Result<()> {
+        let command = Command::Copy {
+            to: place(to, offset..offset + range.len()),
+            num_bytes: range.len(),
+            from: place(from, range),
+        };
+        // SAFETY: both ranges lie in their buffers, which are apart.
+        unsafe { self.driver().enqueue(self.stream(), command) }
+    }
+
+    /// Launches what a graph holds.
+    pub fn replay(&self, graph: GraphId) -> Result<()> {
+        // SAFETY: whoever captured the graph keeps the memory that it names.
+        unsafe { self.driver().enqueue(self.stream(), Command::Replay(graph)) }
     }
 
     /// Makes an event.

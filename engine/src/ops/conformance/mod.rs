@@ -591,7 +591,7 @@ mod tests {
     /// Whatever the number format does to one rounding, an operation rounds four times at most:
     /// the sum of the residual, its norm, the scaled norm, the rotation.
     fn check_cuda(element: Element, determinism: Determinism) {
-        let options = CudaOptions { element, determinism };
+        let options = CudaOptions { element, determinism, graphs: crate::ops::Graphs::Off };
         let make = || {
             let device = CudaDevice::new(Emulator::new(), options);
             Box::new(device.expect("an emulator")) as Box<_>

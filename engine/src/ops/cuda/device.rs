@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::memory::{Pages, StepMemory};
-use super::upload::{RowTokens, StepSizes, StepUpload, UploadRow};
+use super::upload::{RowTokens, StepUpload, UploadRow};
 use super::{CudaDevice, failure};
 use crate::ops::{Arena, Batch, Device, Dtype, HostTensor, KvShape, Reserve, Tensor, Weight};
 use crate::types::{BlockCopy, ConfigError, Result};
@@ -78,27 +78,6 @@ impl Device for CudaDevice {
     }
 }
 
-impl CudaDevice {
-    /// Starts a step with what `pack` uploads.
-    pub(crate) fn begin_step(
-        &mut self,
-        pages: Pages,
-        pack: impl FnOnce(&mut StepUpload<'_>),
-    ) -> StepSizes {
-        self.arena.reset();
-        let Some(memory) = &mut self.memory else {
-            panic!("a step on a device without memory for steps");
-        };
-        self.step = StepSizes::default();
-        self.plans.forget_step();
-        if self.failure.is_none() {
-            let prepared = memory.prepare(&self.context, pages, pack);
-            self.step = self.note(prepared).unwrap_or_default();
-        }
-        self.step
-    }
-}
-
 /// Block sizes that kernels can compute with.
 fn check_blocks(kv: KvShape) -> Result<()> {
     if kv.block_size.is_power_of_two() && kv.block_size >= 16 {
@@ -126,8 +105,8 @@ fn pack(upload: &mut StepUpload<'_>, batch: &Batch) {
         let blocks = &batch.block_tables[row * batch.max_blocks..][..batch.max_blocks];
         upload.push(row_of, blocks.iter().copied());
     }
-    for &row in &batch.output_rows {
-        upload.push_output(row);
+    for &token in &batch.output_rows {
+        upload.push_output(token, None);
     }
 }
 

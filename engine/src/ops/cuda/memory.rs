@@ -4,7 +4,7 @@
 
 use folio_kernels::cuda::{
     BlockTables, Context, DeviceBuffer, DevicePtr, EventId, KvCacheShape, KvLayer, PinnedBuffer,
-    PrepareStep, Result, StepArrays, View, prepare_step,
+    PrepareStep, Result, StepArrays, StepRow, View, prepare_step,
 };
 
 use super::upload::{StepSizes, StepUpload, UploadLayout};
@@ -85,15 +85,14 @@ impl StepMemory {
         let max_blocks = reserve.kv.map_or(0, |kv| max_blocks(kv, reserve));
         let tables = (reserve.max_num_seqs + 1) * (max_blocks + 1) * 4;
         let ids = reserve.max_num_tokens + reserve.max_num_seqs * max_blocks;
-        let upload = (reserve.max_num_seqs * 9 + ids) * 4;
+        let upload = (reserve.max_num_seqs * (StepRow::NUM_WORDS + 2) + ids) * 4;
         arrays_bytes(reserve.max_num_tokens, reserve.max_num_seqs) + tables + upload
     }
 
-    /// Starts a step: `pack` writes an upload, and the arrays are made of it.
-    pub(crate) fn prepare(
+    /// Uploads what `pack` writes, from which the arrays of a step will be made.
+    pub(crate) fn stage(
         &mut self,
         context: &Context,
-        pages: Pages,
         pack: impl FnOnce(&mut StepUpload<'_>),
     ) -> Result<StepSizes> {
         let staged = &mut self.staged[self.turn];
@@ -108,7 +107,6 @@ impl StepMemory {
         context.copy_in(&staged.memory, 0..num_bytes, &self.upload, 0)?;
         context.record(staged.copied)?;
         staged.is_under_way = true;
-        self.launch_prepare(context, pages, sizes.num_rows)?;
         Ok(sizes)
     }
 
@@ -154,6 +152,11 @@ impl StepMemory {
     /// Tokens whose outputs are wanted, `i32`, `[E]`.
     pub(crate) fn output_rows(&self) -> DevicePtr {
         self.upload.ptr().offset(self.layout.outputs() * 4)
+    }
+
+    /// Row of the step that each output belongs to, `i32`, `[E]`, below 0 where it is not sampled.
+    pub(crate) fn emitting_rows(&self) -> DevicePtr {
+        self.upload.ptr().offset(self.layout.emitting() * 4)
     }
 }
 
@@ -226,6 +229,11 @@ impl KvCache {
     /// What was sampled last in each slot, `i32`, `[slots]`.
     pub(crate) fn last_tokens(&self) -> DevicePtr {
         self.last_tokens.ptr()
+    }
+
+    /// Says which token a slot goes on with; waits for the device.
+    pub(crate) fn set_last_token(&self, context: &Context, slot: u32, token: u32) -> Result<()> {
+        context.write(&token.to_ne_bytes(), &self.last_tokens, slot as usize * 4)
     }
 
     /// Copies all layers of a block.

@@ -8,16 +8,19 @@ mod attention;
 mod device;
 mod memory;
 mod operations;
+mod steps;
 mod upload;
 mod weights;
 
-use folio_kernels::cuda::{self, Context, Driver, DriverError, Element, GemmMode, Products, View};
+use folio_kernels::cuda::{self, Context, Driver, DriverError, Element, GemmMode, Products};
 
 use self::attention::AttentionPlans;
+pub(crate) use self::memory::Pages;
 use self::memory::StepMemory;
 use self::upload::StepSizes;
+pub(crate) use self::upload::{RowTokens, StepUpload, UploadRow};
 use self::weights::Weights;
-use super::{ActivationLayout, Arena, Dtype, Reserve, Stacking, Tensor};
+use super::{ActivationLayout, Arena, Dtype, Reserve, Stacking};
 use crate::types::{Error, Result};
 
 /// Room for the workspaces of products and attention: 9 MB and about 5 MB a model on an H100, and
@@ -34,6 +37,16 @@ pub enum Determinism {
     Fixed,
 }
 
+/// Whether decode steps are captured in graphs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Graphs {
+    /// At the start, and replayed from then on.
+    #[default]
+    Captured,
+    /// Every kernel is launched in every step.
+    Off,
+}
+
 /// How a CUDA device computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CudaOptions {
@@ -41,6 +54,8 @@ pub struct CudaOptions {
     pub element: Element,
     /// Whether results may depend on what else is in a step.
     pub determinism: Determinism,
+    /// Whether decode steps are captured.
+    pub graphs: Graphs,
 }
 
 impl CudaOptions {
@@ -126,16 +141,6 @@ impl CudaDevice {
             panic!("a step on a device without memory for steps");
         };
         memory
-    }
-
-    /// Where a tensor lies in device memory.
-    fn view(&self, tensor: Tensor) -> View {
-        View {
-            ptr: self.memory().arena.ptr().offset(tensor.offset()),
-            rows: tensor.rows(),
-            cols: tensor.cols(),
-            stride: tensor.stride(),
-        }
     }
 
     fn gemm_mode(&self) -> GemmMode {

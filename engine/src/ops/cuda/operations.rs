@@ -152,14 +152,6 @@ impl Ops for CudaDevice {
 }
 
 impl CudaDevice {
-    /// Launches unless something failed before.
-    pub(super) fn launch(&mut self, launch: impl FnOnce(&cuda::Context) -> cuda::Result<()>) {
-        if self.failure.is_none() {
-            let result = launch(&self.context);
-            self.note(result);
-        }
-    }
-
     /// One product with the weights of `linears`, which lie one after the other.
     fn multiply(&mut self, input: Tensor, linears: &[Linear], epilogue: Epilogue, output: Tensor) {
         let stacked = |weights: &mut dyn Iterator<Item = _>| self.weights.stacked(weights);

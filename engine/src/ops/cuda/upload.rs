@@ -2,7 +2,8 @@
 //!
 //! Rows name *slots*: a slot keeps a sequence's block table and its latest token on the device, so
 //! that a row of a running sequence is eight words and its new blocks. The parts that kernels of
-//! a captured graph read begin at fixed places: rows, then output rows, then token and block ids.
+//! a captured graph read begin at fixed places: rows, then outputs and the rows they belong to, then
+//! token and block ids.
 
 use folio_kernels::cuda::StepRow;
 
@@ -26,9 +27,14 @@ impl UploadLayout {
         self.max_rows * StepRow::NUM_WORDS
     }
 
+    /// Where the rows that the outputs belong to begin.
+    pub(crate) fn emitting(self) -> usize {
+        self.outputs() + self.max_outputs
+    }
+
     /// Where token and block ids begin.
     fn ids(self) -> usize {
-        self.outputs() + self.max_outputs
+        self.emitting() + self.max_outputs
     }
 
     /// All of it.
@@ -56,7 +62,6 @@ pub(crate) enum RowTokens<'a> {
     /// These; at least one.
     Given(&'a [TokenId]),
     /// The one that was sampled last in its slot, which the host may not know yet.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a runner that plans ahead has use for it"))]
     Latest,
 }
 
@@ -139,11 +144,19 @@ impl<'a> StepUpload<'a> {
         sizes.max_seq_len = sizes.max_seq_len.max(row.start as usize + num_tokens);
     }
 
-    /// Wants the output of a token of the step.
-    pub(crate) fn push_output(&mut self, token: u32) {
+    /// Tokens of the rows so far.
+    pub(crate) fn num_tokens(&self) -> usize {
+        self.sizes.num_tokens
+    }
+
+    /// Wants the output of a token of the step, to be sampled for `row` on the device if that is
+    /// given.
+    pub(crate) fn push_output(&mut self, token: u32, row: Option<u32>) {
         let (index, max) = (self.sizes.num_outputs, self.layout.max_outputs);
         assert!(index < max, "output {index} of {max}");
         self.words[self.layout.outputs() + index] = token.to_ne_bytes();
+        let row = row.map_or(-1, |row| row as i32);
+        self.words[self.layout.emitting() + index] = row.to_ne_bytes();
         self.sizes.num_outputs += 1;
     }
 
@@ -183,8 +196,8 @@ mod tests {
         let one =
             UploadRow { slot: 0, start: 0, tokens: RowTokens::Given(&[9]), first_new_block: 0 };
         upload.push(one, [4].into_iter());
-        upload.push_output(2);
-        upload.push_output(3);
+        upload.push_output(2, Some(1));
+        upload.push_output(3, None);
         let (sizes, num_bytes) = upload.finish();
         let expected = StepSizes {
             num_rows: 3,
@@ -197,11 +210,12 @@ mod tests {
         assert_eq!(sizes, expected);
         let (words, _) = bytes.as_chunks::<4>();
         let words = words.iter().map(|word| i32::from_ne_bytes(*word)).collect::<Vec<_>>();
-        assert_eq!(words[..8], [7, 0, 2, 5, 26, 28, 3, 1]);
-        assert_eq!(words[8..16], [2, 2, 1, 40, -1, 31, 0, 3]);
-        assert_eq!(words[16..24], [0, 3, 1, 0, 31, 32, 1, 0]);
+        assert_eq!(words[..8], [7, 0, 2, 5, 28, 30, 3, 1]);
+        assert_eq!(words[8..16], [2, 2, 1, 40, -1, 33, 0, 3]);
+        assert_eq!(words[16..24], [0, 3, 1, 0, 33, 34, 1, 0]);
         assert_eq!(words[24..26], [2, 3]);
-        assert_eq!(words[26..num_bytes / 4], [10, 11, 20, 21, 22, 9, 4]);
+        assert_eq!(words[26..28], [1, -1]);
+        assert_eq!(words[28..num_bytes / 4], [10, 11, 20, 21, 22, 9, 4]);
     }
 
     #[test]

@@ -1,0 +1,289 @@
+//! The executor of a GPU: two steps in flight, tokens that stay on the device.
+//!
+//! `submit` packs one upload, launches the forward pass (or replays it from a graph) and the
+//! sampling, and has the results copied back; it waits for nothing. `collect` waits for the oldest
+//! step. What a step samples is fed to the next on the device, by slot. Only rows that need the
+//! host (logits processors, lists longer than a slot holds) make `submit` wait.
+
+mod decoder;
+mod graphs;
+mod results;
+mod sampling;
+mod slots;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use folio_kernels::cuda::{Driver, PoolTexts, PooledLength, PooledTokens};
+
+use self::decoder::DecoderState;
+use self::results::{Results, ResultsLayout};
+use super::Executor;
+use super::memory::MemoryPlan;
+use super::runner::{LoadedModel, Progress, Role, load_model, with_plan};
+use crate::model::{ModelConfig, ModelFiles, Normalization, Pooling, PoolingConfig};
+use crate::ops::{CudaDevice, CudaOptions, Device, Pages, RowTokens, Tensor, UploadRow};
+use crate::sched::Sequences;
+use crate::types::{
+    Clock, Error, ModelId, Nanos, Result, ScheduledSeq, SeqResult, StepOutput, StepPlan,
+    SystemClock,
+};
+
+/// Steps that are in flight at once: one that runs, and one behind it.
+const MAX_IN_FLIGHT: usize = 2;
+
+/// Executes plans on a GPU.
+#[derive(Debug)]
+pub struct CudaRunner {
+    device: CudaDevice,
+    models: Vec<LoadedModel>,
+    /// What the decoder needs beside its weights, if there is one.
+    decoder: Option<DecoderState>,
+    /// Where results arrive, in turn.
+    results: [Results; MAX_IN_FLIGHT],
+    turn: usize,
+    in_flight: VecDeque<InFlight>,
+    clock: SystemClock,
+}
+
+/// A step that was submitted.
+#[derive(Debug)]
+struct InFlight {
+    start: Nanos,
+    /// Which of the results is its.
+    turn: usize,
+    /// One for each scheduled sequence.
+    outcomes: Vec<Outcome>,
+}
+
+/// Where the result of a scheduled sequence will be.
+#[derive(Debug)]
+enum Outcome {
+    /// It emits nothing.
+    Computed,
+    /// In this row of the samples.
+    Sampled { row: usize },
+    /// `num_floats` numbers from `offset` on, of the vectors.
+    Embedded { offset: usize, num_floats: usize },
+    /// Known already.
+    Decided(SeqResult),
+}
+
+impl CudaRunner {
+    /// Loads `models`, indexed by `ModelId` in their order, allocates what is planned, and captures
+    /// the decode steps.
+    pub fn load(
+        models: Vec<(ModelFiles, ModelConfig)>,
+        (driver, options): (Arc<dyn Driver>, CudaOptions),
+        plan: &MemoryPlan,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self> {
+        Self::load_all(models, (driver, options), plan, progress)
+            .map_err(|error| with_plan(error, plan))
+    }
+
+    fn load_all(
+        models: Vec<(ModelFiles, ModelConfig)>,
+        (driver, options): (Arc<dyn Driver>, CudaOptions),
+        plan: &MemoryPlan,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self> {
+        let mut device = CudaDevice::new(driver, options)?;
+        let mut loaded = Vec::with_capacity(models.len());
+        for (files, config) in models {
+            loaded.push(load_model(&files, &config, &mut device, progress)?);
+        }
+        device.reserve(plan.reserve)?;
+        let max_num_seqs = plan.reserve.max_num_seqs;
+        let decoder = loaded.iter().find_map(|model| match model.role {
+            Role::Decoder { vocab_size } => Some(vocab_size),
+            Role::Encoder { .. } => None,
+        });
+        let decoder = decoder.map(|vocab| DecoderState::new(&device, max_num_seqs, vocab));
+        let decoder = decoder.transpose()?;
+        let layout = ResultsLayout {
+            sample_bytes: decoder.as_ref().map_or(0, DecoderState::results_bytes),
+            vector_floats: vector_floats(&loaded, max_num_seqs),
+        };
+        let results = [Results::new(&device, layout)?, Results::new(&device, layout)?];
+        let mut runner = Self {
+            device,
+            models: loaded,
+            decoder,
+            results,
+            turn: 0,
+            in_flight: VecDeque::new(),
+            clock: SystemClock::start(),
+        };
+        runner.warm_up(options)?;
+        Ok(runner)
+    }
+
+    /// Runs every model once, so that what is allocated at first use is allocated now, then
+    /// captures.
+    fn warm_up(&mut self, options: CudaOptions) -> Result<()> {
+        for loaded in &self.models {
+            match (loaded.role, &mut self.decoder) {
+                (Role::Decoder { .. }, Some(decoder)) => {
+                    decoder.capture(&mut self.device, loaded.model.as_ref(), options.graphs)?;
+                }
+                _ => {
+                    self.device.begin_step(Pages::None, |upload| {
+                        let tokens = RowTokens::Given(&[0]);
+                        let row = UploadRow { slot: 0, start: 0, tokens, first_new_block: 0 };
+                        upload.push(row, std::iter::empty());
+                    });
+                    loaded.model.forward(&mut self.device);
+                }
+            }
+        }
+        self.device.synchronize()
+    }
+
+    /// Computes and pools the texts of one encoder.
+    fn embed(
+        &mut self,
+        (model, first_float): (usize, usize),
+        plan: &StepPlan,
+        sequences: &Sequences,
+        outcomes: &mut [Outcome],
+    ) {
+        let Role::Encoder { hidden_size, pooling } = self.models[model].role else {
+            panic!("model {model} is not an encoder");
+        };
+        let texts = || scheduled(plan, ModelId(model as u32));
+        self.device.begin_step(Pages::None, |upload| {
+            for (row, (_, seq)) in texts().enumerate() {
+                let tokens = RowTokens::Given(sequences.get(seq.id).tokens());
+                let row = UploadRow { slot: row as u32, start: 0, tokens, first_new_block: 0 };
+                upload.push(row, std::iter::empty());
+            }
+        });
+        let hidden = self.models[model].model.forward(&mut self.device);
+        let vectors = pool(&mut self.device, hidden, [texts().count(), hidden_size], pooling);
+        self.results[self.turn].fetch_vectors(&mut self.device, vectors, first_float);
+        for (row, (index, _)) in texts().enumerate() {
+            let offset = first_float + row * hidden_size;
+            outcomes[index] = Outcome::Embedded { offset, num_floats: hidden_size };
+        }
+    }
+
+    fn submit_all(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &mut Sequences,
+        outcomes: &mut [Outcome],
+    ) -> Result<()> {
+        let mut first_float = 0;
+        for model in 0..self.models.len() {
+            let num_seqs = scheduled(plan, ModelId(model as u32)).count();
+            match (self.models[model].role, &mut self.decoder) {
+                _ if num_seqs == 0 => {}
+                (Role::Decoder { .. }, Some(decoder)) => {
+                    let rows: Vec<_> = scheduled(plan, ModelId(model as u32)).collect();
+                    let model = self.models[model].model.as_ref();
+                    decoder.step((&mut self.device, model), &rows, sequences, outcomes)?;
+                    decoder.fetch(&mut self.device, &mut self.results[self.turn]);
+                }
+                (Role::Decoder { .. }, None) => panic!("a decoder without its state"),
+                (Role::Encoder { hidden_size, .. }, _) => {
+                    self.embed((model, first_float), plan, sequences, outcomes);
+                    first_float += num_seqs * hidden_size;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Executor for CudaRunner {
+    fn max_in_flight(&self) -> usize {
+        MAX_IN_FLIGHT
+    }
+
+    fn submit(&mut self, plan: &StepPlan, sequences: &mut Sequences) -> Result<()> {
+        self.device.check()?;
+        assert!(self.in_flight.len() < MAX_IN_FLIGHT, "{MAX_IN_FLIGHT} steps are in flight");
+        let start = self.clock.now();
+        self.device.copy_blocks(&plan.copies);
+        let mut outcomes: Vec<_> = plan.seqs.iter().map(|_| Outcome::Computed).collect();
+        self.submit_all(plan, sequences, &mut outcomes)?;
+        self.results[self.turn].mark(&mut self.device);
+        self.device.check()?;
+        self.in_flight.push_back(InFlight { start, turn: self.turn, outcomes });
+        self.turn = (self.turn + 1) % MAX_IN_FLIGHT;
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput> {
+        let Some(step) = self.in_flight.pop_front() else {
+            return Err(Error::Device("collect without a submitted step".into()));
+        };
+        let results = &self.results[step.turn];
+        results.wait(&mut self.device)?;
+        let read = |outcome| match outcome {
+            Outcome::Computed => SeqResult::Computed,
+            Outcome::Decided(result) => result,
+            Outcome::Embedded { offset, num_floats } => results.vector(offset, num_floats),
+            Outcome::Sampled { row } => match &self.decoder {
+                Some(decoder) => decoder.read(results.samples(), row),
+                None => SeqResult::Failed("a sample without a decoder".into()),
+            },
+        };
+        let outcomes = step.outcomes.into_iter().map(read).collect();
+        // Steps overlap: what this one took begins when the one before it ended, at the earliest.
+        let device_time = self.clock.now().since(step.start);
+        Ok(StepOutput { results: outcomes, device_time })
+    }
+}
+
+impl Drop for CudaRunner {
+    /// Memory is freed with the fields; nothing may be using it by then.
+    fn drop(&mut self) {
+        let _ = self.device.synchronize();
+    }
+}
+
+/// The sequences of one model, with their places in the plan.
+fn scheduled(
+    plan: &StepPlan,
+    model: ModelId,
+) -> impl Iterator<Item = (usize, &ScheduledSeq)> + Clone {
+    plan.seqs.iter().enumerate().filter(move |(_, seq)| seq.model == model)
+}
+
+/// Numbers of all vectors that a step can yield.
+fn vector_floats(models: &[LoadedModel], max_num_seqs: usize) -> usize {
+    let sizes = models.iter().map(|model| match model.role {
+        Role::Encoder { hidden_size, .. } => hidden_size * max_num_seqs,
+        Role::Decoder { .. } => 0,
+    });
+    sizes.sum()
+}
+
+/// One vector in single precision for each text.
+fn pool(
+    device: &mut CudaDevice,
+    hidden: Tensor,
+    [num_texts, hidden_size]: [usize; 2],
+    pooling: PoolingConfig,
+) -> Tensor {
+    let vectors = device.alloc_floats(num_texts, hidden_size);
+    let args = PoolTexts {
+        hidden: device.view(hidden),
+        cu_seqlens: device.step_arrays().cu_seqlens,
+        tokens: match pooling.pooling {
+            Pooling::Cls => PooledTokens::First,
+            Pooling::Mean => PooledTokens::Mean,
+            Pooling::Last => PooledTokens::Last,
+        },
+        length: match pooling.normalization {
+            Normalization::None => PooledLength::Kept,
+            Normalization::L2 => PooledLength::One,
+        },
+        output: device.view(vectors),
+        element: device.element(),
+    };
+    device.launch(|context| folio_kernels::cuda::pool_texts(context, args));
+    vectors
+}
