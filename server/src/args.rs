@@ -129,7 +129,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "FOLIO_CHAT_TEMPLATE", value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
 
-    /// Number format of the weights
+    /// Number format that a GPU computes in [auto: as the model is stored]
     #[arg(long, env = "FOLIO_DTYPE", value_enum, default_value_t = Dtype::Auto)]
     pub dtype: Dtype,
 
@@ -203,6 +203,18 @@ pub(crate) struct EngineArgs {
     #[arg(long, env = "FOLIO_KV_CACHE_MEMORY", value_name = "BYTES")]
     pub kv_cache_memory: Option<Bytes>,
 
+    /// Share of the GPU's memory that may be used, what others use included
+    #[arg(long, env = "FOLIO_GPU_MEMORY_UTILIZATION", value_name = "SHARE", default_value_t = 0.9)]
+    pub gpu_memory_utilization: f32,
+
+    /// Give the same tokens on a GPU whatever else is in a step, at some speed (always so on a CPU)
+    #[arg(long, env = "FOLIO_DETERMINISTIC", action = ArgAction::SetTrue)]
+    pub deterministic: bool,
+
+    /// Launch every kernel of every step on a GPU instead of replaying captured graphs
+    #[arg(long, env = "FOLIO_ENFORCE_EAGER", action = ArgAction::SetTrue)]
+    pub enforce_eager: bool,
+
     /// Do not share the KV cache between requests that begin alike
     #[arg(long, env = "FOLIO_NO_ENABLE_PREFIX_CACHING", action = ArgAction::SetTrue)]
     pub no_enable_prefix_caching: bool,
@@ -264,11 +276,26 @@ pub(crate) struct EmbedArgs {
     pub engine: EngineArgs,
 }
 
-/// Number format of the weights.
+/// Number format that a GPU computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Dtype {
-    /// As they are stored.
+    /// As the model is stored; half precision for one in single precision.
     Auto,
+    /// The upper half of single precision.
+    Bfloat16,
+    /// IEEE half precision.
+    Float16,
+}
+
+impl Dtype {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Bfloat16 => "bfloat16",
+            Self::Float16 => "float16",
+        }
+    }
 }
 
 /// Where weights come from.
@@ -283,10 +310,12 @@ pub(crate) enum LoadFormat {
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Device {
-    /// The best that there is.
+    /// A GPU if there is one, else the processor.
     Auto,
     /// The processor.
     Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
 }
 
 impl Cli {

@@ -11,22 +11,22 @@ use folio::models::{Models, ServedModel};
 use folio::service::{Priorities, Service, unix_seconds};
 use folio::text::TextModel;
 use folio_engine::EngineHandle;
-use folio_engine::exec::{
-    ActivationLayout, DeviceOptions, Executor, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner,
-    RunnerOptions,
-};
+use folio_engine::exec::{self, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions};
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
 use folio_engine::sched::policies;
 use folio_engine::types::{EngineConfig, ModelId, ModelKind, ModelLimits, PrefixCaching};
 use sha2::{Digest, Sha256};
 
 use crate::args::{EngineArgs, LoadFormat, ModelArgs, hub_cache};
+use crate::device::{self, Chosen};
 use crate::progress::LoadProgress;
 
 /// A service that is ready, and what there is to say about it.
 pub(crate) struct Loaded {
     /// Computes requests.
     pub service: Service,
+    /// What computes, in one line.
+    pub device: String,
     /// The memory plan, in one line.
     pub plan: String,
     /// What the operator should know about the models.
@@ -69,11 +69,12 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
         served.push(served_model(source, &config, (ModelId(id), template))?);
         configs.push(config);
     }
-    let plan = MemoryPlan::new(&configs, &memory_options(engine)?)?;
+    let device = device::choose(engine, models.dtype, &configs)?;
+    let plan = MemoryPlan::new(&configs, &memory_options(engine, &device)?)?;
     let config = engine_config(engine, &configs, plan.num_blocks());
     let line = plan.to_string();
-    let options =
-        RunnerOptions { device: DeviceOptions::Cpu { num_threads: num_threads(engine)? }, plan };
+    notes.extend(device.notes);
+    let options = RunnerOptions { device: device.options, plan };
     let models = Models::new(served, unix_seconds())
         .context("--served-model-name, --served-embedding-model-name")?;
     let engine_and_thread = start(sources, configs, (config, options), &engine.scheduling_policy)?;
@@ -85,6 +86,7 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
     Ok(Loaded {
         service: Service::new(engine_and_thread, models, priorities, seed)?,
         plan: line,
+        device: device.line,
         notes,
     })
 }
@@ -212,7 +214,7 @@ fn fingerprint(files: &ModelFiles, config: &ModelConfig) -> Result<String> {
     Ok(format!("fp_{number:012x}"))
 }
 
-fn memory_options(engine: &EngineArgs) -> Result<MemoryOptions> {
+fn memory_options(engine: &EngineArgs, device: &Chosen) -> Result<MemoryOptions> {
     let kv_cache = match (engine.num_blocks, engine.kv_cache_memory) {
         (Some(_), Some(_)) => bail!("give --num-blocks or --kv-cache-memory, not both"),
         (Some(0), None) => bail!("--num-blocks must be at least 1"),
@@ -226,25 +228,9 @@ fn memory_options(engine: &EngineArgs) -> Result<MemoryOptions> {
         max_num_seqs: engine.max_num_seqs,
         max_num_batched_tokens: engine.max_num_batched_tokens,
         kv_cache,
-        layout: ActivationLayout::CPU,
-        available_bytes: available_bytes(),
+        layout: device.options.layout(),
+        available_bytes: device.available_bytes,
     })
-}
-
-/// Memory that can be taken without swapping, where the system says.
-fn available_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
-}
-
-fn num_threads(engine: &EngineArgs) -> Result<usize> {
-    match engine.threads {
-        Some(0) => bail!("--threads must be at least 1"),
-        Some(threads) => Ok(threads),
-        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
-    }
 }
 
 fn engine_config(engine: &EngineArgs, configs: &[ModelConfig], num_blocks: u32) -> EngineConfig {
@@ -278,12 +264,12 @@ fn start(
     let models: Vec<_> = files.zip(configs).collect();
     let progress = LoadProgress::new();
     let build = move || {
-        let mut show = |progress_of_load: folio_engine::exec::Progress<'_>| {
+        let mut show = |progress_of_load: exec::Progress<'_>| {
             progress.show(progress_of_load);
         };
-        let runner = ModelRunner::load(models, &options, &mut show)?;
+        let executor = exec::load(models, &options, &mut show)?;
         progress.finish();
-        Ok(Box::new(runner) as Box<dyn Executor>)
+        Ok(executor)
     };
     Ok(EngineHandle::spawn(config, policy, build)?)
 }

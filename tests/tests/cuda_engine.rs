@@ -202,6 +202,12 @@ fn asks() -> Vec<Ask> {
         let penalties = match index % 4 {
             3 => Penalties { frequency: 0.6, repetition: 1.2, ..Penalties::default() },
             2 => Penalties { logit_bias: vec![(5, 2.0), (7, -100.0)], ..Penalties::default() },
+            // More than a slot holds: chosen on the host, penalties counted there.
+            1 if index > 4 => Penalties {
+                presence: 0.7,
+                logit_bias: (0..600).map(|i| (i % VOCAB + i / VOCAB * 1000, 0.1)).collect(),
+                ..Penalties::default()
+            },
             _ => Penalties::default(),
         };
         let stop = StopConditions {

@@ -1,5 +1,6 @@
 //! How much memory the models take, decided before any of it is allocated.
 
+use super::cuda;
 use crate::model::ModelConfig;
 use crate::ops::{ActivationLayout, CudaDevice, KvShape, Reserve};
 use crate::types::{ConfigError, Error, ModelKind, Result};
@@ -76,7 +77,7 @@ impl MemoryPlan {
             };
             let num_tokens = options.max_num_batched_tokens;
             let needed = config.activations_bytes(num_tokens, num_outputs, options.layout)?;
-            arena_bytes = arena_bytes.max(needed);
+            arena_bytes = arena_bytes.max(needed + pooled_bytes(config, options));
         }
         let reserve = Reserve {
             arena_bytes,
@@ -90,7 +91,8 @@ impl MemoryPlan {
         let decoder = configs.iter().find(decoder);
         if !plan.is_on_host() {
             let kv = decoder.and_then(|config| config.kv_shape(1, options.block_size));
-            plan.overhead_bytes = CudaDevice::overhead_bytes(Reserve { kv, ..reserve });
+            plan.overhead_bytes = CudaDevice::overhead_bytes(Reserve { kv, ..reserve })
+                + decoder.map_or(0, |config| cuda::sampling_bytes(config.limits(), reserve));
         }
         if let Some(config) = decoder {
             let num_blocks = plan.num_blocks_for(config, options)?;
@@ -181,6 +183,15 @@ impl MemoryPlan {
             _ => Ok(()),
         }
     }
+}
+
+/// What an encoder's vectors take in the arena, after the hidden states that they are pooled from.
+fn pooled_bytes(config: &ModelConfig, options: &MemoryOptions) -> usize {
+    let is_pooled_there =
+        config.limits().kind == ModelKind::Encoder && options.layout != ActivationLayout::CPU;
+    let num_floats = options.max_num_seqs as usize * config.hidden_size() as usize;
+    // And room for the start of a cache line.
+    if is_pooled_there { num_floats * 4 + 256 } else { 0 }
 }
 
 impl std::fmt::Display for MemoryPlan {

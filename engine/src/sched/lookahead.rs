@@ -93,13 +93,13 @@ impl State {
         if self.awaits_token(sequence) { 0 } else { sequence.num_pending() }
     }
 
-    /// Whether a sequence cannot go on before its latest token is known here: logits processors
-    /// look at it, and siblings share its blocks as they are before it.
+    /// Whether a sequence cannot go on before its latest token is known here: what samples on the
+    /// host looks at it, and siblings share its blocks as they are before it.
     fn awaits_token(&self, sequence: &Sequence) -> bool {
         let has_siblings = || self.followers.get(&sequence.id).is_some_and(|ids| !ids.is_empty());
         sequence.progress.num_placeholders > 0
             && sequence.num_pending() > 0
-            && (sequence.has_processors() || has_siblings())
+            && (sequence.is_sampled_on_host() || has_siblings())
     }
 
     /// Whether `step`, still empty, can be planned while others are in flight: everything that

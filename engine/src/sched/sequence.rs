@@ -182,6 +182,13 @@ impl Sequence {
         !self.choice.processors.is_empty()
     }
 
+    /// Whether its tokens must be chosen on the host, which has to know the ones before.
+    #[must_use]
+    pub fn is_sampled_on_host(&self) -> bool {
+        let fits = |params: &SamplingParams| params.fits_device(self.request.prompt_len);
+        self.has_processors() || !self.sampling().is_none_or(fits)
+    }
+
     /// Its logits processors, together with the context they are called with.
     pub fn processors(&mut self) -> (&[TokenId], &mut [Box<dyn LogitsProcessor>]) {
         (&self.tokens, &mut self.choice.processors)

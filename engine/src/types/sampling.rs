@@ -17,6 +17,22 @@ pub struct SamplingParams {
     pub logprobs: Option<u32>,
 }
 
+impl SamplingParams {
+    /// Entries of `logit_bias` and of `token_ids` that a GPU keeps for a sequence, each.
+    pub const MAX_LISTED: usize = 512;
+    /// Different tokens that a GPU counts for the penalties of a sequence.
+    pub const MAX_COUNTED: u32 = 16_384;
+
+    /// Whether a GPU can sample this where the logits are; otherwise they come to the host.
+    #[must_use]
+    pub fn fits_device(&self, prompt_len: u32) -> bool {
+        let num_tokens = prompt_len.saturating_add(self.stop.max_tokens);
+        self.penalties.logit_bias.len() <= Self::MAX_LISTED
+            && self.stop.token_ids.len() <= Self::MAX_LISTED
+            && (!self.penalties.use_counts() || num_tokens <= Self::MAX_COUNTED)
+    }
+}
+
 /// Temperature, truncation and seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {

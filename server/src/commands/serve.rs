@@ -116,6 +116,7 @@ fn announce(address: SocketAddr, loaded: &Loaded, keys: &ApiKeys) -> Result<()> 
         format!("{} ({kind})", model.names.join(" = "))
     });
     say(&format!("Models: {}", models.collect::<Vec<_>>().join(", ")))?;
+    say(&format!("Device: {}", loaded.device))?;
     say(&format!("Memory: {}", loaded.plan))?;
     say(&format!("Listening on http://{address}"))?;
     say(&format!("Try: {}", example(address, &loaded.service, keys)))

@@ -22,15 +22,21 @@ use super::Executor;
 use super::memory::MemoryPlan;
 use super::runner::{LoadedModel, Progress, Role, load_model, with_plan};
 use crate::model::{ModelConfig, ModelFiles, Normalization, Pooling, PoolingConfig};
-use crate::ops::{CudaDevice, CudaOptions, Device, Pages, RowTokens, Tensor, UploadRow};
+use crate::ops::{CudaDevice, CudaOptions, Device, Pages, Reserve, RowTokens, Tensor, UploadRow};
 use crate::sched::Sequences;
 use crate::types::{
-    Clock, Error, ModelId, Nanos, Result, ScheduledSeq, SeqResult, StepOutput, StepPlan,
-    SystemClock,
+    Clock, Error, ModelId, ModelLimits, Nanos, Result, ScheduledSeq, SeqResult, StepOutput,
+    StepPlan, SystemClock,
 };
 
 /// Steps that are in flight at once: one that runs, and one behind it.
 const MAX_IN_FLIGHT: usize = 2;
+
+/// Bytes of device memory that sampling takes.
+pub(super) fn sampling_bytes(limits: ModelLimits, reserve: Reserve) -> u64 {
+    let max_rows = reserve.max_num_seqs;
+    sampling::limits(max_rows + 1, max_rows, limits.vocab_size as usize).num_bytes() as u64
+}
 
 /// Executes plans on a GPU.
 #[derive(Debug)]

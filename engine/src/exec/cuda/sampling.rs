@@ -11,9 +11,6 @@ use crate::ops::{CudaDevice, failure};
 use crate::sched::Sequence;
 use crate::types::{Result, SampledToken, SamplingParams, SeqResult, TokenId, TokenLogprobs};
 
-/// Different tokens that a slot counts for penalties; sequences that may have more are sampled on
-/// the host.
-const MAX_COUNTS: usize = 16_384;
 /// Words of parameters that are uploaded at a time, unless one slot alone has more.
 const MIN_STAGED_WORDS: usize = 1 << 16;
 /// Uploads that may be under way at once.
@@ -51,14 +48,16 @@ struct Staged {
 
 /// Sizes of the sampler's state for `num_slots` and rows as many.
 pub(super) fn limits(num_slots: usize, max_rows: usize, vocab_size: usize) -> SamplerLimits {
-    SamplerLimits { num_slots, max_rows, vocab_size, max_counts: vocab_size.min(MAX_COUNTS) }
+    let max_counts = vocab_size.min(SamplingParams::MAX_COUNTED as usize);
+    SamplerLimits { num_slots, max_rows, vocab_size, max_counts }
 }
 
 impl DeviceSampling {
     /// A sampler of the given sizes.
     pub(super) fn new(context: &Context, limits: SamplerLimits) -> Result<Self> {
         // One slot: its parameters, its counts, biases and stops, each of two words at most.
-        let max_words = MIN_STAGED_WORDS.max(64 + 2 * limits.max_counts + 4 * 512);
+        let max_words =
+            MIN_STAGED_WORDS.max(64 + 2 * limits.max_counts + 4 * SamplingParams::MAX_LISTED);
         let stage = || {
             let memory = context.allocate_pinned(max_words * 4)?;
             Ok(Staged { memory, copied: context.create_event()?, is_under_way: false })
@@ -98,9 +97,7 @@ impl DeviceSampling {
             self.counts.extend(counts.iter());
         }
         let slot_params = slot_params(sequence, params, &self.counts);
-        let num_left = params.stop.max_tokens.saturating_sub(sequence.num_generated());
-        let is_host =
-            sequence.has_processors() || !self.state.fits(&slot_params, num_left as usize);
+        let is_host = sequence.is_sampled_on_host();
         self.choosers[slot as usize] = match is_host {
             true => Chooser::Host,
             false => Chooser::Device(slot_params.kind()),
