@@ -90,7 +90,10 @@ fn element(dtype: Dtype, configs: &[ModelConfig]) -> Element {
     match dtype {
         Dtype::Bfloat16 => Element::Bf16,
         Dtype::Float16 => Element::F16,
-        Dtype::Auto => configs.first().map_or(Element::Bf16, ModelConfig::default_element),
+        Dtype::Auto => match configs.first() {
+            Some(config) => CudaOptions::element_for(config.dtype()),
+            None => Element::Bf16,
+        },
     }
 }
 

@@ -48,7 +48,8 @@ fn main() -> Result<()> {
     )?;
     if let Some(path) = args.json {
         let text: Vec<String> = lines.iter().map(ToString::to_string).collect();
-        std::fs::write(&path, text.join("\n") + "\n").with_context(|| path.display().to_string())?;
+        std::fs::write(&path, text.join("\n") + "\n")
+            .with_context(|| path.display().to_string())?;
     }
     Ok(())
 }

@@ -120,7 +120,9 @@ impl Bench<'_> {
         };
         let kinds = if num_new == 1 { RowKinds::DecodeOnly } else { RowKinds::PrefillOnly };
         let width = heads.num_heads * heads.head_size;
-        let ramp = |step: usize, len: usize| (0..len).map(|i| (i * step) as i32).collect::<Vec<_>>();
+        let block_width = 2 * heads.num_kv_heads * BLOCK_SIZE * heads.head_size;
+        let ramp =
+            |step: usize, len: usize| -> Vec<i32> { (0..len).map(|i| (i * step) as i32).collect() };
         Ok(Step {
             heads,
             step: AttentionStep { num_rows, num_tokens, kinds, splits },
@@ -130,7 +132,7 @@ impl Bench<'_> {
             row_slots: self.upload_words(&ramp(1, num_rows))?,
             tables: self.upload_words(&tables)?,
             max_blocks,
-            cache: self.random([num_blocks, 2 * heads.num_kv_heads * BLOCK_SIZE * heads.head_size], 3)?,
+            cache: self.random([num_blocks, block_width], 3)?,
             queries: self.random([num_tokens, width], 4)?,
             output: self.random([num_tokens, width], 5)?,
         })

@@ -90,11 +90,7 @@ impl std::fmt::Debug for Bench<'_> {
 }
 
 /// Measures the roofs, then everything; `on_line` is told each line with the roofs.
-pub fn run(
-    context: &Context,
-    scale: Scale,
-    on_line: &mut dyn FnMut(Line, Roofs),
-) -> Result<Roofs> {
+pub fn run(context: &Context, scale: Scale, on_line: &mut dyn FnMut(Line, Roofs)) -> Result<Roofs> {
     let mut roofs = Roofs { bytes_per_s: 1.0, flops_per_s: 1.0 };
     Bench { context, scale, on_line: &mut |_| {} }.roofs(&mut roofs)?;
     let mut bench = Bench { context, scale, on_line: &mut |line| on_line(line, roofs) };
@@ -111,8 +107,8 @@ impl Bench<'_> {
         let source = self.context.allocate(num_bytes)?;
         let target = self.context.allocate(num_bytes)?;
         self.context.zero(&source)?;
-        let micros = self
-            .micros(|context, _| Ok(context.copy(&source, 0..num_bytes, &target, 0)?))?;
+        let micros =
+            self.micros(|context, _| Ok(context.copy(&source, 0..num_bytes, &target, 0)?))?;
         roofs.bytes_per_s = 2.0 * num_bytes as f64 / (micros * 1e-6);
         let side = self.pick(8192, 64);
         roofs.flops_per_s = self.square_product(side)?;

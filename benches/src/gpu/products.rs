@@ -39,9 +39,8 @@ impl Bench<'_> {
         let weights = self.random([num_weights * cols, inner], 1)?;
         let input = self.random([rows, inner], 2)?;
         let output = self.context.allocate(rows * cols * 4)?;
-        let weight = |index: usize| {
-            weights.view(index % num_weights * cols * inner, [cols, inner], 2)
-        };
+        let weight =
+            |index: usize| weights.view(index % num_weights * cols * inner, [cols, inner], 2);
         let operands = |index: usize, mode: GemmMode| Gemm {
             input: input.view(0, [rows, inner], 2),
             weight: weight(index),

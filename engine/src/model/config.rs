@@ -1,7 +1,5 @@
 //! What a model's configuration files say, checked before any weight is read.
 
-use folio_kernels::cuda::Element;
-
 use super::architectures::{self, Description};
 use super::dummy::DummyWeights;
 use super::fields::Fields;
@@ -127,16 +125,6 @@ impl ModelConfig {
     #[must_use]
     pub fn dtype(&self) -> Dtype {
         self.dtype
-    }
-
-    /// What a GPU computes in by default: as the model is stored, or half precision for one in
-    /// single precision.
-    #[must_use]
-    pub fn default_element(&self) -> Element {
-        match self.dtype {
-            Dtype::Bf16 => Element::Bf16,
-            Dtype::F16 | Dtype::F32 => Element::F16,
-        }
     }
 
     /// Refuses what a device with this layout has no kernels for.

@@ -2,8 +2,8 @@
 //!
 //! Rows name *slots*: a slot keeps a sequence's block table and its latest token on the device, so
 //! that a row of a running sequence is eight words and its new blocks. The parts that kernels of
-//! a captured graph read begin at fixed places: rows, then outputs and the rows they belong to, then
-//! token and block ids.
+//! a captured graph read begin at fixed places: rows, then outputs and the rows that they belong
+//! to, then token and block ids.
 
 use folio_kernels::cuda::StepRow;
 
