@@ -2,7 +2,7 @@
 
 use folio_engine::core::EngineCore;
 use folio_engine::exec::{
-    DeviceOptions, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner, RunnerOptions,
+    DeviceOptions, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions, load,
 };
 use folio_engine::model::{ModelConfig, ModelFiles};
 use folio_engine::sched::policies::Fcfs;
@@ -72,9 +72,9 @@ impl Setup {
         };
         let config = config.validated()?;
         let options = RunnerOptions { device, plan };
-        let runner = ModelRunner::load(vec![(files, model)], &options, &mut |_| {})?;
+        let runner = load(vec![(files, model)], &options, &mut |_| {})?;
         let clock = Box::new(ManualClock::default());
-        Ok(EngineCore::new(config, Box::new(Fcfs), Box::new(runner), clock))
+        Ok(EngineCore::new(config, Box::new(Fcfs), runner, clock))
     }
 }
 

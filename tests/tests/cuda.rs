@@ -9,7 +9,7 @@ use folio_engine::exec::{
     RunnerOptions,
 };
 use folio_engine::model::{ModelConfig, ModelFiles};
-use folio_engine::ops::{CudaOptions, Determinism};
+use folio_engine::ops::{CudaOptions, Determinism, Graphs};
 use folio_engine::types::{
     BlockId, Event, EventReceiver, ModelId, Sampling, SamplingParams, StopConditions, TokenId,
 };
@@ -21,7 +21,11 @@ const NUM_TOKENS: u32 = 16;
 
 /// A device in the format of the built-in models.
 fn cuda() -> DeviceOptions {
-    let options = CudaOptions { element: Element::Bf16, determinism: Determinism::Fast };
+    let options = CudaOptions {
+        element: Element::Bf16,
+        determinism: Determinism::Fast,
+        graphs: Graphs::Captured,
+    };
     let memory = EmulatorOptions { memory_bytes: 1 << 30, ..EmulatorOptions::default() };
     DeviceOptions::Cuda { driver: Emulator::with(memory), options }
 }
