@@ -119,7 +119,8 @@ template <class T, int D> struct Loader {
 template <int D> constexpr Half AFTER_KEYS = RING_LENGTH<D> % 2 == 0 ? Half::keys : Half::values;
 template <int D> constexpr Half AFTER_VALUES = RING_LENGTH<D> % 2 == 0 ? Half::values : Half::keys;
 
-template <class T, int D> DEVICE void fill_ring(Loader<T, D>& loader, const AttentionDecodeParams& p, T* ring) {
+template <class T, int D>
+DEVICE void fill_ring(Loader<T, D>& loader, const AttentionDecodeParams& p, T* ring) {
     constexpr int length = RING_LENGTH<D>;
 #pragma unroll 1
     for (int i = 0; i + 1 < length; i += 2) {
@@ -190,7 +191,8 @@ DEVICE void dump(float* left, float* right, const float (&sums)[D / 8][4], int n
         float* half = n < D / 16 ? left : right;
         const int column = n % (D / 16) * 8 + t * 2;
         if (g < num_rows) {
-            *reinterpret_cast<float2*>(half + dump_offset<D>(g, column)) = make_float2(sums[n][0], sums[n][1]);
+            *reinterpret_cast<float2*>(half + dump_offset<D>(g, column)) =
+                make_float2(sums[n][0], sums[n][1]);
         }
         if (g + 8 < num_rows) {
             *reinterpret_cast<float2*>(half + dump_offset<D>(g + 8, column)) =
@@ -203,6 +205,15 @@ DEVICE void dump(float* left, float* right, const float (&sums)[D / 8][4], int n
 struct State {
     float offset, sum;
 };
+
+DEVICE void leave_states(State* states, const SoftmaxRows& rows) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const float sum = quad_sum(rows.sum[half]);
+        if (lane % 4 == 0) states[lane / 4 + half * 8] = {rows.offset[half], sum};
+    }
+}
 
 DEVICE void add_scaled(float4& total, const float4& part, float factor) {
     total.x = fmaf(part.x, factor, total.x);
@@ -243,7 +254,8 @@ DEVICE void combine_warps(const AttentionDecodeParams& p, const Piece& piece, co
             store_output<T, D>(p, piece, row, column, sums, total);
             continue;
         }
-        *reinterpret_cast<float4*>(p.partials + (static_cast<int64_t>(slot) * HEADS + row) * D + column) = sums;
+        float* partial = p.partials + (static_cast<int64_t>(slot) * HEADS + row) * D + column;
+        *reinterpret_cast<float4*>(partial) = sums;
         if (column == 0) {
             reinterpret_cast<float2*>(p.partial_states)[slot * HEADS + row] =
                 make_float2(total.offset, total.sum);
@@ -304,32 +316,52 @@ DEVICE void mask_scores(float (&scores)[2][4], int begin, int end) {
     }
 }
 
+// A warp's half tiles, in the order in which they were sent for.
+template <class T, int D> struct Ring {
+    T* first;
+    int next;
+
+    DEVICE T* take() {
+        T* half = first + next * WARP_TOKENS * D;
+        next = next + 1 == RING_LENGTH<D> ? 0 : next + 1;
+        return half;
+    }
+};
+
+// Counts a piece whose sums are in the partials; whoever counts the last one adds all of them up.
+template <class T, int D>
+DEVICE void finish_row(const AttentionDecodeParams& p, const Piece& piece, int* arrived) {
+    if (threadIdx.x == 0) *arrived = atomicAdd(p.counters + piece.owner, 1);
+    __syncthreads();
+    if (*arrived != piece.num_pieces - 1) return;
+    __threadfence();
+    combine_pieces<T, D>(p, piece);
+    if (threadIdx.x == 0) p.counters[piece.owner] = 0;
+}
+
 template <class T, int D> DEVICE void attention_decode(const AttentionDecodeParams& p) {
-    constexpr int half_elements = WARP_TOKENS * D, length = RING_LENGTH<D>;
+    constexpr int length = RING_LENGTH<D>, ring_elements = length * WARP_TOKENS * D;
     DYNAMIC_SHARED(shared);
     T* rings = reinterpret_cast<T*>(shared);
-    State(*states)[HEADS] = reinterpret_cast<State(*)[HEADS]>(rings + WARPS * length * half_elements);
-    int* arrived = reinterpret_cast<int*>(states + WARPS);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    T* ring = rings + warp * length * half_elements;
+    State(*states)[HEADS] = reinterpret_cast<State(*)[HEADS]>(rings + WARPS * ring_elements);
+    const int warp = threadIdx.x / 32;
 
     wait_for_previous_kernel();
     const AttentionShare share = p.shares[blockIdx.x];
     if (share.num_tiles == 0) return;
-
     Walk walk(p, share);
     Loader<T, D> loader(p, share);
-    fill_ring<T, D>(loader, p, ring);
+    Ring<T, D> ring = {rings + warp * ring_elements, 0};
+    fill_ring<T, D>(loader, p, ring.first);
 
-    int half = 0;                       // of the ring, which is next
     while (walk.tiles_left > 0) {
         const int num_tiles = min(walk.tiles_left, walk.end_tile() - walk.tile);
         const Queries<T, D> queries(p, walk);
         SoftmaxRows rows;
         reset(rows);
         float sums[1][D / 8][4] = {};
-        T* keys = ring;
-        T* values = ring;
+        T* keys = rings;
+        T* values = rings;
         for (int i = 0; i < num_tiles; ++i) {
             const bool is_last = i + 1 == num_tiles;
             const int token = (walk.tile + i) * TILE_TOKENS + warp * WARP_TOKENS;
@@ -337,8 +369,7 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
             const bool is_seen = begin < WARP_TOKENS && end > 0;
             uint32_t weights[1][1][4];
 
-            keys = ring + half * half_elements;
-            half = half + 1 == length ? 0 : half + 1;
+            keys = ring.take();
             cp_async_wait<length - 1>();
             __syncwarp();
             if (is_seen) {
@@ -351,8 +382,7 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
             __syncwarp();
             if (!is_last) loader.template load<AFTER_KEYS<D>>(p, keys);
 
-            values = ring + half * half_elements;
-            half = half + 1 == length ? 0 : half + 1;
+            values = ring.take();
             if (is_last) {
                 cp_async_wait<length - 2>();
             } else {
@@ -363,31 +393,22 @@ template <class T, int D> DEVICE void attention_decode(const AttentionDecodePara
             __syncwarp();
             if (!is_last) loader.template load<AFTER_VALUES<D>>(p, values);
         }
-
         if (walk.tiles_left == num_tiles) let_next_kernel_begin();
-        const Piece piece = piece_at(p, share, walk);
+
         // The last two half tiles are free: they carry the sums from warp to warp.
-        dump<T, D>(reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values), sums[0], piece.num_heads);
-        for (int i = 0; i < 2; ++i) {
-            const float sum = quad_sum(rows.sum[i]);
-            if (lane % 4 == 0) states[warp][lane / 4 + i * 8] = {rows.offset[i], sum};
-        }
+        const Piece piece = piece_at(p, share, walk);
+        float* const left = reinterpret_cast<float*>(keys);
+        float* const right = reinterpret_cast<float*>(values);
+        dump<T, D>(left, right, sums[0], piece.num_heads);
+        leave_states(states[warp], rows);
         __syncthreads();
-        combine_warps<T, D>(p, piece, reinterpret_cast<float*>(rings + (keys - ring)),
-                            reinterpret_cast<float*>(rings + (values - ring)), states);
+        const int from_first = warp * ring_elements / 2;
+        combine_warps<T, D>(p, piece, left - from_first, right - from_first, states);
         if (piece.num_pieces > 1) __threadfence();
         __syncthreads();
         loader.template load<AFTER_KEYS<D>>(p, keys);
         loader.template load<AFTER_VALUES<D>>(p, values);
-        if (piece.num_pieces > 1) {
-            if (threadIdx.x == 0) *arrived = atomicAdd(p.counters + piece.owner, 1);
-            __syncthreads();
-            if (*arrived == piece.num_pieces - 1) {
-                __threadfence();
-                combine_pieces<T, D>(p, piece);
-                if (threadIdx.x == 0) p.counters[piece.owner] = 0;
-            }
-        }
+        if (piece.num_pieces > 1) finish_row<T, D>(p, piece, reinterpret_cast<int*>(states + WARPS));
         walk.advance(p, num_tiles);
     }
 }

@@ -109,8 +109,8 @@ template <class T, int D, int M, Keys KEYS> struct Loader {
 
 // A warp sends for its query rows; rows that do not exist become zeros.
 template <class T, int D, int M>
-DEVICE void load_queries(T* shared, const AttentionPrefillParams& p, const AttentionTile& tile, int first_head,
-                         const QueryRows& rows) {
+DEVICE void load_queries(T* shared, const AttentionPrefillParams& p, const AttentionTile& tile,
+                         int first_head, const QueryRows& rows) {
     constexpr int num_chunks = D / 8;
     const int lane = threadIdx.x % 32, first_row = threadIdx.x / 32 * 16 * M;
     const T* source = static_cast<const T*>(p.queries) + tile.first_token * p.query_stride + first_head * D;
@@ -194,8 +194,9 @@ DEVICE void store_rows(const AttentionPrefillParams& p, const AttentionTile& til
     for (int i = lane; i < 16 * num_chunks; i += 32) {
         const int row = i / num_chunks, chunk = i % num_chunks;
         if (!rows.exists(first_row + row)) continue;
-        T* to = target + rows.token(first_row + row) * p.output_stride + rows.head(first_row + row) * D + chunk * 8;
-        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(shared + chunk_offset<D>(row, chunk));
+        T* to = target + rows.token(first_row + row) * p.output_stride + rows.head(first_row + row) * D;
+        *reinterpret_cast<uint4*>(to + chunk * 8) =
+            *reinterpret_cast<const uint4*>(shared + chunk_offset<D>(row, chunk));
     }
 }
 
@@ -225,8 +226,8 @@ template <class T, int D, int M, Keys KEYS> DEVICE void attention_prefill(const 
 
     const bool is_idle = !rows.exists(first_row);
     const int last_row = rows.last(first_row, S::warp_rows);
-    const int first_begin = is_idle ? 0 : rows.begin(first_row), last_begin = is_idle ? 0 : rows.begin(last_row);
-    const int first_end = is_idle ? 0 : rows.end(first_row), last_end = is_idle ? 0 : rows.end(last_row);
+    const int first_begin = is_idle ? 0 : rows.begin(first_row), first_end = is_idle ? 0 : rows.end(first_row);
+    const int last_begin = is_idle ? 0 : rows.begin(last_row), last_end = is_idle ? 0 : rows.end(last_row);
     int end[M][2];
     SoftmaxRows softmax[M];
     float sums[M][D / 8][4] = {};

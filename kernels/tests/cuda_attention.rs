@@ -172,6 +172,39 @@ fn prompts_and_decode_rows_in_one_step() {
 }
 
 #[test]
+fn random_steps_on_one_plan_again_and_again() {
+    let mut random = Random(77);
+    for case in 0..12 {
+        let group = [1, 2, 5, 8, 17][random.below(5)];
+        let heads = [1 + random.below(3), group, [32, 64, 80, 128][random.below(4)]];
+        let spec = Spec {
+            window: [None, Some(17), Some(64), Some(129)][random.below(4)],
+            soft_cap: [None, Some(1.5)][random.below(2)],
+            has_sinks: random.below(2) == 0,
+            block_size: 16 << random.below(4),
+            seed: case,
+            ..spec(ELEMENTS[random.below(2)], heads)
+        };
+        let rows: Vec<RowSpec> = (0..1 + random.below(5))
+            .map(|_| {
+                let seq_len = 1 + random.below(400);
+                let num_tokens = [1, 1, 1 + random.below(seq_len.min(60))][random.below(3)];
+                RowSpec { seq_len, num_tokens }
+            })
+            .collect();
+        let sequences: Vec<usize> = (0..rows.len()).collect();
+        let context = context(1 + random.below(12) as u32);
+        let cache = Cache::new(&context, &spec, &rows);
+        let plan = plan(&context, &spec, &rows);
+        let first = run(&context, &spec, (&cache, &plan), (&rows, &sequences), Splits::Balanced);
+        check(&spec, (&rows, &sequences), &first);
+        let again = run(&context, &spec, (&cache, &plan), (&rows, &sequences), Splits::Balanced);
+        let is_same = first.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(is_same, "case {case}: {rows:?}: {spec:?}");
+    }
+}
+
+#[test]
 fn texts_see_themselves_in_both_directions() {
     for (element, num_heads, head_size) in
         [(Element::Bf16, 3, 32), (Element::F16, 2, 64), (Element::Bf16, 1, 80)]
