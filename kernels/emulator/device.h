@@ -32,15 +32,22 @@
 #define blockDim (emulator::self->block->num_threads_xyz)
 #define gridDim (emulator::self->block->launch->grid)
 
+// Appended to the names of kernels: changed copies of a file live beside it (see mutants/).
+#ifndef EMULATOR_VARIANT
+#define EMULATOR_VARIANT ""
+#endif
+
 // Defines the body, and a line in the registry by which the host finds and starts it.
 #define FOLIO_KERNEL(name, Params, max_threads, min_blocks)                                          \
     static void name(const Params& p);                                                               \
     static const emulator::Kernel name##_registered(                                                 \
-        #name, sizeof(Params), max_threads,                                                          \
+        #name EMULATOR_VARIANT, sizeof(Params), max_threads,                                         \
         [](const void* params) { name(*static_cast<const Params*>(params)); });                      \
     static void name([[maybe_unused]] const Params& p)
 
 #define DYNAMIC_SHARED(name) unsigned char* const name = emulator::self->block->shared
 
-inline void wait_for_previous_kernel() {}
+inline void wait_for_previous_kernel() {
+    emulator::self->block->launch->has_waited.store(true, std::memory_order_relaxed);
+}
 inline void let_next_kernel_begin() {}

@@ -197,12 +197,12 @@ void Block::leave_thread() {
 
 void Block::maybe_yield() {
     const unsigned chance = random() % 8;
-    if (chance < 2) {
+    if (chance < 3) {
         paused = self;
         folio_emulator_switch(&self->stack_pointer, launch_stack_pointer);
-    } else if (chance < 5) {
+    } else if (chance < 6) {
         self->warp->rotation = random() % warp_size;
-        switch_to(chance == 2 ? pick_anywhere() : pick_in(*self->warp));
+        switch_to(chance == 3 ? pick_anywhere() : pick_in(*self->warp));
     }
 }
 

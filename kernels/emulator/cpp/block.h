@@ -92,6 +92,7 @@ struct Launch {
     const Range* allocations;
     size_t num_allocations;
     std::atomic<uint64_t> num_mmas;
+    std::atomic<bool> has_waited; // for the kernel before it
     std::atomic<bool> failed;
     std::mutex failure_lock;
     std::string failure;

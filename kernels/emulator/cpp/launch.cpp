@@ -4,6 +4,7 @@
 // under way at a time, and changes from one to another where they pause.
 #include <string.h>
 
+#include <algorithm>
 #include <memory>
 #include <thread>
 
@@ -74,26 +75,55 @@ struct Grid {
     }
 };
 
+// Which residents are under way, the one that paused last at the end.
+struct Residents {
+    size_t paused[num_residents];
+    size_t num_paused = 0;
+    bool is_late; // whether who pauses waits for all that come after
+    uint64_t state;
+
+    explicit Residents(uint64_t seed) : is_late(seed & 1), state(seed) {}
+
+    // Takes out one that goes on.
+    size_t take_paused() {
+        state = state * 0x5851f42d4c957f2d + 0x14057b7ef767814f;
+        const size_t at = is_late ? num_paused - 1 : (state >> 33) % num_paused;
+        const size_t taken = paused[at];
+        for (size_t i = at + 1; i < num_paused; i++) paused[i - 1] = paused[i];
+        num_paused--;
+        return taken;
+    }
+
+    // One that has nothing to do; there must be one.
+    size_t idle() const {
+        for (size_t i = 0;; i++) {
+            if (std::find(paused, paused + num_paused, i) == paused + num_paused) return i;
+        }
+    }
+
+    bool begins_next() {
+        state = state * 0x5851f42d4c957f2d + 0x14057b7ef767814f;
+        return num_paused == 0 || (num_paused < num_residents && (is_late || state >> 63));
+    }
+};
+
 void run_blocks(Worker& worker, Grid& grid) {
     const FaultStack fault_stack(worker.fault_stack.get(), fault_stack_bytes);
-    bool is_under_way[num_residents] = {};
-    uint64_t state = grid.launch.seed;
+    Residents residents(grid.launch.seed >> 7);
     bool are_blocks_left = true;
     while (!grid.launch.failed) {
-        // Any resident: one that is paused goes on, an idle one begins the next block if there is one.
-        state = state * 0x5851f42d4c957f2d + 0x14057b7ef767814f;
-        const size_t first = (state >> 33) % num_residents;
-        size_t i = first;
-        for (size_t tried = 0;; tried++) {
-            if (tried == num_residents) return;
-            i = (first + tried) % num_residents;
-            if (is_under_way[i]) break;
-            if (!are_blocks_left) continue;
+        size_t i = num_residents;
+        if (are_blocks_left && residents.begins_next()) {
+            i = residents.idle();
             if (worker.blocks[i] == nullptr) worker.blocks[i] = std::make_unique<Block>();
             are_blocks_left = grid.begin_next(*worker.blocks[i]);
-            if (are_blocks_left) break;
         }
-        is_under_way[i] = worker.blocks[i]->resume() == Block::Outcome::paused;
+        if (i == num_residents || !are_blocks_left) {
+            if (residents.num_paused == 0) return;
+            i = residents.take_paused();
+        }
+        const bool pauses = worker.blocks[i]->resume() == Block::Outcome::paused;
+        if (pauses) residents.paused[residents.num_paused++] = i;
     }
 }
 
@@ -106,6 +136,12 @@ void run_grid(Machine& machine, Launch& launch) {
     }
     run_blocks(machine.workers[0], grid);
     for (std::thread& other : others) other.join();
+    if (!launch.failed && !launch.has_waited) {
+        // Then it could end before the kernel before it, and the kernel after it begin too early.
+        launch.failure = std::string("kernel ") + launch.kernel->name +
+                         ": none of its threads called wait_for_previous_kernel";
+        launch.failed = true;
+    }
 }
 
 } // namespace

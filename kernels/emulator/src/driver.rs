@@ -23,6 +23,7 @@ pub struct Emulator {
     device: Device,
     kernels: Vec<Kernel>,
     ids: HashMap<&'static str, KernelId>,
+    variant: &'static str,
     state: Mutex<State>,
 }
 
@@ -66,6 +67,7 @@ impl Emulator {
                 max_shared_bytes: MAX_SHARED_BYTES,
             },
             ids: ids.collect(),
+            variant: options.variant,
             kernels,
             state: Mutex::new(State {
                 memory: DeviceMemory::new(options.memory_bytes),
@@ -139,6 +141,13 @@ fn failed<T>(message: String) -> Result<T> {
     Err(DriverError::Failed(message))
 }
 
+/// Spreads every bit of `x` over all bits (the last step of SplitMix64).
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
 impl State {
     fn stream(&mut self, stream: StreamId) -> Result<&mut Stream> {
         let found = self.streams.get_mut(stream.0 as usize);
@@ -200,7 +209,8 @@ impl State {
         self.num_launches += 1;
         let name = launch.kernel.name;
         *self.counters.launches.entry(name).or_default() += 1;
-        let seed = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.num_launches);
+        let seed =
+            mix(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.num_launches));
         // SAFETY: the promise of whoever enqueued it.
         let outcome = unsafe { self.machine.launch(launch, self.memory.ranges(), seed) };
         let outcome = outcome.and_then(|num_mmas| {
@@ -228,7 +238,9 @@ impl State {
         };
         self.counters.num_replays += 1;
         let stream = self.stream(stream)?;
-        commands.into_iter().for_each(|command| stream.push(command));
+        for command in commands {
+            stream.push(command);
+        }
         Ok(())
     }
 
@@ -236,11 +248,6 @@ impl State {
     fn end_of(&mut self, id: StreamId) -> Result<Point> {
         let num_commands = self.stream(id)?.num_commands();
         Ok(Point { stream: id, num_commands })
-    }
-
-    fn latest(&self, event: EventId) -> Result<Option<Point>> {
-        let found = self.events.latest(event);
-        found.ok_or_else(|| DriverError::Failed(format!("no event has the id {}", event.0)))
     }
 }
 
@@ -272,7 +279,8 @@ impl Driver for Emulator {
     }
 
     fn kernel(&self, name: &str) -> Result<KernelId> {
-        let found = self.ids.get(name).copied();
+        let variant = self.ids.get(format!("{name}{}", self.variant).as_str());
+        let found = variant.or_else(|| self.ids.get(name)).copied();
         found.ok_or_else(|| DriverError::Failed(format!("no kernel is called {name}")))
     }
 
@@ -305,13 +313,14 @@ impl Driver for Emulator {
             Command::Record(event) => {
                 state.stream(id)?.push(Queued::Mark);
                 let point = state.end_of(id)?;
-                let recorded = state.events.record(event, point);
-                return recorded.map_or_else(|| failed(format!("no {event:?}")), Ok);
+                return state.events.record(event, point).map_err(DriverError::Failed);
             }
-            Command::Wait(event) => match state.latest(event)? {
-                Some(point) => Queued::Wait(point),
-                None => return Ok(()),
-            },
+            Command::Wait(event) => {
+                match state.events.latest(event).map_err(DriverError::Failed)? {
+                    Some(point) => Queued::Wait(point),
+                    None => return Ok(()),
+                }
+            }
             Command::Replay(graph) => return state.replay(id, graph),
         };
         state.stream(id)?.push(queued);
@@ -325,7 +334,7 @@ impl Driver for Emulator {
         }
         let point = match until {
             None => Some(state.end_of(stream)?),
-            Some(event) => state.latest(event)?,
+            Some(event) => state.events.latest(event).map_err(DriverError::Failed)?,
         };
         point.map_or(Ok(()), |point| state.run_to(point))
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use folio_kernels::cuda::Driver;
 
-pub use driver::Emulator;
+pub use driver::{Counters, Emulator};
 
 /// How an emulated device is made up.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,8 @@ pub struct EmulatorOptions {
     pub num_multiprocessors: u32,
     /// Threads of the operating system that run blocks; with 1 a run can be repeated exactly.
     pub num_workers: usize,
+    /// A kernel whose name ends in this takes the place of the one without, for tests of tests.
+    pub variant: &'static str,
 }
 
 impl Default for EmulatorOptions {
@@ -36,6 +38,7 @@ impl Default for EmulatorOptions {
             memory_bytes: 256 << 20,
             num_multiprocessors: 4,
             num_workers: std::thread::available_parallelism().map_or(1, usize::from).min(8),
+            variant: "",
         }
     }
 }
@@ -43,6 +46,7 @@ impl Default for EmulatorOptions {
 impl Emulator {
     /// A device with the default options, as a driver.
     #[must_use]
+    #[expect(clippy::new_ret_no_self, reason = "what tests want is a driver")]
     pub fn new() -> Arc<dyn Driver> {
         Self::with(EmulatorOptions::default())
     }

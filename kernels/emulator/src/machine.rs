@@ -11,7 +11,7 @@ struct RawKernel {
     num_params_bytes: u32,
     max_threads: u32,
     body: *const c_void,
-    next: *const RawKernel,
+    next: *const Self,
 }
 
 /// A range of device memory.

@@ -115,13 +115,15 @@ impl Events {
         EventId(self.points.len() as u32 - 1)
     }
 
-    pub(crate) fn record(&mut self, event: EventId, point: Point) -> Option<()> {
-        *self.points.get_mut(event.0 as usize)? = Some(point);
-        Some(())
+    pub(crate) fn record(&mut self, event: EventId, point: Point) -> Result<(), String> {
+        let recorded = self.points.get_mut(event.0 as usize);
+        *recorded.ok_or_else(|| format!("no event has the id {}", event.0))? = Some(point);
+        Ok(())
     }
 
-    /// Its latest recording: `None` if there is no such event, `Some(None)` if it was never recorded.
-    pub(crate) fn latest(&self, event: EventId) -> Option<Option<Point>> {
-        self.points.get(event.0 as usize).copied()
+    /// Its latest recording, if it was ever recorded.
+    pub(crate) fn latest(&self, event: EventId) -> Result<Option<Point>, String> {
+        let point = self.points.get(event.0 as usize).copied();
+        point.ok_or_else(|| format!("no event has the id {}", event.0))
     }
 }

@@ -3,7 +3,18 @@
 #include "../../cuda/device.cuh"
 #include "params.h"
 
-#define FAULT(name) FOLIO_KERNEL(fault_##name, ProbeParams, 64, 1)
+// The body follows.
+#define FAULT(name)                                                                                   \
+    DEVICE void name##_body(const ProbeParams& p);                                                   \
+    FOLIO_KERNEL(fault_##name, ProbeParams, 64, 1) {                                                 \
+        wait_for_previous_kernel();                                                                  \
+        name##_body(p);                                                                              \
+    }                                                                                                \
+    DEVICE void name##_body([[maybe_unused]] const ProbeParams& p)
+
+FOLIO_KERNEL(fault_never_waits, ProbeParams, 64, 1) {
+    static_cast<float*>(p.output)[threadIdx.x] = 1.f;
+}
 
 FAULT(barriers_differ) {
     if (threadIdx.x < 32) {
@@ -77,7 +88,7 @@ FAULT(shared_overrun) {
 }
 FAULT(shared_far_overrun) {
     DYNAMIC_SHARED(bytes);
-    bytes[threadIdx.x * 65536] = 1;
+    bytes[threadIdx.x * 16384] = 1;
 }
 
 FAULT(output_overrun) {

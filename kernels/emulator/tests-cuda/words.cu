@@ -16,6 +16,7 @@ FOLIO_KERNEL(probe_sum_rows_f16, ProbeParams, 128, 1) { sum_rows<f16>(p); }
 
 // Writes [8][32] ints, what each lane got of 100 + lane.
 FOLIO_KERNEL(probe_shuffles, ProbeParams, 32, 1) {
+    wait_for_previous_kernel();
     const int lane = threadIdx.x;
     const int value = 100 + lane;
     int* output = static_cast<int*>(p.output) + lane;
@@ -31,6 +32,7 @@ FOLIO_KERNEL(probe_shuffles, ProbeParams, 32, 1) {
 
 // Writes [7][32] ints: votes of the whole warp, of its halves each for itself, and sums of halves.
 FOLIO_KERNEL(probe_votes, ProbeParams, 32, 1) {
+    wait_for_previous_kernel();
     const int lane = threadIdx.x;
     int* output = static_cast<int*>(p.output) + lane;
     output[0 * 32] = static_cast<int>(__ballot_sync(~0u, lane % 3 == 0));
@@ -50,6 +52,7 @@ FOLIO_KERNEL(probe_votes, ProbeParams, 32, 1) {
 
 // Each thread of the grid does one of each to output[0..8], which begin as 0.
 FOLIO_KERNEL(probe_atomics, ProbeParams, 128, 1) {
+    wait_for_previous_kernel();
     int* output = static_cast<int*>(p.output);
     auto* unsigned_output = static_cast<unsigned*>(p.output);
     const int thread = blockIdx.x * blockDim.x + threadIdx.x;
@@ -72,6 +75,7 @@ FOLIO_KERNEL(probe_atomics, ProbeParams, 128, 1) {
 
 // Each thread writes its position in the grid, all three coordinates, and sizes at the end of the grid.
 FOLIO_KERNEL(probe_indices, ProbeParams, 64, 1) {
+    wait_for_previous_kernel();
     const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     int* output = static_cast<int*>(p.output) + (block * blockDim.x + threadIdx.x) * 4;
     output[0] = blockIdx.x;
@@ -82,12 +86,14 @@ FOLIO_KERNEL(probe_indices, ProbeParams, 64, 1) {
 
 // In which order blocks took their tickets.
 FOLIO_KERNEL(probe_order, ProbeParams, 32, 1) {
+    wait_for_previous_kernel();
     int* output = static_cast<int*>(p.output);
     if (threadIdx.x == 0) output[1 + atomicAdd(&output[0], 1)] = blockIdx.x;
 }
 
 // Writes from_float's bits of [count] floats, as ints, and what to_float makes of them, [2][count].
 template <class T> DEVICE void convert(const ProbeParams& p) {
+    wait_for_previous_kernel();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= p.count) return;
     const uint32_t word = pack2<T>(0.f, static_cast<const float*>(p.input)[i]);
@@ -100,6 +106,7 @@ FOLIO_KERNEL(probe_convert_f16, ProbeParams, 128, 1) { convert<f16>(p); }
 
 // What functions of bits and of mixed signs say of input[0..4].
 FOLIO_KERNEL(probe_bits, ProbeParams, 32, 1) {
+    wait_for_previous_kernel();
     if (threadIdx.x != 0) return;
     const auto* x = static_cast<const unsigned*>(p.input);
     auto* output = static_cast<unsigned*>(p.output);
@@ -116,6 +123,7 @@ FOLIO_KERNEL(probe_bits, ProbeParams, 32, 1) {
 // ldmatrix of count = 0, or its transposing twin of count = 1, of a [32][8] tile of 16-bit numbers
 // whose row r is r * 8 and so on. Writes [32][4] words.
 FOLIO_KERNEL(probe_ldmatrix, ProbeParams, 32, 1) {
+    wait_for_previous_kernel();
     DYNAMIC_SHARED(bytes);
     uint16_t* tile = reinterpret_cast<uint16_t*>(bytes);
     for (int i = threadIdx.x; i < 256; i += 32) tile[i] = static_cast<uint16_t>(i);
@@ -128,6 +136,7 @@ FOLIO_KERNEL(probe_ldmatrix, ProbeParams, 32, 1) {
 
 // c + a * b of one tensor-core product: a [16][16], then b as [8][16], of T; c [16][8] in output.
 template <class T> DEVICE void multiply(const ProbeParams& p) {
+    wait_for_previous_kernel();
     DYNAMIC_SHARED(bytes);
     T* tile = reinterpret_cast<T*>(bytes);
     const T* input = static_cast<const T*>(p.input);
@@ -152,6 +161,7 @@ FOLIO_KERNEL(probe_multiply_f16, ProbeParams, 32, 1) { multiply<f16>(p); }
 
 // output[i] = 2 * output[i] + 1, for [count] ints.
 FOLIO_KERNEL(probe_step, ProbeParams, 128, 1) {
+    wait_for_previous_kernel();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= p.count) return;
     int* output = static_cast<int*>(p.output);

@@ -39,6 +39,7 @@ fn threads_that_do_not_meet() {
     assert_found("collectives_differ", 64, 0, &["diverged", "__shfl_sync", "__any_sync"]);
     assert_found("lane_outside_its_mask", 64, 0, &["outside its own mask", "lane", "__any_sync"]);
     assert_found("deadlock_of_halves", 64, 0, &["__syncwarp", "0x0001ffff", "0xffff8000"]);
+    assert_found("never_waits", 64, 0, &["none of its threads called wait_for_previous_kernel"]);
     assert_found("mma_in_part_of_a_warp", 48, 0, &["mma.bf16", "fewer than 32 threads", "warp 1"]);
 }
 
