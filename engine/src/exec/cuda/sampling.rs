@@ -144,7 +144,7 @@ impl DeviceSampling {
         match outcome.token {
             Ok(id) => {
                 let logprobs = outcome.logprobs.map(|logprobs| {
-                    let RowLogprobs { logprob, top } = logprobs;
+                    let RowLogprobs { logprob, top, .. } = logprobs;
                     Box::new(TokenLogprobs { logprob, top })
                 });
                 SeqResult::Token(SampledToken { id, logprobs })
