@@ -323,7 +323,7 @@ fn threads() {
     context.synchronize().unwrap();
     assert!(!fake_cuda::log().contains("bind"), "bound on this thread already");
     std::thread::scope(|scope| {
-        scope.spawn(|| context.allocate(4).unwrap());
+        scope.spawn(|| drop(context.allocate(4).unwrap()));
     });
     assert_eq!(fake_cuda::log().matches("bind 0x8").count(), 1);
     context.synchronize().unwrap();
