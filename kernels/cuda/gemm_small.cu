@@ -6,7 +6,7 @@
 // again. W of the first three units is under way before the previous kernel has ended.
 //
 // Floor: 2 N K bytes at 3.0 TB/s (H100). Under way: 32 to 48 KB of W a multiprocessor, 4.2 to 6.3 MB in all;
-// 3 TB/s at 1 us of latency need 3. A unit's share of memory is 1260 cycles; its work is about 100
+// 3 TB/s at 1 us of latency need 3. A unit's share of memory is 1260 cycles; its work is about 115
 // instructions a warp (8x32 on sm_90a: 5 LDGSTS, 6 LDSM, 4 HMMA). x costs rows / columns of W's bytes, from
 // L2. Shared memory: 72 to 96 KB, so that the next kernel fits beside. Expected: 8 MB in 4 us, 33 MB in 13.
 // nvcc: --fmad=false
