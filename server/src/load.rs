@@ -77,7 +77,9 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
     let options = RunnerOptions { device: device.options, plan };
     let models = Models::new(served, unix_seconds())
         .context("--served-model-name, --served-embedding-model-name")?;
-    let engine_and_thread = start(sources, configs, (config, options), &engine.scheduling_policy)?;
+    let (engine_and_thread, said) =
+        start(sources, configs, (config, options), &engine.scheduling_policy)?;
+    notes.extend(said);
     let priorities = match engine.scheduling_policy.as_str() {
         "fcfs" => Priorities::Refused,
         _ => Priorities::Honoured,
@@ -252,24 +254,29 @@ fn engine_config(engine: &EngineArgs, configs: &[ModelConfig], num_blocks: u32) 
     }
 }
 
-/// Loads the weights on the engine's own thread, with a bar in the terminal.
+/// Loads the weights on the engine's own thread, with a bar in the terminal. Also returns what the
+/// executor has to say.
 fn start(
     sources: Vec<Source>,
     configs: Vec<ModelConfig>,
     (config, options): (EngineConfig, RunnerOptions),
     policy: &str,
-) -> Result<(EngineHandle, JoinHandle<()>)> {
+) -> Result<((EngineHandle, JoinHandle<()>), Vec<String>)> {
     let policy = policies::by_name(policy)?;
     let files = sources.into_iter().map(|source| source.files);
     let models: Vec<_> = files.zip(configs).collect();
     let progress = LoadProgress::new();
+    let (sender, notes) = std::sync::mpsc::channel();
     let build = move || {
         let mut show = |progress_of_load: exec::Progress<'_>| {
             progress.show(progress_of_load);
         };
         let executor = exec::load(models, &options, &mut show)?;
         progress.finish();
+        // Received below, once this has returned.
+        let _ = sender.send(executor.notes().to_vec());
         Ok(executor)
     };
-    Ok(EngineHandle::spawn(config, policy, build)?)
+    let engine = EngineHandle::spawn(config, policy, build)?;
+    Ok((engine, notes.recv().unwrap_or_default()))
 }

@@ -70,6 +70,7 @@ const PLAIN: Setup = Setup { runner: Runner::Plain, ..ROOMY };
 struct Engine {
     core: EngineCore,
     emulator: Arc<Emulator>,
+    notes: Vec<String>,
 }
 
 impl Engine {
@@ -114,7 +115,8 @@ impl Engine {
             Runner::Cuda(_) => load(models, &options, &mut |_| {}).unwrap(),
         };
         let clock = Box::new(ManualClock::default());
-        Self { core: EngineCore::new(config, Box::new(Fcfs), runner, clock), emulator }
+        let notes = runner.notes().to_vec();
+        Self { core: EngineCore::new(config, Box::new(Fcfs), runner, clock), emulator, notes }
     }
 
     fn admit(&mut self, ask: &Ask) -> Vec<EventReceiver> {
@@ -328,6 +330,18 @@ fn texts_beside_chats_are_pooled_on_the_device() {
         // Both pool the same hidden states; the sums of at most 64 numbers differ in order.
         assert!(difference < 1e-5, "text {index}: {difference}");
     }
+}
+
+#[test]
+fn the_price_of_determinism_is_told() {
+    let notes = Engine::start(ROOMY).notes;
+    let [graphs, price] = &notes[..] else {
+        panic!("{notes:?}");
+    };
+    // 1, 2, 4, 8, 16 and 24 sequences.
+    assert!(graphs.starts_with("6 decode graphs captured in "), "{graphs}");
+    assert!(price.contains("24 sequences of 256 tokens"), "{price}");
+    assert!(Engine::start(PLAIN).notes.is_empty());
 }
 
 #[test]

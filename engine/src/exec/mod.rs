@@ -51,6 +51,11 @@ pub trait Executor {
         1
     }
 
+    /// What an operator should know of how it was set up.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
     /// Starts the step. Sequences are borrowed for the length of the call only, so whatever the
     /// step needs of them is read here; they are mutable because logits processors have state.
     ///

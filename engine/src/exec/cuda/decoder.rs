@@ -76,6 +76,11 @@ impl DecoderState {
         Ok(())
     }
 
+    /// Graphs that were captured.
+    pub(super) fn num_graphs(&self) -> usize {
+        self.graphs.len()
+    }
+
     /// Computes the rows of a step, given with their places in the plan, and samples those that
     /// emit.
     pub(super) fn step(

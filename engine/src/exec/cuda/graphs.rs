@@ -31,6 +31,11 @@ impl DecodeGraphs {
         self.0.push(graph);
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The smallest graph with room for `num_rows`.
     pub(super) fn with_room_for(&self, num_rows: usize) -> Option<DecodeGraph> {
         self.0.iter().rev().find(|graph| graph.num_rows >= num_rows).copied()

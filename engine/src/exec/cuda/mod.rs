@@ -10,6 +10,7 @@ mod graphs;
 mod results;
 mod sampling;
 mod slots;
+mod warm_up;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub struct CudaRunner {
     turn: usize,
     in_flight: VecDeque<InFlight>,
     clock: SystemClock,
+    notes: Vec<String>,
 }
 
 /// A step that was submitted.
@@ -120,30 +122,10 @@ impl CudaRunner {
             turn: 0,
             in_flight: VecDeque::new(),
             clock: SystemClock::start(),
+            notes: Vec::new(),
         };
-        runner.warm_up(options)?;
+        runner.warm_up(options, plan.reserve)?;
         Ok(runner)
-    }
-
-    /// Runs every model once, so that what is allocated at first use is allocated now, then
-    /// captures.
-    fn warm_up(&mut self, options: CudaOptions) -> Result<()> {
-        for loaded in &self.models {
-            match (loaded.role, &mut self.decoder) {
-                (Role::Decoder { .. }, Some(decoder)) => {
-                    decoder.capture(&mut self.device, loaded.model.as_ref(), options.graphs)?;
-                }
-                _ => {
-                    self.device.begin_step(Pages::None, |upload| {
-                        let tokens = RowTokens::Given(&[0]);
-                        let row = UploadRow { slot: 0, start: 0, tokens, first_new_block: 0 };
-                        upload.push(row, std::iter::empty());
-                    });
-                    loaded.model.forward(&mut self.device);
-                }
-            }
-        }
-        self.device.synchronize()
     }
 
     /// Computes and pools the texts of one encoder.
@@ -205,6 +187,10 @@ impl CudaRunner {
 impl Executor for CudaRunner {
     fn max_in_flight(&self) -> usize {
         MAX_IN_FLIGHT
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn submit(&mut self, plan: &StepPlan, sequences: &mut Sequences) -> Result<()> {

@@ -5,7 +5,7 @@ use folio_kernels::cuda::{
 };
 
 use super::upload::{StepSizes, StepUpload};
-use super::{CudaDevice, Pages, failure};
+use super::{CudaDevice, Determinism, Pages, failure};
 use crate::ops::{Device, Dtype, Tensor};
 use crate::types::{Result, TokenId};
 
@@ -63,6 +63,11 @@ impl CudaDevice {
     /// The device's memory and stream.
     pub(crate) fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// Computes in another mode from here on; returns the one before.
+    pub(crate) fn set_determinism(&mut self, determinism: Determinism) -> Determinism {
+        std::mem::replace(&mut self.options.determinism, determinism)
     }
 
     /// Format of activations.
