@@ -176,7 +176,8 @@ template <int N> DEVICE void apply_soft_cap(float (&scores)[N][4], float cap) {
     for (int n = 0; n < N; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            scores[n][i] = cap - 2.0f * cap / (exp2_fast(scores[n][i] * to_exponent) + 1.0f);
+            const float power = exp2_fast(scores[n][i] * to_exponent);
+            scores[n][i] = fmaf(-2.0f * cap, reciprocal_fast(power + 1.0f), cap);
         }
     }
 }

@@ -33,16 +33,22 @@ struct QueryRows {
     int first_row, num_rows;            // of the tile in its sequence; rows of the sequence
     int first_position, seq_len;        // of the sequence's first query; keys that its last one sees
     int group, window;
+    uint32_t reciprocal;                // 2^32 / group, rounded up
     bool sees_all;
 
     DEVICE QueryRows(const AttentionPrefillParams& p, const AttentionTile& tile, bool is_text)
         : first_row(tile.first_query_row), num_rows(tile.num_tokens * p.group),
           first_position(tile.seq_len - tile.num_tokens), seq_len(tile.seq_len), group(p.group),
-          window(p.window > 0 ? p.window : 1 << 30), sees_all(is_text) {}
+          window(p.window > 0 ? p.window : 1 << 30), reciprocal(0xffffffffu / p.group + 1),
+          sees_all(is_text) {}
 
     DEVICE bool exists(int row) const { return first_row + row < num_rows; }
-    DEVICE int token(int row) const { return (first_row + row) / group; }
-    DEVICE int head(int row) const { return (first_row + row) % group; }
+    // Exact while rows times group stay below 2^32.
+    DEVICE int token(int row) const {
+        const uint64_t product = static_cast<uint64_t>(first_row + row) * reciprocal;
+        return group == 1 ? first_row + row : static_cast<int>(product >> 32);
+    }
+    DEVICE int head(int row) const { return first_row + row - token(row) * group; }
 
     // Row r, which exists, sees the keys [begin(r), end(r)); both grow with r.
     DEVICE int end(int row) const { return sees_all ? seq_len : first_position + token(row) + 1; }
@@ -54,24 +60,20 @@ struct QueryRows {
 // Sends for tiles of keys and values, one tile ahead of the arithmetic.
 template <class T, int D, int M, Keys KEYS> struct Loader {
     using S = Shape<D, M>;
-    const T* keys;
-    const T* values;
-    const int32_t* blocks;
+    const T* keys;                      // of the head: in block 0, or of the text's first token
+    int slot;                           // the sequence's row in the block tables
     int begin, end;                     // keys that some row of the tile sees
     int tile;                           // the next one
     int page;                           // of this warp's tokens in it
 
     DEVICE Loader(const AttentionPrefillParams& p, const AttentionTile& tile_of_rows, int kv_head,
                   const QueryRows& rows)
-        : keys(static_cast<const T*>(p.keys)), values(static_cast<const T*>(p.values)), blocks(nullptr),
-          begin(rows.begin(0)), end(rows.end(rows.last(0, S::query_rows))), tile(begin / S::tokens), page(0) {
+        : keys(static_cast<const T*>(p.keys)), slot(tile_of_rows.slot), begin(rows.begin(0)),
+          end(rows.end(rows.last(0, S::query_rows))), tile(begin / S::tokens), page(0) {
         if constexpr (KEYS == Keys::paged) {
             keys += static_cast<int64_t>(kv_head << p.block_shift) * D;
-            values += static_cast<int64_t>(kv_head << p.block_shift) * D;
-            blocks = p.block_tables + static_cast<int64_t>(tile_of_rows.slot) * p.max_blocks;
         } else {
             keys += tile_of_rows.first_token * p.key_stride + kv_head * D;
-            values += tile_of_rows.first_token * p.value_stride + kv_head * D;
         }
         fetch_page(p);
     }
@@ -81,7 +83,7 @@ template <class T, int D, int M, Keys KEYS> struct Loader {
     DEVICE void fetch_page(const AttentionPrefillParams& p) {
         const int token = first_token();
         if (KEYS == Keys::paged && token < end && token + S::warp_tokens > begin) {
-            page = blocks[token >> p.block_shift];
+            page = p.block_tables[static_cast<int64_t>(slot) * p.max_blocks + (token >> p.block_shift)];
         }
     }
 
@@ -91,16 +93,18 @@ template <class T, int D, int M, Keys KEYS> struct Loader {
         const int first = is_seen ? begin - token : 0, last = is_seen ? end - token : 0;
         T* const key_rows = stage + row * D;
         T* const value_rows = stage + S::half_elements + row * D;
+        // Values lie as keys do.
+        const int64_t to_values = static_cast<const T*>(p.values) - static_cast<const T*>(p.keys);
         if constexpr (KEYS == Keys::paged) {
             const int64_t offset =
                 page * p.key_stride + static_cast<int64_t>(token & ((1 << p.block_shift) - 1)) * D;
-            load_rows<T, D, S::warp_tokens>(key_rows, is_seen ? keys + offset : keys, first, last);
-            load_rows<T, D, S::warp_tokens>(value_rows, is_seen ? values + offset : values, first, last);
+            const T* from = is_seen ? keys + offset : keys;
+            load_rows<T, D, S::warp_tokens>(key_rows, from, first, last);
+            load_rows<T, D, S::warp_tokens>(value_rows, from + to_values, first, last);
         } else {
-            const T* from_keys = is_seen ? keys + token * p.key_stride : keys;
-            const T* from_values = is_seen ? values + token * p.value_stride : values;
-            load_rows<T, D, S::warp_tokens>(key_rows, from_keys, p.key_stride, first, last);
-            load_rows<T, D, S::warp_tokens>(value_rows, from_values, p.value_stride, first, last);
+            const T* from = is_seen ? keys + token * p.key_stride : keys;
+            load_rows<T, D, S::warp_tokens>(key_rows, from, p.key_stride, first, last);
+            load_rows<T, D, S::warp_tokens>(value_rows, from + to_values, p.key_stride, first, last);
         }
         ++tile;
         fetch_page(p);
@@ -153,16 +157,24 @@ template <class T, int D, int M> struct Queries {
     }
 };
 
-// Scores of keys from `token` on that this lane's rows do not see become -inf. Row g + 8 * i sees the
-// `window` keys before end[i].
-template <int N> DEVICE void mask_scores(float (&scores)[N][4], const int (&end)[2], int window, int token) {
-    const int first = token + threadIdx.x % 4 * 2;
+// Scores of keys from `token` on that this lane's rows, of 16 * M from `first_row`, do not see become
+// -inf. What they see is worked out anew: few tiles need it, and registers are short.
+template <int M, int N>
+DEVICE void mask_scores(float (&scores)[M][N][4], const QueryRows& rows, int first_row, int token) {
+    const int first_key = token + threadIdx.x % 4 * 2, g = threadIdx.x % 32 / 4;
 #pragma unroll
-    for (int n = 0; n < N; ++n) {
+    for (int m = 0; m < M; ++m) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int key = first + n * 8 + i % 2;
-            if (key < end[i / 2] - window || key >= end[i / 2]) scores[n][i] = MINUS_INFINITY;
+        for (int half = 0; half < 2; ++half) {
+            const int end = rows.end(min(first_row + m * 16 + half * 8 + g, rows.last(0, rows.num_rows)));
+#pragma unroll
+            for (int n = 0; n < N; ++n) {
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const int key = first_key + n * 8 + i;
+                    if (key < end - rows.window || key >= end) scores[m][n][half * 2 + i] = MINUS_INFINITY;
+                }
+            }
         }
     }
 }
@@ -204,7 +216,7 @@ template <class T, int D, int M, Keys KEYS> DEVICE void attention_prefill(const 
     using S = Shape<D, M>;
     DYNAMIC_SHARED(shared);
     T* const stages = reinterpret_cast<T*>(shared);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first_row = warp * S::warp_rows;
+    const int first_row = threadIdx.x / 32 * S::warp_rows;
     // Held queries pass through the stage that is filled last.
     T* const query_rows = stages + (S::holds_queries ? 2 : 4) * S::half_elements + first_row * D;
 
@@ -212,9 +224,8 @@ template <class T, int D, int M, Keys KEYS> DEVICE void attention_prefill(const 
     const int index = blockIdx.x / p.num_kv_heads, kv_head = blockIdx.x % p.num_kv_heads;
     if (index >= p.counts[1]) return;
     const AttentionTile tile = p.tiles[index];
-    const int first_head = kv_head * p.group;
     const QueryRows rows(p, tile, KEYS == Keys::of_text);
-    load_queries<T, D, M>(query_rows, p, tile, first_head, rows);
+    load_queries<T, D, M>(query_rows, p, tile, kv_head * p.group, rows);
     cp_async_commit();
     Loader<T, D, M, KEYS> loader(p, tile, kv_head, rows);
     const int first_tile = loader.tile, end_tile = ceil_div(loader.end, S::tokens);
@@ -226,19 +237,14 @@ template <class T, int D, int M, Keys KEYS> DEVICE void attention_prefill(const 
 
     const bool is_idle = !rows.exists(first_row);
     const int last_row = rows.last(first_row, S::warp_rows);
-    const int first_begin = is_idle ? 0 : rows.begin(first_row), first_end = is_idle ? 0 : rows.end(first_row);
-    const int last_begin = is_idle ? 0 : rows.begin(last_row), last_end = is_idle ? 0 : rows.end(last_row);
-    int end[M][2];
+    const int first_begin = is_idle ? 0 : rows.begin(first_row);
+    const int first_end = is_idle ? 0 : rows.end(first_row);
+    const int last_begin = is_idle ? 0 : rows.begin(last_row);
+    const int last_end = is_idle ? 0 : rows.end(last_row);
     SoftmaxRows softmax[M];
     float sums[M][D / 8][4] = {};
 #pragma unroll
-    for (int m = 0; m < M; ++m) {
-        reset(softmax[m]);
-        for (int half = 0; half < 2; ++half) {
-            const int row = min(first_row + m * 16 + half * 8 + lane / 4, is_idle ? 0 : last_row);
-            end[m][half] = rows.end(row);
-        }
-    }
+    for (int m = 0; m < M; ++m) reset(softmax[m]);
 
     for (int key_tile = first_tile; key_tile < end_tile; ++key_tile) {
         T* const stage = stages + (key_tile - first_tile) % 2 * 2 * S::half_elements;
@@ -251,23 +257,29 @@ template <class T, int D, int M, Keys KEYS> DEVICE void attention_prefill(const 
         if (token >= last_end || token + S::tokens <= first_begin) continue;
         float scores[M][S::tokens / 8][4];
         multiply_keys<T, D, S::tokens>(scores, queries, stage);
-        const bool is_masked = token + S::tokens > first_end || token < last_begin;
+        if (p.product_cap > 0.0f) {
+#pragma unroll
+            for (int m = 0; m < M; ++m) apply_soft_cap(scores[m], p.product_cap);
+        }
+        if (token + S::tokens > first_end || token < last_begin) {
+            mask_scores(scores, QueryRows(p, p.tiles[index], KEYS == Keys::of_text), first_row, token);
+        }
         uint32_t weights[M][S::tokens / 16][4];
 #pragma unroll
         for (int m = 0; m < M; ++m) {
-            if (p.product_cap > 0.0f) apply_soft_cap(scores[m], p.product_cap);
-            if (is_masked) mask_scores(scores[m], end[m], rows.window, token);
             weigh<T, D>(softmax[m], sums[m], weights[m], scores[m], p.exponent_scale);
         }
         add_values<T, D, S::tokens>(sums, weights, stage + S::half_elements);
     }
     let_next_kernel_begin();
     __syncthreads();                    // the stages are free
-    if (!is_idle) {
+    if (is_idle) return;
+    // Read once more, rather than kept in registers all the while.
+    const AttentionTile same_tile = p.tiles[index];
+    const QueryRows same_rows(p, same_tile, KEYS == Keys::of_text);
 #pragma unroll
-        for (int m = 0; m < M; ++m) {
-            store_rows<T, D>(p, tile, rows, first_row + m * 16, first_head, softmax[m], sums[m],
-                             stages + (first_row + m * 16) * D);
-        }
+    for (int m = 0; m < M; ++m) {
+        store_rows<T, D>(p, same_tile, same_rows, first_row + m * 16, kv_head * p.group, softmax[m], sums[m],
+                         stages + (first_row + m * 16) * D);
     }
 }

@@ -131,6 +131,17 @@ DEVICE void let_next_kernel_begin() {
 
 // ---- built from the above -----------------------------------------------------------------------------
 
+// 1 / x to within an ulp; of infinity 0.
+DEVICE float reciprocal_fast(float x) {
+#ifdef FOLIO_EMULATOR
+    return 1.0f / x;
+#else
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
 // The address, taken as it is: where several constants are added to it, the compiler would otherwise
 // rebuild it from what it was made of for each of them.
 template <class T> DEVICE T* opaque(T* address) {

@@ -221,8 +221,8 @@ typedef struct AttentionPrefillParams {
     const AttentionTile* tiles;
     int64_t query_stride;
     int64_t output_stride;
-    int64_t key_stride;        // from one block of the cache, or without blocks one token, to the next
-    int64_t value_stride;
+    int64_t key_stride;        // from one block of the cache to the next; without blocks, one token;
+                               // values have the same
     int32_t max_blocks;
     int32_t num_kv_heads;      // K
     int32_t group;             // N / K

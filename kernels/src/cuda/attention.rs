@@ -106,7 +106,6 @@ fn prefill(context: &Context, plan: &AttentionPlan, args: &PagedAttention) -> Re
         query_stride: args.queries.stride as i64,
         output_stride: args.output.stride as i64,
         key_stride: args.kv.block_stride,
-        value_stride: args.kv.block_stride,
         max_blocks: args.block_tables.blocks.cols as i32,
         num_kv_heads: heads.num_kv_heads as i32,
         group: heads.group() as i32,
@@ -147,7 +146,7 @@ pub struct EncoderAttention {
     pub queries: View,
     /// Keys `[T, K * D]`.
     pub keys: View,
-    /// Values `[T, K * D]`.
+    /// Values `[T, K * D]`, with the stride of the keys.
     pub values: View,
     /// Where results go, `[T, N * D]`.
     pub output: View,
@@ -177,6 +176,12 @@ pub fn encoder_attention(
     check_view(NAME, args.output, [args.step.num_tokens, heads.num_heads * heads.head_size]);
     check_view(NAME, args.keys, [args.step.num_tokens, heads.num_kv_heads * heads.head_size]);
     check_view(NAME, args.values, [args.step.num_tokens, heads.num_kv_heads * heads.head_size]);
+    assert!(
+        args.keys.stride == args.values.stride,
+        "{NAME}: keys have stride {}, values {}",
+        args.keys.stride,
+        args.values.stride
+    );
     assert!(args.scale > 0.0, "{NAME}: scale {}", args.scale);
     let params = AttentionPrefillParams {
         queries: args.queries.ptr.as_ptr(),
@@ -188,7 +193,6 @@ pub fn encoder_attention(
         query_stride: args.queries.stride as i64,
         output_stride: args.output.stride as i64,
         key_stride: args.keys.stride as i64,
-        value_stride: args.values.stride as i64,
         num_kv_heads: heads.num_kv_heads as i32,
         group: heads.group() as i32,
         exponent_scale: args.scale * std::f32::consts::LOG2_E,

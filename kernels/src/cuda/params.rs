@@ -289,7 +289,6 @@ pub struct AttentionPrefillParams {
     pub query_stride: i64,
     pub output_stride: i64,
     pub key_stride: i64,
-    pub value_stride: i64,
     pub max_blocks: i32,
     pub num_kv_heads: i32,
     pub group: i32,
