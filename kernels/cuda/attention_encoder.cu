@@ -42,12 +42,6 @@ FOLIO_KERNEL(attention_encoder_f16_d256, AttentionPrefillParams, 128, 2) {
 FOLIO_KERNEL(attention_encoder_wide_bf16_d64, AttentionPrefillParams, 128, 2) {
     attention_prefill<bf16, 64, 2, Keys::of_text>(p);
 }
-FOLIO_KERNEL(attention_encoder_wide_bf16_d128, AttentionPrefillParams, 128, 2) {
-    attention_prefill<bf16, 128, 2, Keys::of_text>(p);
-}
 FOLIO_KERNEL(attention_encoder_wide_f16_d64, AttentionPrefillParams, 128, 2) {
     attention_prefill<f16, 64, 2, Keys::of_text>(p);
-}
-FOLIO_KERNEL(attention_encoder_wide_f16_d128, AttentionPrefillParams, 128, 2) {
-    attention_prefill<f16, 128, 2, Keys::of_text>(p);
 }

@@ -4,7 +4,7 @@
 //! that reads keys and values at the speed of memory; the other kernel has tiles of query rows, and
 //! with [`Splits::Fixed`](super::Splits::Fixed) takes every row.
 
-use super::attention_plan::{AttentionPlan, AttentionStep, QueryTiles};
+use super::attention_plan::{AttentionPlan, AttentionStep, Keys, QueryTiles};
 use super::context::{Context, Element, Launch, View};
 use super::driver::{DevicePtr, Result};
 use super::kv_cache::KvLayer;
@@ -114,24 +114,26 @@ fn prefill(context: &Context, plan: &AttentionPlan, args: &PagedAttention) -> Re
         exponent_scale: args.scale * std::f32::consts::LOG2_E,
         product_cap: args.soft_cap.map_or(0.0, |cap| cap / args.scale),
     };
-    launch_prefill(context, plan, ("attention_prefill", args.element, args.step), &params)
+    launch_prefill(context, plan, (Keys::Paged, args.element, args.step), &params)
 }
 
 fn launch_prefill(
     context: &Context,
     plan: &AttentionPlan,
-    (name, element, step): (&str, Element, AttentionStep),
+    (keys, element, step): (Keys, Element, AttentionStep),
     params: &AttentionPrefillParams,
 ) -> Result<()> {
     let heads = plan.limits().heads;
-    let tiles = plan.query_tiles(&step);
-    let name = match tiles {
-        QueryTiles::Narrow => name.to_owned(),
-        QueryTiles::Wide => format!("{name}_wide"),
+    let tiles = plan.query_tiles(&step, keys);
+    let name = match (keys, tiles) {
+        (Keys::Paged, QueryTiles::Narrow) => "attention_prefill",
+        (Keys::Paged, QueryTiles::Wide) => "attention_prefill_wide",
+        (Keys::OfTexts, QueryTiles::Narrow) => "attention_encoder",
+        (Keys::OfTexts, QueryTiles::Wide) => "attention_encoder_wide",
     };
-    let kernel = kernel_name(&name, element, heads.head_size);
+    let kernel = kernel_name(name, element, heads.head_size);
     let launch = Launch {
-        grid: [plan.max_tiles(&step) * heads.num_kv_heads, 1, 1],
+        grid: [plan.max_tiles(&step, tiles) * heads.num_kv_heads, 1, 1],
         num_threads: 128,
         shared_bytes: heads.prefill_shared_bytes(tiles),
     };
@@ -198,7 +200,7 @@ pub fn encoder_attention(
         exponent_scale: args.scale * std::f32::consts::LOG2_E,
         ..AttentionPrefillParams::default()
     };
-    launch_prefill(context, plan, ("attention_encoder", args.element, args.step), &params)
+    launch_prefill(context, plan, (Keys::OfTexts, args.element, args.step), &params)
 }
 
 fn kernel_name(name: &str, element: Element, head_size: usize) -> String {

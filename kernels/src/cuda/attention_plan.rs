@@ -12,9 +12,6 @@ use super::params::{AttentionPlanParams, AttentionRow, AttentionShare, Attention
 
 /// Query heads of a group that one tile of decode attention takes.
 const HEADS_PER_TILE: usize = 16;
-/// Head sizes for which prefill attention has wide tiles too: others lack the registers, or are not
-/// held up by shared memory.
-const WIDE_HEAD_SIZES: [usize; 2] = [64, 128];
 /// Tokens whose keys decode attention sends for at a time.
 const TOKENS_PER_TILE: usize = 64;
 /// Windows that one plan has room for.
@@ -65,6 +62,26 @@ impl AttentionHeads {
         let holds_queries = self.head_size <= 128 && tiles == QueryTiles::Narrow;
         let num_query_rows = if holds_queries { 0 } else { tiles.num_rows() };
         (num_stage_rows + num_query_rows) * self.head_size * 2
+    }
+}
+
+/// Where prefill attention finds its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// In the paged cache.
+    Paged,
+    /// Beside the queries.
+    OfTexts,
+}
+
+impl Keys {
+    /// Head sizes that have wide tiles too: others lack the registers, or are not held up by shared
+    /// memory.
+    fn wide_head_sizes(self) -> &'static [usize] {
+        match self {
+            Self::Paged => &[64, 128],
+            Self::OfTexts => &[64],
+        }
     }
 }
 
@@ -233,6 +250,7 @@ impl AttentionPlan {
     pub fn prepare(&self, context: &Context, args: &PrepareAttention) -> Result<()> {
         let AttentionLimits { heads, windows, .. } = &self.limits;
         self.check_step(&args.step);
+        let keys = if args.seq_lens.is_some() { Keys::Paged } else { Keys::OfTexts };
         let mut window_sizes = [0; MAX_WINDOWS];
         for (size, window) in window_sizes.iter_mut().zip(windows) {
             *size = window.unwrap_or(0) as i32;
@@ -251,7 +269,7 @@ impl AttentionPlan {
             num_shares: self.num_blocks as i32,
             num_head_tiles: heads.tiles_per_row() as i32,
             group: heads.group() as i32,
-            query_rows: self.query_tiles(&args.step).num_rows() as i32,
+            query_rows: self.query_tiles(&args.step, keys).num_rows() as i32,
             decode_tokens: i32::from(args.step.splits == Splits::Balanced),
         };
         let num_counters = NUM_PLAN_COUNTERS + 3 * (args.step.num_rows + 1) + self.num_blocks;
@@ -282,13 +300,13 @@ impl AttentionPlan {
     }
 
     /// Wide tiles if rows fill them and there are two for each multiprocessor.
-    pub(super) fn query_tiles(&self, step: &AttentionStep) -> QueryTiles {
+    pub(super) fn query_tiles(&self, step: &AttentionStep, keys: Keys) -> QueryTiles {
         let heads = self.limits.heads;
         let num_query_rows = step.num_tokens * heads.group();
         let wide_rows = QueryTiles::Wide.num_rows();
         let fills = num_query_rows >= wide_rows * step.num_rows
             && num_query_rows * heads.num_kv_heads >= wide_rows * 2 * self.num_multiprocessors;
-        if fills && WIDE_HEAD_SIZES.contains(&heads.head_size) {
+        if fills && keys.wide_head_sizes().contains(&heads.head_size) {
             QueryTiles::Wide
         } else {
             QueryTiles::Narrow
@@ -296,8 +314,8 @@ impl AttentionPlan {
     }
 
     /// Most tiles of query rows that a step can have.
-    pub(super) fn max_tiles(&self, step: &AttentionStep) -> usize {
-        self.query_tiles(step).max_tiles(&self.limits, step.num_rows, step.num_tokens)
+    pub(super) fn max_tiles(&self, step: &AttentionStep, tiles: QueryTiles) -> usize {
+        tiles.max_tiles(&self.limits, step.num_rows, step.num_tokens)
     }
 
     fn address(&self, part: &Range<usize>) -> DevicePtr {
