@@ -229,6 +229,7 @@ impl std::fmt::Display for Bytes {
 mod tests {
     use super::*;
     use crate::model::{Embedded, ModelFiles};
+    use crate::ops::{Dtype, Stacking};
 
     /// Llama with 2 layers, 2 key/value heads of 8: a block of 16 tokens has 4096 bytes.
     const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 1000,
@@ -279,6 +280,41 @@ mod tests {
         let available = activations + 10_000 + 40 * BLOCK_BYTES;
         let plan = plan(KvCacheSize::Auto, Some(available)).unwrap();
         assert_eq!(plan.num_blocks(), 20);
+    }
+
+    /// The same model with heads of 32 on a GPU: a block of 16 tokens has 8192 bytes.
+    fn plan_on_gpu(kv_cache: KvCacheSize, available_bytes: Option<u64>) -> Result<MemoryPlan> {
+        let text: &[u8] =
+            CONFIG.replace("\"vocab_size\"", "\"head_dim\": 32, \"vocab_size\"").leak().as_bytes();
+        let files = Box::leak(Box::new([("config.json", text)]));
+        let files = ModelFiles::Embedded(Box::leak(Box::new(Embedded { name: "gpu", files })));
+        let config = ModelConfig::read_dummy(&files, None).unwrap();
+        let layout = ActivationLayout { dtype: Dtype::Bf16, stacking: Stacking::SideBySide };
+        let options = MemoryOptions {
+            block_size: 16,
+            max_num_seqs: 8,
+            max_num_batched_tokens: 64,
+            kv_cache,
+            layout,
+            available_bytes,
+        };
+        MemoryPlan::new(&[config], &options)
+    }
+
+    #[test]
+    fn a_gpu_gives_all_that_is_left_to_the_kv_cache() {
+        let some = plan_on_gpu(KvCacheSize::Blocks(2), None).unwrap();
+        assert_eq!(some.kv_bytes(), 2 * 8192);
+        // Matrices have 16 bits: embedding, output, and 34 thousand numbers of two layers.
+        let num_numbers = 2 * 1000 * 32 + 2 * (32 * (128 + 64 + 64 + 128) + 3 * 32 * 64);
+        let beside = 4 * (5 * 32 + 4096 * 32);
+        assert_eq!(some.weights_bytes, 2 * num_numbers + beside);
+        let taken = some.weights_bytes + some.activations_bytes() + some.overhead_bytes;
+        let all = plan_on_gpu(KvCacheSize::Auto, Some(taken + 1000 * 8192 + 5)).unwrap();
+        assert_eq!(all.num_blocks(), 1000);
+        assert!(all.to_string().contains("workspaces"), "{all}");
+        let error = plan_on_gpu(KvCacheSize::Auto, Some(taken)).unwrap_err().to_string();
+        assert!(error.contains("needs at least 2") && error.contains("workspaces"), "{error}");
     }
 
     #[test]

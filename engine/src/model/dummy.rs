@@ -3,10 +3,8 @@
 //! Matrices are bfloat16 of a size that keeps activations near one through any number of layers;
 //! the same configuration gives the same numbers.
 
-use half::bf16;
-
 use super::weights::WeightSource;
-use crate::ops::{Device, Dtype, HostBytes, HostTensor, Weight};
+use crate::ops::{Device, HostTensor, MadeUp, Weight};
 use crate::types::Result;
 
 /// Makes up every weight that is asked for.
@@ -14,40 +12,36 @@ pub(crate) struct DummyWeights<'a> {
     device: &'a mut dyn Device,
     /// Told the bytes of each tensor that was handed over.
     loaded: &'a mut dyn FnMut(usize),
-    state: u32,
+    num_seeds: u64,
 }
 
 impl<'a> DummyWeights<'a> {
     /// A source that calls `loaded` with the bytes of each tensor.
     pub(crate) fn new(device: &'a mut dyn Device, loaded: &'a mut dyn FnMut(usize)) -> Self {
-        Self { device, loaded, state: 1 }
+        Self { device, loaded, num_seeds: 0 }
     }
 
-    /// A number in -1..1, from a linear congruential generator: speed matters, quality does not.
-    fn next(&mut self) -> f32 {
-        self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (self.state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+    /// A seed that no matrix had before.
+    fn next_seed(&mut self) -> u64 {
+        self.num_seeds += 1;
+        self.num_seeds
     }
 }
 
-impl DummyWeights<'_> {
-    fn made_up(&mut self, rows: usize, cols: usize) -> HostTensor {
-        // Uniform in ±1 has variance 1/3; a sum over `cols` products keeps the variance.
-        let scale = (3.0 / cols as f32).sqrt();
-        let bytes: Vec<u8> = (0..rows * cols)
-            .flat_map(|_| bf16::from_f32(self.next() * scale).to_le_bytes())
-            .collect();
-        let range = 0..bytes.len();
-        (self.loaded)(bytes.len());
-        let bytes = HostBytes::Owned(bytes.into());
-        HostTensor::new(Dtype::Bf16, [rows, cols], bytes, range)
-    }
+/// Uniform numbers of such a size that a sum over `cols` products keeps the size of what goes in:
+/// they have variance 1 / cols.
+fn scale(cols: usize) -> f32 {
+    (3.0 / cols as f32).sqrt()
 }
 
 impl WeightSource for DummyWeights<'_> {
     fn matrices(&mut self, parts: &[(String, usize)], cols: usize) -> Result<Vec<Weight>> {
-        let parts = parts.iter().map(|(_, rows)| self.made_up(*rows, cols)).collect();
-        self.device.load_matrices(parts)
+        let rows = parts.iter().map(|(_, rows)| *rows).collect::<Vec<_>>();
+        for rows in &rows {
+            (self.loaded)(2 * rows * cols);
+        }
+        let numbers = MadeUp { seed: self.next_seed(), scale: scale(cols) };
+        self.device.make_up(&rows, cols, numbers)
     }
 
     /// Biases are zero.
@@ -70,7 +64,8 @@ impl WeightSource for DummyWeights<'_> {
     fn numbers(&mut self, _name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
         let len = shape[0] * shape[1];
         (self.loaded)(2 * len);
-        Ok((0..len).map(|_| self.next()).collect())
+        let numbers = MadeUp { seed: self.next_seed(), scale: 1.0 };
+        Ok(numbers.numbers().take(len).collect())
     }
 
     fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {

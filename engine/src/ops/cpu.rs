@@ -7,8 +7,8 @@ use folio_kernels::cpu::{self, KvCacheMut, KvCacheRef, KvLayout, Matrix, Pool, W
 
 use super::{
     Activation, ActivationLayout, Arena, Batch, Device, Dtype, HeadNorms, HeadPreparation, Heads,
-    HostTensor, KvShape, Linear, Lookup, LookupIndex, Norm, Ops, PagedAttention, Reserve, Residual,
-    Tensor, Weight,
+    HostTensor, KvShape, Linear, Lookup, LookupIndex, MadeUp, Norm, Ops, PagedAttention, Reserve,
+    Residual, Tensor, Weight,
 };
 use crate::types::{BlockCopy, Error, Result};
 
@@ -261,6 +261,10 @@ impl Device for CpuDevice {
     fn load_vector(&mut self, numbers: Vec<f32>) -> Result<Weight> {
         let cols = numbers.len();
         Ok(self.weights.push(Stored::Vector(numbers), 1, cols))
+    }
+
+    fn make_up(&mut self, rows: &[usize], cols: usize, numbers: MadeUp) -> Result<Vec<Weight>> {
+        self.load_matrices(numbers.matrices(rows, cols))
     }
 
     fn reserve(&mut self, reserve: Reserve) -> Result<()> {

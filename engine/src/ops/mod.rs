@@ -13,6 +13,7 @@ mod cpu;
 pub(crate) mod cuda;
 mod dry;
 mod host;
+mod made_up;
 mod tensor;
 
 pub use folio_kernels::cpu::Activation;
@@ -23,6 +24,7 @@ pub use cuda::{CudaDevice, CudaOptions, Determinism, Graphs};
 pub(crate) use cuda::{Pages, RowTokens, StepUpload, UploadRow, failure};
 pub use dry::DryOps;
 pub use host::{Dtype, HostBytes, HostTensor};
+pub use made_up::MadeUp;
 pub use tensor::{ActivationLayout, Arena, Mark, Stacking, Tensor, Weight};
 
 use crate::types::{BlockCopy, Result};
@@ -91,6 +93,10 @@ pub trait Device: Ops {
 
     /// Takes over a vector that is kept in single precision: a scale, or a table of sines.
     fn load_vector(&mut self, numbers: Vec<f32>) -> Result<Weight>;
+
+    /// Makes up matrices of `cols` columns, one for each number of rows, as if they were loaded
+    /// together.
+    fn make_up(&mut self, rows: &[usize], cols: usize, numbers: MadeUp) -> Result<Vec<Weight>>;
 
     /// Allocates all memory of steps, after the weights were loaded.
     fn reserve(&mut self, capacity: Reserve) -> Result<()>;

@@ -11,8 +11,8 @@ use reference::{Matrix, Reference};
 
 use super::{
     Activation, Batch, Device, Dtype, HeadNorms, HeadPreparation, Heads, HostBytes, HostTensor,
-    KvShape, Linear, Lookup, LookupIndex, Norm, PagedAttention, Reserve, Residual, Rope, Tensor,
-    Weight,
+    KvShape, Linear, Lookup, LookupIndex, MadeUp, Norm, PagedAttention, Reserve, Residual, Rope,
+    Tensor, Weight,
 };
 use crate::types::{BlockCopy, BlockId};
 
@@ -41,10 +41,11 @@ pub(super) struct Subject<'a> {
 
 /// Checks every operation of a device. Panics at the first difference above its tolerance.
 pub(super) fn check(subject: Subject<'_>) {
-    let operations: [(&str, Check); 11] = [
+    let operations: [(&str, Check); 12] = [
         ("embed", embed),
         ("linear", linear),
         ("linears", linears),
+        ("make_up", make_up),
         ("norm", norm),
         ("add_norm", add_norm),
         ("prepare_heads", prepare_heads),
@@ -315,6 +316,29 @@ fn linears(case: &mut Case<'_>) {
     for (index, output) in outputs.into_iter().enumerate() {
         let bias = has_bias.then_some(biases[index].numbers.as_slice());
         case.expect(output, &reference::linear(&rows, &matrices[index], bias));
+    }
+}
+
+/// Made-up weights are the same numbers everywhere, one after the other.
+fn make_up(case: &mut Case<'_>) {
+    case.begin_random(20);
+    let cols = case.cols(100);
+    let (input, rows) = case.input(cols);
+    let widths = [case.cols(50), case.cols(50)];
+    let numbers = MadeUp { seed: case.random.next(), scale: 0.5 };
+    let weights = case.device.make_up(&widths, cols, numbers).expect("small weights");
+    let linear = |weight| Linear { weight, bias: None, activation: None };
+    let mut outputs = [input; 2];
+    let linears = [linear(weights[0]), linear(weights[1])];
+    case.device.linears(input, &linears, &mut outputs);
+    // Single precision has no format of its own for them: it takes bfloat16.
+    let is_short = case.subject.dtype != Dtype::F32;
+    let rounded = |x: f32| if is_short { x } else { bf16::from_f32(x).to_f32() };
+    let len = (widths[0] + widths[1]) * cols;
+    let all = numbers.numbers().take(len).map(rounded).collect::<Vec<_>>();
+    let (first, second) = all.split_at(widths[0] * cols);
+    for (output, numbers) in outputs.into_iter().zip([first, second]) {
+        case.expect(output, &reference::linear(&rows, &Matrix::of(numbers, cols), None));
     }
 }
 

@@ -5,7 +5,9 @@ use half::{bf16, f16};
 use super::memory::{Pages, StepMemory};
 use super::upload::{RowTokens, StepUpload, UploadRow};
 use super::{CudaDevice, failure};
-use crate::ops::{Arena, Batch, Device, Dtype, HostTensor, KvShape, Reserve, Tensor, Weight};
+use crate::ops::{
+    Arena, Batch, Device, Dtype, HostTensor, KvShape, MadeUp, Reserve, Tensor, Weight,
+};
 use crate::types::{BlockCopy, ConfigError, Result};
 
 impl Device for CudaDevice {
@@ -19,6 +21,10 @@ impl Device for CudaDevice {
 
     fn load_vector(&mut self, numbers: Vec<f32>) -> Result<Weight> {
         self.weights.load_vector(&self.context, &numbers)
+    }
+
+    fn make_up(&mut self, rows: &[usize], cols: usize, numbers: MadeUp) -> Result<Vec<Weight>> {
+        self.weights.make_up(&self.context, rows, cols, numbers)
     }
 
     fn reserve(&mut self, reserve: Reserve) -> Result<()> {

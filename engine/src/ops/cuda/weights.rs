@@ -3,11 +3,13 @@
 
 use std::borrow::Cow;
 
-use folio_kernels::cuda::{Context, DeviceBuffer, DevicePtr, Element, View};
+use folio_kernels::cuda::{
+    Context, DeviceBuffer, DevicePtr, Element, FillRandom, View, fill_random,
+};
 use half::{bf16, f16};
 
 use super::failure;
-use crate::ops::{Dtype, HostTensor, Weight};
+use crate::ops::{Dtype, HostTensor, MadeUp, Weight};
 use crate::types::{Error, Result};
 
 /// What was loaded, by the ids in [`Weight`]s.
@@ -54,6 +56,34 @@ impl Weights {
             weights.push(self.push(Stored { ptr, kind: Kind::Short }, part.rows(), part.cols()));
         }
         self.buffers.push(buffer);
+        Ok(weights)
+    }
+
+    /// Makes up matrices of `cols` columns, one directly after the other.
+    pub(super) fn make_up(
+        &mut self,
+        context: &Context,
+        rows: &[usize],
+        cols: usize,
+        numbers: MadeUp,
+    ) -> Result<Vec<Weight>> {
+        let shape = [rows.iter().sum(), cols];
+        let num_bytes = shape.iter().product::<usize>() * Element::NUM_BYTES;
+        let buffer = context.allocate(num_bytes).map_err(|error| failure(&error))?;
+        let MadeUp { seed, scale } = numbers;
+        let output = buffer.view(0, shape, Element::NUM_BYTES);
+        let args = FillRandom { output, seed, scale, element: self.element };
+        fill_random(context, args).map_err(|error| failure(&error))?;
+        let mut ptr = buffer.ptr();
+        self.buffers.push(buffer);
+        let weights = rows.iter().map(|rows| {
+            let weight = self.push(Stored { ptr, kind: Kind::Short }, *rows, cols);
+            ptr = ptr.offset(rows * cols * Element::NUM_BYTES);
+            weight
+        });
+        let weights = weights.collect();
+        // A product may read its weight before the kernel that precedes it has ended.
+        context.synchronize().map_err(|error| failure(&error))?;
         Ok(weights)
     }
 
@@ -122,8 +152,7 @@ fn converted(tensor: &HostTensor, element: Element) -> Result<Cow<'_, [u8]>> {
             Ok(Cow::Borrowed(tensor.as_bytes()))
         }
         (_, Element::Bf16) => {
-            let numbers = tensor.to_f32().into_iter();
-            Ok(Cow::Owned(numbers.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect()))
+            Ok(Cow::Owned(narrowed(&tensor.to_f32(), |x| bf16::from_f32(x).to_le_bytes())))
         }
         (_, Element::F16) => {
             let numbers = tensor.to_f32();
@@ -133,8 +162,16 @@ fn converted(tensor: &HostTensor, element: Element) -> Result<Cow<'_, [u8]>> {
                     "the weight {number} exceeds what float16 can hold; use bfloat16"
                 )));
             }
-            let halves = numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes());
-            Ok(Cow::Owned(halves.collect()))
+            Ok(Cow::Owned(narrowed(&numbers, |x| f16::from_f32(x).to_le_bytes())))
         }
     }
+}
+
+fn narrowed(numbers: &[f32], narrow: impl Fn(f32) -> [u8; 2]) -> Vec<u8> {
+    let mut bytes = vec![0; 2 * numbers.len()];
+    let (halves, _) = bytes.as_chunks_mut::<2>();
+    for (half, number) in halves.iter_mut().zip(numbers) {
+        *half = narrow(*number);
+    }
+    bytes
 }
