@@ -38,8 +38,8 @@ impl Compiler {
         Ok(Unit::new(&self.out, source.clone(), (self.command()?, source)))
     }
 
-    /// A kernel file, with flags of its own. It is included in a namespace of its own: on a GPU each
-    /// is linked by itself, and may use names that another uses as well.
+    /// A kernel file, with flags of its own. It is included in a namespace of its own: on a GPU
+    /// each is linked by itself, and may use names that another uses as well.
     pub(crate) fn kernel(&self, source: PathBuf, flags: &[String]) -> Result<Unit> {
         let mut command = self.command()?;
         command.arg("-DFOLIO_EMULATOR").args(flags);
@@ -56,8 +56,8 @@ impl Compiler {
         Ok(Unit::new(&self.out, source, (command, file)))
     }
 
-    /// Compiles `units` and makes a library of them that is linked whole: nothing names the kernels,
-    /// they join a list by themselves.
+    /// Compiles `units` and makes a library of them that is linked whole: nothing names the
+    /// kernels, they join a list by themselves.
     pub(crate) fn archive(mut self, units: &[Unit], library: &str) -> Result<()> {
         compile_all(units)?;
         self.build.objects(units.iter().map(|unit| &unit.object));

@@ -30,7 +30,7 @@
 #define threadIdx (emulator::thread_index())
 #define blockIdx (emulator::self->block->index)
 #define blockDim (emulator::self->block->num_threads_xyz)
-#define gridDim (emulator::self->block->launch->grid)
+#define gridDim (emulator::self->block->grid)
 
 // Appended to the names of kernels: changed copies of a file live beside it (see mutants/).
 #ifndef EMULATOR_VARIANT
@@ -47,7 +47,5 @@
 
 #define DYNAMIC_SHARED(name) unsigned char* const name = emulator::self->block->shared
 
-inline void wait_for_previous_kernel() {
-    emulator::self->block->launch->has_waited.store(true, std::memory_order_relaxed);
-}
+inline void wait_for_previous_kernel() { emulator::self->block->note_wait(); }
 inline void let_next_kernel_begin() {}

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "fiber.h"
+#include "launch.h"
 #include "pages.h"
 
 namespace emulator {
@@ -45,7 +46,8 @@ uint64_t mix(uint64_t x) {
 
 } // namespace
 
-Block::Block() : threads(max_threads) {
+Block::Block() : threads(new Thread[max_threads]) {
+    for (unsigned i = 0; i < max_threads; i++) threads[i].copies = new Copies;
     memory = static_cast<unsigned char*>(folio_emulator_map(memory_bytes));
     if (memory == nullptr) {
         perror("cannot map the stacks of the CUDA emulator");
@@ -56,7 +58,11 @@ Block::Block() : threads(max_threads) {
     memset(shared - num_canary_bytes, canary, num_canary_bytes);
 }
 
-Block::~Block() { folio_emulator_unmap(memory, memory_bytes); }
+Block::~Block() {
+    folio_emulator_unmap(memory, memory_bytes);
+    for (unsigned i = 0; i < max_threads; i++) delete threads[i].copies;
+    delete[] threads;
+}
 
 unsigned Block::random() {
     random_state += 0x9e3779b97f4a7c15;
@@ -67,6 +73,7 @@ void Block::begin(Launch& the_launch, uint3 the_index) {
     launch = &the_launch;
     index = the_index;
     num_threads_xyz = {launch->num_threads, 1, 1};
+    grid = launch->grid;
     num_shared_bytes = launch->num_shared_bytes;
     last_range = {0, 0};
     const uint64_t number = (uint64_t{index.z} * launch->grid.y + index.y) * launch->grid.x + index.x;
@@ -108,9 +115,7 @@ void Block::prepare_threads() {
         thread.warp = &warps[i / warp_size];
         thread.index = i;
         thread.lane = i % warp_size;
-        thread.copies.clear();
-        thread.groups.clear();
-        thread.num_uncommitted = 0;
+        thread.copies->clear();
     }
 }
 
@@ -124,8 +129,9 @@ void Block::finish_thread() {
     Thread& thread = *self;
     Warp& warp = *thread.warp;
     const uint32_t bit = 1u << thread.lane;
-    if (!is_filled(stack_of(memory, thread.index), num_stack_canary_bytes, canary)) fail("its stack has overflowed");
-    if (!thread.copies.empty()) fail("it returned while a cp.async of its was still under way");
+    const unsigned char* const stack = stack_of(memory, thread.index);
+    if (!is_filled(stack, num_stack_canary_bytes, canary)) fail("its stack has overflowed");
+    if (!thread.copies->pending.empty()) fail("it returned while a cp.async of its was still under way");
     for (uint32_t lanes = warp.in_collective; lanes != 0; lanes &= lanes - 1) {
         const Thread& other = threads[warp.first_thread + __builtin_ctz(lanes)];
         const Collective& its = other.collective;
@@ -194,6 +200,8 @@ void Block::leave_thread() {
     if (next == nullptr) fail_deadlock();
     switch_to(next);
 }
+
+void Block::note_wait() { launch->has_waited.store(true, std::memory_order_relaxed); }
 
 void Block::maybe_yield() {
     const unsigned chance = random() % 8;
@@ -284,12 +292,13 @@ void Block::release_barrier() {
     num_at_barrier = 0;
 }
 
-// ---- what can go wrong -------------------------------------------------------------------------------------
+// ---- what can go wrong --------------------------------------------------------------------------------
 
 void Block::record_failure(const char* cause) {
     char who[256];
     const uint3 b = index;
-    int length = snprintf(who, sizeof who, "kernel %s, block (%u, %u, %u)", launch->kernel->name, b.x, b.y, b.z);
+    const char* const name = launch->kernel->name;
+    const int length = snprintf(who, sizeof who, "kernel %s, block (%u, %u, %u)", name, b.x, b.y, b.z);
     if (self != nullptr) {
         snprintf(who + length, sizeof who - length, ", thread %u (warp %u, lane %u)", self->index,
                  self->index / warp_size, self->lane);
@@ -314,7 +323,8 @@ void Block::fail(const char* format, ...) {
 void Block::fail_diverged(const Thread& other) {
     const Collective& its = other.collective;
     const Collective& mine = self->collective;
-    fail("its warp has diverged: %s at %s:%d with mask 0x%08x, while lane %u is in %s at %s:%d with mask 0x%08x",
+    fail("its warp has diverged: %s at %s:%d with mask 0x%08x, while lane %u is in %s at %s:%d with mask "
+         "0x%08x",
          mine.operation, mine.site.file, mine.site.line, mine.mask, other.lane, its.operation,
          its.site.file, its.site.line, its.mask);
 }

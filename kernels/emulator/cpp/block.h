@@ -9,12 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <atomic>
-#include <mutex>
-#include <string>
-#include <vector>
-
-#include "registry.h"
 #include "vectors.h"
 
 namespace emulator {
@@ -48,12 +42,8 @@ struct Collective {
     Site site;
 };
 
-// 16 bytes on their way to shared memory.
-struct PendingCopy {
-    void* shared;
-    const void* source;
-    bool valid;
-};
+struct Launch;
+struct Copies;
 
 // One CUDA thread.
 struct Thread {
@@ -64,10 +54,7 @@ struct Thread {
     unsigned lane;
     Collective collective;
     Site barrier;
-    // Copies that are not retired, and how many of them each committed group holds, oldest first.
-    std::vector<PendingCopy> copies;
-    std::vector<uint32_t> groups;
-    uint32_t num_uncommitted;
+    Copies* copies; // those under way
 };
 
 // Lanes by what they do: one bit each, of exactly one of the four masks where the lane exists.
@@ -81,23 +68,6 @@ struct Warp {
     void* operands[warp_size];
 };
 
-// A launch, shared by the blocks.
-struct Launch {
-    const Kernel* kernel;
-    const void* params;
-    uint3 grid;
-    unsigned num_threads;
-    unsigned num_shared_bytes;
-    uint64_t seed;
-    const Range* allocations;
-    size_t num_allocations;
-    std::atomic<uint64_t> num_mmas;
-    std::atomic<bool> has_waited; // for the kernel before it
-    std::atomic<bool> failed;
-    std::mutex failure_lock;
-    std::string failure;
-};
-
 // Runs one block after another, on stacks and shared memory of its own.
 struct Block {
     enum class Outcome { paused, finished };
@@ -105,6 +75,7 @@ struct Block {
     Launch* launch;
     uint3 index;
     uint3 num_threads_xyz;
+    uint3 grid;
     unsigned char* shared;
     unsigned num_shared_bytes;
     const void* fault_address;
@@ -122,6 +93,8 @@ struct Block {
     // For threads: waits until all lanes of the mask deposited their operands and one computed for all.
     void collective(const Collective& collective, void* operands);
     void barrier(Site site);
+    // For threads: that one has waited for the kernel before.
+    void note_wait();
     // For threads: lets other lanes or another block go first, or not, as chance has it.
     void maybe_yield();
     // For threads: ends the launch with what went wrong.
@@ -135,7 +108,7 @@ struct Block {
     uintptr_t end_of_stack(const Thread& thread) const;
 
   private:
-    std::vector<Thread> threads;
+    Thread* threads;
     Warp warps[max_threads / warp_size];
     unsigned num_warps;
     unsigned num_alive;

@@ -2,6 +2,7 @@
 // different calls are told from lanes which meet in one.
 #pragma once
 #include <stdint.h>
+#include <string.h>
 
 #include <type_traits>
 

@@ -8,8 +8,8 @@
 #include <memory>
 #include <thread>
 
-#include "block.h"
 #include "faults.h"
+#include "launch.h"
 
 namespace emulator {
 

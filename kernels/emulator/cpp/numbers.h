@@ -6,10 +6,6 @@
 
 #include "vectors.h"
 
-#ifdef __F16C__
-#include <immintrin.h>
-#endif
-
 template <class To, class From> inline To bits_as(From x) {
     static_assert(sizeof(To) == sizeof(From), "a cast of bits keeps their number");
     To y;
@@ -26,6 +22,8 @@ inline long long __double_as_longlong(double x) { return bits_as<long long>(x); 
 
 // ---- 16-bit numbers ------------------------------------------------------------------------------------
 
+// The processor's instructions by name: the header that has them takes longer to compile than a kernel.
+
 struct bf16 { uint16_t bits; };
 struct f16 { uint16_t bits; };
 
@@ -33,7 +31,9 @@ inline float to_float(bf16 x) { return __uint_as_float(static_cast<uint32_t>(x.b
 inline float to_float(float x) { return x; }
 inline float to_float(f16 x) {
 #ifdef __F16C__
-    return _cvtsh_ss(x.bits);
+    float y;
+    asm("vcvtph2ps %1, %0" : "=x"(y) : "x"(__uint_as_float(x.bits)));
+    return y;
 #else
     const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
     const uint32_t magnitude = x.bits & 0x7fff;
@@ -54,7 +54,9 @@ template <> inline bf16 from_float<bf16>(float x) {
 template <> inline f16 from_float<f16>(float x) {
     if (x != x) return {0x7fff};
 #ifdef __F16C__
-    return {static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT))};
+    float y; // in its low half; 0: to nearest even
+    asm("vcvtps2ph $0, %1, %0" : "=x"(y) : "x"(x));
+    return {static_cast<uint16_t>(__float_as_uint(y))};
 #else
     const uint32_t sign = __float_as_uint(x) >> 16 & 0x8000;
     const float size = fabsf(x);

@@ -1,6 +1,8 @@
 // Tensor cores. See tensor.h.
 #include "tensor.h"
 
+#include "launch.h"
+
 namespace emulator {
 
 namespace {

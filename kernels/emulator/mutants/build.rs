@@ -29,8 +29,8 @@ fn main() -> Result<(), String> {
     compiler.archive(&units, "folio_mutant_kernels")
 }
 
-/// Writes a mutant's copy of its file and of all headers, of which one or the other is changed; nothing
-/// where the text that it changes is not there once, which a test says.
+/// Writes a mutant's copy of its file and of all headers, of which one or the other is changed;
+/// nothing where the text that it changes is not there once, which a test says.
 fn make(
     mutant: &Mutant,
     kernels: &Path,
@@ -39,16 +39,15 @@ fn make(
 ) -> Result<Option<Unit>, String> {
     let folder = out.join(mutant.name);
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-    if read(&kernels.join(mutant.file))?.matches(mutant.before).count() != 1 {
-        return Ok(None);
-    }
+    let original = read(&kernels.join(mutant.file))?;
+    let places = places(&original, mutant.before);
+    let [(begin, end)] = places[..] else { return Ok(None) };
+    let changed = format!("{}{}{}", &original[..begin], mutant.after, &original[end..]);
     let mut files = headers(kernels)?;
     files.push(mutant.unit.to_owned());
     for file in &files {
-        let mut text = read(&kernels.join(file))?;
-        if file == mutant.file {
-            text = text.replace(mutant.before, mutant.after);
-        }
+        let is_changed = file == mutant.file;
+        let mut text = if is_changed { changed.clone() } else { read(&kernels.join(file))? };
         if file == mutant.unit {
             text = only(&text, mutant.kernel);
         }
@@ -57,12 +56,32 @@ fn make(
     let flags = [
         format!("-I{}", kernels.display()),
         format!("-DEMULATOR_VARIANT=\"__{}\"", mutant.name),
-        // One kernel of many: the helpers of the others have no users here, nor have variables that a
-        // bug made useless.
-        "-Wno-unused".to_owned(),
+        // What is planted may look odd, and helpers of other kernels have no users here.
+        "-w".to_owned(),
         "-O1".to_owned(),
     ];
     compiler.kernel(folder.join(mutant.unit), &flags).map(Some)
+}
+
+/// Where `pattern` begins and ends in `text`, a space in it standing for any white space.
+fn places(text: &str, pattern: &str) -> Vec<(usize, usize)> {
+    let end = |begin: usize| {
+        let mut rest = &text[begin..];
+        for (i, word) in pattern.split(' ').enumerate() {
+            if i > 0 {
+                let trimmed = rest.trim_start();
+                if trimmed.len() == rest.len() {
+                    return None;
+                }
+                rest = trimmed;
+            }
+            rest = rest.strip_prefix(word)?;
+        }
+        Some(text.len() - rest.len())
+    };
+    let first_word = pattern.split(' ').next().unwrap_or_default();
+    let begins = text.match_indices(first_word).map(|(begin, _)| begin);
+    begins.filter_map(|begin| Some((begin, end(begin)?))).collect()
 }
 
 /// Names of the headers that kernel files share, but for the one that there must be once.

@@ -1,4 +1,5 @@
-//! The emulator as a driver: checks calls as CUDA does, keeps commands until somebody waits for them.
+//! The emulator as a driver: checks calls as CUDA does, keeps commands until somebody waits for
+//! them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ptr::NonNull;

@@ -1,5 +1,5 @@
-//! Device memory: host memory that ends where pages begin that nobody may touch, filled with NaN when
-//! it is allocated. What was freed cannot be touched either, for a while.
+//! Device memory: host memory that ends where pages begin that nobody may touch, filled with NaN
+//! when it is allocated. What was freed cannot be touched either, for a while.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::{BTreeMap, VecDeque};

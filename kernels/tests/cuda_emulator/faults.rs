@@ -1,5 +1,5 @@
-//! Every kind of fault that the emulator finds: the launch fails, says where and why, and the device is
-//! unusable from there on, as a real one is.
+//! Every kind of fault that the emulator finds: the launch fails, says where and why, and the
+//! device is unusable from there on, as a real one is.
 
 use folio_kernels::cuda::{Context, DevicePtr, DriverError};
 

@@ -27,8 +27,8 @@ unsafe impl Params for Probe {}
 /// Enqueues a kernel of the tests.
 fn probe(context: &Context, name: &str, launch: Launch, params: &Probe) -> Result<()> {
     let kernel = context.kernel(name)?;
-    // SAFETY: the tests pass buffers of the sizes that the probes use, or are about what happens when
-    // they do not.
+    // SAFETY: the tests pass buffers of the sizes that the probes use, or are about what happens
+    // when they do not.
     unsafe { context.launch(kernel, launch, params) }
 }
 

@@ -202,8 +202,8 @@ fn ldmatrix_gives_each_lane_its_fragment() {
         let params = Probe { input: DevicePtr::NULL, output: output.ptr(), count, variant: 0 };
         probe(&context, "probe_ldmatrix", one_block(32, 512), &params).unwrap();
         let words = download_i32(&context, &output);
-        // Of matrix m, element (row, column) is 64 m + 8 row + column; lane l has row l / 4 and columns
-        // 2 (l % 4) and the next, or the same of the transposed matrix.
+        // Of matrix m, element (row, column) is 64 m + 8 row + column; lane l has row l / 4 and
+        // columns 2 (l % 4) and the next, or the same of the transposed matrix.
         for (index, &word) in (0..).zip(&words) {
             let (lane, matrix) = (index / 4, index % 4);
             let (row, column) = (lane / 4, lane % 4 * 2);

@@ -1,5 +1,5 @@
-//! Copies of Folio's CUDA kernels with one bug planted in each, compiled into the emulator beside the
-//! originals. A test runs the kernels' own checks on each and wants them to fail.
+//! Copies of Folio's CUDA kernels with one bug planted in each, compiled into the emulator beside
+//! the originals. A test runs the kernels' own checks on each and wants them to fail.
 
 mod table;
 

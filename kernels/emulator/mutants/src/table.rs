@@ -1,4 +1,5 @@
-//! The mutants: which text of which kernel file becomes what.
+//! The mutants: which text of which kernel file becomes what. Whoever changes such text in a kernel
+//! changes it here too, as `every_bug_can_be_planted` says.
 
 /// One planted bug.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +12,7 @@ pub struct Mutant {
     pub unit: &'static str,
     /// The file that is changed: the unit, or a header of it.
     pub file: &'static str,
-    /// Text that occurs in it once.
+    /// Text that occurs in it once; a space in it stands for any white space.
     pub before: &'static str,
     /// What takes its place.
     pub after: &'static str,
@@ -43,118 +44,91 @@ const fn in_header(mutant: Mutant, file: &'static str) -> Mutant {
 
 /// All mutants.
 pub const MUTANTS: &[Mutant] = &[
-    // ---- copies in the background -------------------------------------------------------------------
+    // ---- copies in the background -------------------------------------------------------------
     decode(
         "waits_for_one_group_too_few",
         [
-            "            cp_async_wait<length - 1>();\n            __syncwarp();\n            if (is_seen) {",
-            "            cp_async_wait<length>();\n            __syncwarp();\n            if (is_seen) {",
+            "keys = ring.take(); cp_async_wait<length - 1>();",
+            "keys = ring.take(); cp_async_wait<length>();",
         ],
     ),
     prefill(
         "does_not_wait_for_queries",
-        [
-            "    cp_async_wait<1>();\n    __syncwarp();\n    const Queries",
-            "    __syncwarp();\n    const Queries",
-        ],
+        ["cp_async_wait<1>(); __syncwarp(); const Queries", "__syncwarp(); const Queries"],
     ),
     gemm(
         "waits_for_one_stage_too_few",
         [
-            "                if (step == kSteps - 1) {\n                    cp_async_wait<STAGES - 2>();",
-            "                if (step == kSteps - 1) {\n                    cp_async_wait<STAGES - 1>();",
+            "if (step == kSteps - 1) { cp_async_wait<STAGES - 2>();",
+            "if (step == kSteps - 1) { cp_async_wait<STAGES - 1>();",
         ],
     ),
     gemm_small(
         "copies_into_the_stage_in_use",
         [
-            "            cp_async_wait<kStages - 2>();\n            __syncthreads();\n",
-            "            __syncthreads();\n            cp_async_wait<kStages - 2>();\n",
+            "cp_async_wait<kStages - 2>(); __syncthreads();",
+            "__syncthreads(); cp_async_wait<kStages - 2>();",
         ],
     ),
     decode(
         "starts_its_ring_one_warp_late",
-        ["T* ring = rings + warp * length", "T* ring = rings + (warp + 1) * length"],
+        ["{rings + warp * ring_elements, 0}", "{rings + (warp + 1) * ring_elements, 0}"],
     ),
-    // ---- barriers -----------------------------------------------------------------------------------
+    // ---- barriers -----------------------------------------------------------------------------
     decode(
         "reads_sums_before_they_are_there",
-        ["        __syncthreads();\n        combine_warps", "        combine_warps"],
+        ["leave_states(states[warp], rows); __syncthreads();", "leave_states(states[warp], rows);"],
     ),
     decode(
         "loads_over_sums_that_are_read",
-        [
-            "__threadfence();\n        __syncthreads();\n        loader",
-            "__threadfence();\n        loader",
-        ],
+        ["__threadfence(); __syncthreads(); loader", "__threadfence(); loader"],
     ),
     prefill(
         "reads_a_tile_that_others_load",
-        [
-            "        __syncthreads();                // the tile is there",
-            "        // the tile is there",
-        ],
+        ["__syncthreads(); // the tile is there", "// the tile is there"],
     ),
     prefill(
         "stores_over_tiles_in_use",
-        [
-            "    __syncthreads();                    // the stages are free",
-            "    // the stages are free",
-        ],
+        ["__syncthreads(); // the stages are free", "// the stages are free"],
     ),
-    gemm(
-        "has_no_barrier_in_its_ring",
-        [
-            "                    __syncthreads();\n                    stage = ",
-            "                    stage = ",
-        ],
-    ),
+    gemm("has_no_barrier_in_its_ring", ["__syncthreads(); stage = ", "stage = "]),
     gemm_small(
         "adds_groups_before_they_are_there",
-        [
-            "        __syncthreads();\n        if (inner_group > 0) return;",
-            "        if (inner_group > 0) return;",
-        ],
+        ["__syncthreads(); if (inner_group > 0) return;", "if (inner_group > 0) return;"],
     ),
     decode(
         "has_a_barrier_for_one_thread",
         [
-            "            if (threadIdx.x == 0) *arrived = atomicAdd(p.counters + piece.owner, 1);\n            __syncthreads();",
-            "            if (threadIdx.x == 0) {\n                *arrived = atomicAdd(p.counters + piece.owner, 1);\n                __syncthreads();\n            }",
+            "*arrived = atomicAdd(p.counters + piece.owner, 1); __syncthreads();",
+            "{ *arrived = atomicAdd(p.counters + piece.owner, 1); __syncthreads(); }",
         ],
     ),
-    // ---- between blocks -----------------------------------------------------------------------------
+    // ---- between blocks -----------------------------------------------------------------------
     gemm_small(
         "arrives_before_its_part_is_there",
-        [
-            "        __threadfence();\n        __syncthreads();\n        int* is_last",
-            "        int* is_last",
-        ],
+        ["__threadfence(); __syncthreads(); int* is_last", "int* is_last"],
     ),
     decode(
         "does_not_wait_to_hear_who_is_last",
-        [
-            "1);\n            __syncthreads();\n            if (*arrived",
-            "1);\n            if (*arrived",
-        ],
+        ["1); __syncthreads(); if (*arrived", "1); if (*arrived"],
     ),
     decode(
         "leaves_its_counter_as_it_is",
-        ["                if (threadIdx.x == 0) p.counters[piece.owner] = 0;\n", ""],
+        ["if (threadIdx.x == 0) p.counters[piece.owner] = 0;", ""],
     ),
-    // ---- warps --------------------------------------------------------------------------------------
+    // ---- warps --------------------------------------------------------------------------------
     decode(
         "shuffles_in_some_lanes",
         [
-            "            const float sum = quad_sum(rows.sum[i]);\n            if (lane % 4 == 0) states[warp][lane / 4 + i * 8] = {rows.offset[i], sum};",
-            "            if (lane % 4 == 0) states[warp][lane / 4 + i * 8] = {rows.offset[i], quad_sum(rows.sum[i])};",
+            "if (lane % 4 == 0) states[lane / 4 + half * 8] = {rows.offset[half], sum};",
+            "if (lane % 4 == 0) states[lane / 4 + half * 8] = {rows.offset[half], quad_sum(sum)};",
         ],
     ),
     prefill(
         "reads_results_that_lanes_have_not_stored",
         [
-            "    __syncwarp();\n    constexpr int num_chunks = D / 8;\n    T* target",
-            "    constexpr int num_chunks = D / 8;\n    T* target",
+            "__syncwarp(); constexpr int num_chunks = D / 8; T* target",
+            "constexpr int num_chunks = D / 8; T* target",
         ],
     ),
     in_header(
@@ -168,13 +142,13 @@ pub const MUTANTS: &[Mutant] = &[
         ),
         "attention.cuh",
     ),
-    // ---- addresses and masks ------------------------------------------------------------------------
+    // ---- addresses and masks ------------------------------------------------------------------
     in_header(
         decode(
             "does_not_permute_what_it_loads",
             [
-                "        const int lane_offset = chunk_offset<D>(lane / num_chunks, lane % num_chunks);",
-                "        const int lane_offset = lane * 8;",
+                "const int lane_offset = chunk_offset<D>(lane / num_chunks, lane % num_chunks);",
+                "const int lane_offset = lane * 8;",
             ],
         ),
         "attention.cuh",
@@ -182,19 +156,13 @@ pub const MUTANTS: &[Mutant] = &[
     in_header(
         decode(
             "loads_rows_that_nobody_sees",
-            [
-                "        const bool valid = row >= begin && row < end;\n        cp_async_16(shared + round_offset<D>(lane, round), source + (valid ?",
-                "        const bool valid = row >= begin;\n        cp_async_16(shared + round_offset<D>(lane, round), source + (valid ?",
-            ],
+            ["row >= begin && row < end; cp_async_16(", "row >= begin; cp_async_16("],
         ),
         "attention.cuh",
     ),
     decode(
         "does_not_mask_the_tail",
-        [
-            "                if (begin > 0 || end < WARP_TOKENS) mask_scores(scores[0], begin, end);\n",
-            "",
-        ],
+        ["if (begin > 0 || end < WARP_TOKENS) mask_scores(scores[0], begin, end);", ""],
     ),
     decode(
         "sees_one_key_beyond_its_window",
@@ -207,21 +175,21 @@ pub const MUTANTS: &[Mutant] = &[
     gemm(
         "stores_one_row_too_many",
         [
-            "const int num_rows = min(p.num_rows - first_row, TILE_ROWS);\n        const int64_t output",
-            "const int num_rows = min(p.num_rows + 1 - first_row, TILE_ROWS);\n        const int64_t output",
+            "min(p.num_rows - first_row, TILE_ROWS); const int64_t output",
+            "min(p.num_rows + 1 - first_row, TILE_ROWS); const int64_t output",
         ],
     ),
     gemm(
         "reads_beyond_the_last_column",
         ["const bool valid = k < p.inner;", "const bool valid = true;"],
     ),
-    // ---- arithmetic ---------------------------------------------------------------------------------
+    // ---- arithmetic ---------------------------------------------------------------------------
     in_header(
-        prefill("does_not_rescale_sums", ["            sums[n][2 * half] *= factor;\n", ""]),
+        prefill("does_not_rescale_sums", ["sums[n][2 * half] *= factor;", ""]),
         "attention.cuh",
     ),
     in_header(
-        decode("does_not_rescale_the_sum_of_weights", ["        rows.sum[half] *= factor;\n", ""]),
+        decode("does_not_rescale_the_sum_of_weights", ["rows.sum[half] *= factor;", ""]),
         "attention.cuh",
     ),
 ];

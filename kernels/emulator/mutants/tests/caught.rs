@@ -1,5 +1,5 @@
-//! Every planted bug is caught by the checks of the kernel that has it: the emulator refuses to go on,
-//! or numbers differ from double precision. Without the bug the same checks pass.
+//! Every planted bug is caught by the checks of the kernel that has it: the emulator refuses to
+//! go on, or numbers differ from double precision. Without the bug the same checks pass.
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 #[path = "../../../tests/cuda_attention_cases/mod.rs"]
@@ -20,8 +20,8 @@ use folio_mutants::{MUTANTS, Mutant};
 
 /// A device on which kernels with the variant's name take the place of the others.
 fn device(variant: &'static str, seed: u64) -> Context {
-    // Of many multiprocessors, so that blocks share tiles; of one worker, so that what is caught once
-    // is always caught.
+    // Of many multiprocessors, so that blocks share tiles; of one worker, so that what is caught
+    // once is always caught.
     let num_multiprocessors = 5 + 7 * seed as u32;
     let options = EmulatorOptions {
         variant,
