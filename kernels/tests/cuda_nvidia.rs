@@ -1,7 +1,7 @@
 //! NVIDIA's driver as the host sees it: against a made-up one that notes every call.
 //!
-//! Each test compiles `fake_cuda/cuda.c` as `libcuda` and `libcublasLt` and runs one of the cases at
-//! the end of this file in a process of its own that finds them first. So it is tested what is
+//! Each test compiles `fake_cuda/cuda.c` as `libcuda` and `libcublasLt` and runs a case from the
+//! end of this file in a process of its own that finds them first. So it is tested what is
 //! called, in which order and with which bytes; that a device does it right is beyond these tests.
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 #![allow(unsafe_code, reason = "launches take raw parameters")]
@@ -45,7 +45,7 @@ fn open() -> Arc<dyn Driver> {
     NvidiaDriver::open_with(options()).unwrap()
 }
 
-// ---- what does not open ----------------------------------------------------------------------------
+// ---- what does not open
 
 #[test]
 fn no_driver_is_a_sentence() {
@@ -90,7 +90,7 @@ fn embedded_kernels_are_whole_and_aligned() {
     }
 }
 
-// ---- what does ---------------------------------------------------------------------------------------
+// ---- what does
 
 #[test]
 fn a_device_is_what_its_driver_says() {
