@@ -7,7 +7,7 @@ mod cuda_common;
 use std::collections::HashSet;
 
 use cuda_common::{ELEMENTS, Random, download, download_f32, round, unit_roundoff, upload};
-use folio_emulator::{Emulator, EmulatorOptions};
+use folio_emulator::{EmulatorOptions, TestDevice};
 use folio_kernels::cuda::{
     Command, Context, DeviceBuffer, Element, Epilogue, Gemm, GemmMode, GemmPlan, GemmShape,
     GemmWorkspace, OutputElement, Products, View, gemm, gemm_by_plan, gemm_plans, plan_gemm,
@@ -19,7 +19,7 @@ const EPILOGUES: [Epilogue; 4] =
 /// A device of so many multiprocessors, whose order of blocks is drawn from `seed`.
 fn device(num_multiprocessors: u32, seed: u64) -> Context {
     let options = EmulatorOptions { num_multiprocessors, seed, ..EmulatorOptions::default() };
-    Context::new(Emulator::with(options)).unwrap()
+    Context::new(TestDevice::open(options).driver).unwrap()
 }
 
 /// A matrix with NaN around it: before its first column, between its rows and after the last.

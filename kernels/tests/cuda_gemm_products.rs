@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
-use folio_emulator::Emulator;
+use folio_emulator::test_driver;
 use folio_kernels::cuda::{
     Command, Context, Device, DeviceBuffer, DevicePtr, Driver, Element, Epilogue, EventId, Gemm,
     GemmMode, GemmShape, GraphId, KernelId, MatmulId, MatmulShape, Memory, OutputElement,
@@ -134,7 +134,7 @@ fn without_a_library_our_kernels_multiply() {
 #[test]
 fn the_library_multiplies_many_dense_rows_and_is_asked_once_a_shape() {
     let driver = Arc::new(WithLibrary {
-        driver: Emulator::new(),
+        driver: test_driver(),
         prepared: Mutex::default(),
         multiplied: Mutex::default(),
     });
@@ -159,7 +159,7 @@ fn the_library_multiplies_many_dense_rows_and_is_asked_once_a_shape() {
 #[test]
 fn the_library_is_passed_over_where_it_cannot_or_should_not() {
     let driver = Arc::new(WithLibrary {
-        driver: Emulator::new(),
+        driver: test_driver(),
         prepared: Mutex::default(),
         multiplied: Mutex::default(),
     });

@@ -2,7 +2,7 @@
 //! it as the number format allows.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
-use folio_emulator::{Emulator, EmulatorOptions};
+use folio_emulator::{EmulatorOptions, TestDevice};
 use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::{
     BatchRow, DeviceOptions, Emits, KvCacheSize, MemoryOptions, MemoryPlan, ModelRunner,
@@ -27,7 +27,7 @@ fn cuda() -> DeviceOptions {
         graphs: Graphs::Captured,
     };
     let memory = EmulatorOptions { memory_bytes: 1 << 30, ..EmulatorOptions::default() };
-    DeviceOptions::Cuda { driver: Emulator::with(memory), options }
+    DeviceOptions::Cuda { driver: TestDevice::open(memory).driver, options }
 }
 
 fn prompt(index: u32) -> Vec<TokenId> {

@@ -1,6 +1,6 @@
 //! Two small models in one runner, driven by the engine's own core.
 
-use folio_emulator::Emulator;
+use folio_emulator::test_driver;
 use folio_kernels::cuda::Element;
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
@@ -256,7 +256,7 @@ fn on_cuda_they_do_as_well() {
         determinism: Determinism::Fixed,
         graphs: crate::ops::Graphs::Off,
     };
-    fail_alone(&|| DeviceOptions::Cuda { driver: Emulator::new(), options });
+    fail_alone(&|| DeviceOptions::Cuda { driver: test_driver(), options });
 }
 
 #[test]

@@ -9,12 +9,14 @@ mod driver;
 mod machine;
 mod memory;
 mod stream;
+mod test_device;
 
 use std::sync::Arc;
 
 use folio_kernels::cuda::Driver;
 
 pub use driver::{Counters, Emulator};
+pub use test_device::{TestDevice, emulator_only, test_driver};
 
 /// How an emulated device is made up.
 #[derive(Clone, Copy, Debug)]

@@ -1,15 +1,15 @@
-//! What tests of CUDA kernels share: an emulated device, copies to and from it in a device's number
+//! What tests of CUDA kernels share: a device, copies to and from it in a device's number
 //! formats, and seeded random numbers.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
-use folio_emulator::Emulator;
+use folio_emulator::test_driver;
 use folio_kernels::cuda::{Context, DeviceBuffer, Element};
 use half::{bf16, f16};
 
-/// A context on an emulated device of its own.
+/// A context on the device of tests: an emulated one unless a GPU is asked for.
 pub(crate) fn context() -> Context {
-    Context::new(Emulator::new()).unwrap()
+    Context::new(test_driver()).unwrap()
 }
 
 /// The two number formats of the device.

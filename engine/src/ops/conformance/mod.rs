@@ -590,7 +590,7 @@ fn copy_blocks(case: &mut Case<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use folio_emulator::Emulator;
+    use folio_emulator::test_driver;
     use folio_kernels::cpu::Pool;
     use folio_kernels::cuda::Element;
 
@@ -617,8 +617,8 @@ mod tests {
     fn check_cuda(element: Element, determinism: Determinism) {
         let options = CudaOptions { element, determinism, graphs: crate::ops::Graphs::Off };
         let make = || {
-            let device = CudaDevice::new(Emulator::new(), options);
-            Box::new(device.expect("an emulator")) as Box<_>
+            let device = CudaDevice::new(test_driver(), options);
+            Box::new(device.expect("a device")) as Box<_>
         };
         let half_unit = match element {
             Element::Bf16 => 1.0 / f64::from(1 << 8),

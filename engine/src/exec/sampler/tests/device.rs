@@ -1,7 +1,7 @@
 //! The CUDA sampler, on the emulated device, against this one: the same tokens, the same failures
 //! and the same log-probabilities, bit for bit.
 
-use folio_emulator::Emulator;
+use folio_emulator::test_driver;
 use folio_kernels::cuda::{
     Context, DeviceBuffer, Sample, SampleFailure, SampleOutcome, SamplerLimits, SamplerState,
     SlotDraw, SlotEdits, SlotParams, SlotUpdates, View, read_result, update_slots,
@@ -271,7 +271,7 @@ impl Dice {
 /// Vocabularies below a block, of some blocks, and beyond the room for candidates.
 #[test]
 fn random_rows() {
-    let context = Context::new(Emulator::new()).unwrap();
+    let context = Context::new(test_driver()).unwrap();
     for (seed, (vocab_size, num_cases)) in [
         (3, 200),
         (17, 200),
@@ -296,7 +296,7 @@ fn random_rows() {
 /// Temperatures and distances that leave the range of what a search for a cut guesses from.
 #[test]
 fn extreme_rows() {
-    let context = Context::new(Emulator::new()).unwrap();
+    let context = Context::new(test_driver()).unwrap();
     let tiny = f32::from_bits(1);
     let crowded: Vec<f32> = (0..3_000u16).map(|i| f32::from(i % 1_500) * tiny).collect();
     let wide: Vec<f32> = (0..3_000).map(|i| 2f32.powi(i % 250 - 125)).collect();
