@@ -251,6 +251,7 @@ fn engine_config(engine: &EngineArgs, configs: &[ModelConfig], num_blocks: u32) 
         } else {
             PrefixCaching::On
         },
+        num_host_blocks: 0,
     }
 }
 

@@ -69,6 +69,7 @@ impl Setup {
             long_prefill_token_threshold: self.chunk,
             max_queued_requests: 1000,
             prefix_caching: self.caching,
+            num_host_blocks: 0,
         };
         let config = config.validated()?;
         let options = RunnerOptions { device, plan };

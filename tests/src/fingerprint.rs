@@ -15,7 +15,7 @@ use folio_engine::types::{
 #[derive(Debug)]
 pub struct FingerprintExecutor {
     config: EngineConfig,
-    slots: Vec<Option<u64>>,
+    slots: Slots,
     output: Option<StepOutput>,
 }
 
@@ -23,8 +23,7 @@ impl FingerprintExecutor {
     /// An executor with the pool of `config`.
     #[must_use]
     pub fn new(config: &EngineConfig) -> Self {
-        let num_slots = config.num_blocks as usize * config.block_size as usize;
-        Self { config: config.clone(), slots: vec![None; num_slots], output: None }
+        Self { config: config.clone(), slots: Slots::new(config), output: None }
     }
 
     /// The token that follows `text` for choice `choice_index`: any in 0..`vocab_size`.
@@ -41,14 +40,6 @@ impl FingerprintExecutor {
         vec![(hash >> 40) as f32, (hash & 0xffff) as f32]
     }
 
-    fn copy_blocks(&mut self, plan: &StepPlan) {
-        let size = self.config.block_size as usize;
-        for copy in &plan.copies {
-            let source = copy.source.index() * size;
-            self.slots.copy_within(source..source + size, copy.target.index() * size);
-        }
-    }
-
     fn slot(&self, sequences: &Sequences, scheduled: &ScheduledSeq, position: u32) -> usize {
         let size = self.config.block_size;
         let block = sequences.get(scheduled.id).table().blocks()[(position / size) as usize];
@@ -63,7 +54,7 @@ impl FingerprintExecutor {
         for position in scheduled.positions.clone() {
             hash = extend(hash, tokens[position as usize]);
             let slot = self.slot(sequences, scheduled, position);
-            self.slots[slot] = Some(hash);
+            self.slots.device[slot] = Some(hash);
         }
     }
 
@@ -72,7 +63,7 @@ impl FingerprintExecutor {
         let mut hash = START;
         for position in 0..scheduled.positions.end {
             hash = extend(hash, tokens[position as usize]);
-            let found = self.slots[self.slot(sequences, scheduled, position)];
+            let found = self.slots.device[self.slot(sequences, scheduled, position)];
             assert_eq!(found, Some(hash), "{scheduled:?} reads stale position {position}");
         }
     }
@@ -94,7 +85,7 @@ impl FingerprintExecutor {
 
 impl Executor for FingerprintExecutor {
     fn submit(&mut self, plan: &StepPlan, sequences: &mut Sequences) -> Result<()> {
-        self.copy_blocks(plan);
+        self.slots.move_blocks(plan);
         let is_decoder = |scheduled: &&ScheduledSeq| {
             self.config.models[scheduled.model.index()].kind == ModelKind::Decoder
         };
@@ -113,6 +104,55 @@ impl Executor for FingerprintExecutor {
     fn collect(&mut self) -> Result<StepOutput> {
         let Some(output) = self.output.take() else { panic!("collect without submit") };
         Ok(output)
+    }
+}
+
+/// Which prefix was computed into each slot of the pool, and into each that is saved on the host.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    block_size: usize,
+    pub(crate) device: Vec<Option<u64>>,
+    host: Vec<Option<u64>>,
+}
+
+impl Slots {
+    pub(crate) fn new(config: &EngineConfig) -> Self {
+        let block_size = config.block_size as usize;
+        Self {
+            block_size,
+            device: vec![None; config.num_blocks as usize * block_size],
+            host: vec![None; config.num_host_blocks as usize * block_size],
+        }
+    }
+
+    /// Saves, brings back and copies blocks, in this order.
+    pub(crate) fn move_blocks(&mut self, plan: &StepPlan) {
+        let size = self.block_size;
+        let range = |index: usize| index * size..(index + 1) * size;
+        for swap in &plan.swap_out {
+            let source = &self.device[range(swap.device.index())];
+            self.host[range(swap.host.index())].copy_from_slice(source);
+        }
+        for swap in &plan.swap_in {
+            let source = &self.host[range(swap.host.index())];
+            self.device[range(swap.device.index())].copy_from_slice(source);
+        }
+        for copy in &plan.copies {
+            let target = copy.target.index() * size;
+            self.device.copy_within(range(copy.source.index()), target);
+        }
+    }
+
+    /// Every block that `move_blocks` would have written is garbage.
+    pub(crate) fn lose_blocks(&mut self, plan: &StepPlan) {
+        let size = self.block_size;
+        let swapped = plan.swap_in.iter().map(|swap| swap.device);
+        for block in swapped.chain(plan.copies.iter().map(|copy| copy.target)) {
+            self.device[block.index() * size..][..size].fill(None);
+        }
+        for swap in &plan.swap_out {
+            self.host[swap.host.index() * size..][..size].fill(None);
+        }
     }
 }
 

@@ -12,19 +12,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use folio_engine::exec::Executor;
 use folio_engine::sched::Sequences;
 use folio_engine::types::{
-    BlockCopy, BlockId, EngineConfig, Error, ModelKind, Nanos, Result, SampledToken, ScheduledSeq,
-    SeqResult, SequenceId, StepOutput, StepPlan, TokenId, TokenSource,
+    BlockId, EngineConfig, Error, ModelKind, Nanos, Result, SampledToken, ScheduledSeq, SeqResult,
+    SequenceId, StepOutput, StepPlan, TokenId, TokenSource,
 };
 
 use crate::FingerprintExecutor;
-use crate::fingerprint::{START, extend};
+use crate::fingerprint::{START, Slots, extend};
 
 /// Carries out plans on fingerprints, late.
 #[derive(Debug)]
 pub struct LateExecutor {
     config: EngineConfig,
     max_in_flight: usize,
-    slots: Vec<Option<u64>>,
+    slots: Slots,
     /// What was computed and sampled for each sequence.
     texts: HashMap<SequenceId, Vec<TokenId>>,
     /// Sequences whose numbers are garbage.
@@ -74,7 +74,7 @@ impl Faults {
 #[derive(Debug)]
 struct Submitted {
     rows: Vec<Row>,
-    copies: Vec<BlockCopy>,
+    plan: StepPlan,
     fate: Fate,
 }
 
@@ -100,11 +100,10 @@ impl LateExecutor {
     /// An executor with the pool of `config` that takes `max_in_flight` steps at once.
     #[must_use]
     pub fn new(config: &EngineConfig, max_in_flight: usize) -> Self {
-        let num_slots = config.num_blocks as usize * config.block_size as usize;
         Self {
             config: config.clone(),
             max_in_flight,
-            slots: vec![None; num_slots],
+            slots: Slots::new(config),
             texts: HashMap::new(),
             broken: HashSet::new(),
             in_flight: VecDeque::new(),
@@ -164,10 +163,18 @@ impl LateExecutor {
             let ids = row.blocks[blocks.start as usize..blocks.end as usize].iter();
             written.extend(ids.map(|&block| (row.scheduled.id, block)));
         }
-        for copy in &step.copies {
+        for copy in &step.plan.copies {
             let is_written = written.iter().any(|&(_, block)| block == copy.target);
             assert!(is_written, "{copy:?} is made for nobody");
         }
+        for swap in &step.plan.swap_in {
+            let owner = step.rows.iter().find(|row| row.blocks.contains(&swap.device));
+            let Some(row) = owner else { panic!("{swap:?} is made for nobody") };
+            written.push((row.scheduled.id, swap.device));
+        }
+        let num_in_flight = self.in_flight.len();
+        let is_alone = step.plan.swap_out.is_empty() || num_in_flight == 0;
+        assert!(is_alone, "blocks are saved beside {num_in_flight} steps in flight");
         for earlier in self.in_flight.iter().flat_map(|step| &step.rows) {
             for &(id, block) in &written {
                 let is_named = earlier.blocks.contains(&block) && earlier.scheduled.id != id;
@@ -200,11 +207,7 @@ impl LateExecutor {
     }
 
     fn execute(&mut self, step: &Submitted) -> StepOutput {
-        let size = self.config.block_size as usize;
-        for copy in &step.copies {
-            let source = copy.source.index() * size;
-            self.slots.copy_within(source..source + size, copy.target.index() * size);
-        }
+        self.slots.move_blocks(&step.plan);
         let texts: Vec<_> = step.rows.iter().map(|row| self.text(row)).collect();
         for (row, text) in step.rows.iter().zip(&texts) {
             self.write(row, text.as_deref());
@@ -228,7 +231,7 @@ impl LateExecutor {
             hash = text.map_or(hash, |text| extend(hash, text[position as usize]));
             if position >= row.scheduled.positions.start {
                 let slot = self.slot(row, position);
-                self.slots[slot] = text.map(|_| hash);
+                self.slots.device[slot] = text.map(|_| hash);
             }
         }
     }
@@ -240,7 +243,7 @@ impl LateExecutor {
         let mut hash = START;
         for (position, &token) in (0..).zip(text) {
             hash = extend(hash, token);
-            let found = self.slots[self.slot(row, position)];
+            let found = self.slots.device[self.slot(row, position)];
             assert_eq!(found, Some(hash), "{row:?} reads stale position {position}");
         }
     }
@@ -270,11 +273,7 @@ impl LateExecutor {
         for row in &step.rows {
             self.write(row, None);
         }
-        let size = self.config.block_size as usize;
-        for copy in &step.copies {
-            let start = copy.target.index() * size;
-            self.slots[start..start + size].fill(None);
-        }
+        self.slots.lose_blocks(&step.plan);
     }
 }
 
@@ -290,7 +289,7 @@ impl Executor for LateExecutor {
             |id| self.in_flight.iter().any(|step| step.rows.iter().any(|r| r.scheduled.id == id));
         self.texts.retain(|&id, _| sequences.contains(id) || is_named(id));
         let rows = plan.seqs.iter().map(|scheduled| self.row(scheduled, sequences)).collect();
-        let mut step = Submitted { rows, copies: plan.copies.clone(), fate: Fate::Succeeds };
+        let mut step = Submitted { rows, plan: plan.clone(), fate: Fate::Succeeds };
         self.check_writes(&step);
         if self.faults.strike() {
             self.note(|log| log.num_failed[0] += 1);

@@ -106,6 +106,7 @@ impl Engine {
             long_prefill_token_threshold: setup.chunk,
             max_queued_requests: 1000,
             prefix_caching: setup.caching,
+            num_host_blocks: 0,
         };
         let config = config.validated().unwrap();
         let options = RunnerOptions { device, plan };

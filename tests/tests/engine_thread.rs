@@ -61,6 +61,7 @@ fn config(max_num_seqs: u32, max_queued_requests: u32) -> EngineConfig {
         long_prefill_token_threshold: None,
         max_queued_requests,
         prefix_caching: PrefixCaching::On,
+        num_host_blocks: 0,
     }
 }
 
@@ -183,6 +184,7 @@ fn a_failing_build_is_reported_to_the_caller() {
         long_prefill_token_threshold: None,
         max_queued_requests: 1,
         prefix_caching: PrefixCaching::On,
+        num_host_blocks: 0,
     };
     let build = || -> Result<Box<dyn Executor>> { Err(Error::Device("none".into())) };
     let result = EngineHandle::spawn(config.clone(), Box::new(Fcfs), build);

@@ -29,6 +29,7 @@ fn config() -> EngineConfig {
         long_prefill_token_threshold: None,
         max_queued_requests: 1000,
         prefix_caching: PrefixCaching::On,
+        num_host_blocks: 0,
     }
 }
 

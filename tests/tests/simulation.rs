@@ -87,7 +87,8 @@ impl Policy for Adversary {
     }
 
     fn victim(&mut self, candidates: &[SequenceId], _: &View<'_>) -> Option<Victim> {
-        let mode = PreemptionMode::Recompute;
+        let modes = [PreemptionMode::Recompute, PreemptionMode::Swap];
+        let mode = modes[self.0.below(2) as usize];
         match self.0.below(3) {
             0 => None,
             1 => Some(Victim { id: SequenceId(u64::MAX), mode }),
@@ -201,6 +202,9 @@ impl LogitsProcessor for Onlooker {
 
 const VOCAB: u32 = 50;
 
+/// Host blocks for whatever could be preempted at once.
+const ROOMY_HOST: u32 = 10_000;
+
 fn random_config(random: &mut Random) -> EngineConfig {
     let decoder = ModelLimits { kind: ModelKind::Decoder, max_model_len: 64, vocab_size: VOCAB };
     let encoder = ModelLimits { kind: ModelKind::Encoder, max_model_len: 24, vocab_size: VOCAB };
@@ -216,6 +220,7 @@ fn random_config(random: &mut Random) -> EngineConfig {
         long_prefill_token_threshold: random.one_in(2).then(|| 1 + random.below(12)),
         max_queued_requests: 1000,
         prefix_caching: caching,
+        num_host_blocks: [0, 1 + random.below(20), ROOMY_HOST][random.below(3) as usize],
     }
 }
 
@@ -370,6 +375,7 @@ impl Run {
         assert!(may_fail || num_granted == self.num_computed, "granted, and computed");
         let gauges = self.core.gauges();
         assert_eq!((gauges.num_running, gauges.num_waiting, gauges.num_used_blocks), (0, 0, 0));
+        assert_eq!(gauges.num_used_host_blocks, 0, "saved for nobody");
         for (index, request) in self.requests.iter().enumerate() {
             request.check(index, self.device);
         }
@@ -448,13 +454,18 @@ fn run_seeds(
 ) {
     let (mut num_preemptions, mut num_hits, mut num_evictions) = (0, 0, 0);
     let (mut num_wasted, mut num_ahead, mut num_placeholders) = (0, 0, 0);
-    let mut num_failed = [0; 3];
+    let (mut num_failed, mut num_saved, mut num_brought_back) = ([0; 3], 0, 0);
     for seed in 0..num_seeds {
         println!("policy {name}, seed {seed}");
         let mut run = Run::new(seed, policy(seed), device);
         run.run(60);
         let gauges = run.core.gauges();
         num_preemptions += gauges.totals.num_preemptions;
+        num_saved += gauges.totals.num_swapped_out_tokens;
+        num_brought_back += gauges.totals.num_swapped_in_tokens;
+        let is_saving = run.config.num_host_blocks == ROOMY_HOST && name != "adversary";
+        let may_drop = !is_saving || matches!(device, DeviceKind::Faulty(_));
+        assert!(may_drop || gauges.totals.num_dropped_tokens == 0, "dropped, with room to save");
         num_wasted += gauges.totals.num_wasted_tokens;
         num_hits += gauges.prefix.num_hit_tokens;
         num_evictions += gauges.prefix.num_evictions;
@@ -467,9 +478,11 @@ fn run_seeds(
     println!(
         "{num_ahead} steps ahead, {num_placeholders} placeholders, {num_wasted} wasted tokens"
     );
+    println!("{num_saved} tokens saved on the host, {num_brought_back} brought back");
     println!("{num_failed:?} submissions, steps, sequences failed");
     let exercised = num_preemptions > 100 && num_hits > 1000 && num_evictions > 100;
     assert!(exercised, "the runs were too easy to prove anything");
+    assert!(num_saved > 500 && num_brought_back > 100, "blocks were hardly ever swapped");
     let is_late = !matches!(device, DeviceKind::Prompt);
     let is_exercised_ahead = num_ahead > 1000 && num_placeholders > 1000 && num_wasted > 100;
     assert_eq!(is_late, is_exercised_ahead, "steps in flight");

@@ -234,6 +234,7 @@ fn start(args: &Args, lengths: &[Lengths]) -> anyhow::Result<(EngineCore, String
         long_prefill_token_threshold: None,
         max_queued_requests: args.shape.num_requests,
         prefix_caching: PrefixCaching::On,
+        num_host_blocks: 0,
     };
     let options = RunnerOptions { device, plan };
     let runner = load(vec![(files, model)], &options, &mut |_| {})?;

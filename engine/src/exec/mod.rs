@@ -44,6 +44,10 @@ pub fn load(
 /// last for the sequence. Steps must take effect in the order of their submission. A sequence may
 /// end while a step that computes it is in flight; its row is computed all the same and its result
 /// is dropped, and its blocks stay its own until that step is collected.
+///
+/// A step moves blocks before it computes: it saves `swap_out`, then brings `swap_in` back, then
+/// makes `copies`. An executor that keeps no blocks in host memory is used with
+/// [`num_host_blocks`](crate::types::EngineConfig::num_host_blocks) 0 and never sees the first two.
 pub trait Executor {
     /// Steps that may be in flight, at least 1: with 1, each is collected before the next is
     /// planned and no row is a placeholder.

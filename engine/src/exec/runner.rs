@@ -239,6 +239,8 @@ impl ModelRunner {
 impl Executor for ModelRunner {
     fn submit(&mut self, plan: &StepPlan, sequences: &mut Sequences) -> Result<()> {
         let start = self.clock.now();
+        let num_swaps = plan.swap_out.len() + plan.swap_in.len();
+        assert_eq!(num_swaps, 0, "blocks to swap where all memory is the host's");
         self.device.copy_blocks(&plan.copies);
         let mut results = vec![SeqResult::Computed; plan.seqs.len()];
         for model in 0..self.models.len() as u32 {

@@ -162,6 +162,7 @@ fn load_configured(
         long_prefill_token_threshold: None,
         max_queued_requests: 100,
         prefix_caching: PrefixCaching::On,
+        num_host_blocks: 0,
     };
     let models = files.into_iter().zip(configs).collect();
     let runner = ModelRunner::load(models, &RunnerOptions { device, plan }, progress)?;

@@ -16,6 +16,7 @@ mod queue;
 mod scheduler;
 mod sequence;
 mod step;
+mod swap;
 mod view;
 mod watch;
 

@@ -11,7 +11,9 @@ use super::queue::Position;
 use super::scheduler::{End, Scheduler, State};
 use super::sequence::Status;
 use super::step::Step;
-use super::{Admit, Displacement, Limits, PolicyRequest, RERANK_WINDOW, Refresh, SchedEvent};
+use super::{
+    Admit, Displacement, Limits, PolicyRequest, RERANK_WINDOW, Refresh, SchedEvent, Victim,
+};
 use crate::types::{FinishReason, ModelId, ModelKind, Nanos, ScheduledSeq, SequenceId, StepPlan};
 
 /// Waiting sequences looked at in one plan for cancellation and expiry, at least; running ones are
@@ -77,6 +79,8 @@ impl Scheduler {
         if step.plan.seqs.is_empty() {
             return None;
         }
+        step.plan.swap_out = self.state.host.take_swaps();
+        assert!(step.plan.swap_out.is_empty() || !is_ahead, "blocks are saved in flight");
         self.state.pipeline.start();
         Some(step.plan)
     }
@@ -182,7 +186,10 @@ impl Scheduler {
                 match self.state.displaceable() {
                     Some(worst) if waiting >= worst => return Displaced::Done,
                     Some(_) if self.state.pipeline.is_busy() => return Displaced::PutOff,
-                    Some(worst) => self.preempt(worst.1, now),
+                    Some(worst) => {
+                        let mode = self.state.view(now).preemption();
+                        self.preempt(Victim { id: worst.1, mode }, now);
+                    }
                     None => return Displaced::Done,
                 }
             }
@@ -214,14 +221,14 @@ impl Scheduler {
             step.preempted = true;
             let victim = self.choose_victim(step);
             self.preempt(victim, step.now);
-            if victim == id {
+            if victim.id == id {
                 return false;
             }
         }
         true
     }
 
-    fn choose_victim(&mut self, step: &Step) -> SequenceId {
+    fn choose_victim(&mut self, step: &Step) -> Victim {
         let oldest = self.state.oldest_running();
         let candidates: Vec<SequenceId> = self
             .state
@@ -233,14 +240,17 @@ impl Scheduler {
         let Some(&last) = candidates.last() else {
             panic!("the oldest sequence does not fit into an otherwise empty pool");
         };
-        let choice = self.policy.victim(&candidates, &self.state.view(step.now));
-        choice.map(|victim| victim.id).filter(|id| candidates.contains(id)).unwrap_or(last)
+        let view = self.state.view(step.now);
+        let choice = self.policy.victim(&candidates, &view);
+        choice
+            .filter(|victim| candidates.contains(&victim.id))
+            .unwrap_or(Victim { id: last, mode: view.preemption() })
     }
 
     /// Back to the queue without blocks.
-    fn preempt(&mut self, id: SequenceId, now: Nanos) {
+    fn preempt(&mut self, Victim { id, mode }: Victim, now: Nanos) {
         assert!(!self.state.pipeline.is_busy(), "sequence {id} gives way in flight");
-        self.state.drop_blocks(id);
+        self.state.take_blocks(id, mode);
         self.observe(&SchedEvent::Preempted(id), now);
         self.enqueue(id, now);
     }
@@ -295,23 +305,26 @@ impl Scheduler {
         answer
     }
 
-    /// Takes a waiting sequence in with what the prefix cache has of it, if blocks suffice.
+    /// Takes a waiting sequence in with what the prefix cache has of it, and what more a preemption
+    /// saved of it, if blocks suffice.
     fn admit_waiting(&mut self, id: SequenceId, reserve: u32, step: &mut Step) -> Admission {
         let state = &mut self.state;
         let sequence = state.sequences.get_mut(id);
         let peek = state.allocator.peek_prefix(&sequence.tokens, sequence.request.cache_salt);
-        let num_cached_blocks = peek.num_tokens / state.config.block_size;
-        if state.watch.hold(id, &sequence.request.prompt_hashes, num_cached_blocks) {
+        let start = peek.num_tokens.max(sequence.num_computed());
+        let num_ready_blocks = start / state.config.block_size;
+        if state.watch.hold(id, &sequence.request.prompt_hashes, num_ready_blocks) {
             return Admission::Skipped;
         }
-        let pending = sequence.num_known() - peek.num_tokens;
+        let pending = sequence.num_known() - start;
         let num_tokens = step.budget.prefill_share(pending);
         if num_tokens < pending
             && step.budget.num_partial >= step.budget.limits.max_partial_prefills
         {
             return Admission::Closed;
         }
-        let end = peek.num_tokens + num_tokens;
+        let end = start + num_tokens;
+        let num_cached_blocks = peek.num_tokens / state.config.block_size;
         let need = state.allocator.blocks_for(end.saturating_add(reserve)) - num_cached_blocks;
         let watermark =
             if state.running.is_empty() { 0 } else { step.budget.limits.watermark_blocks };
@@ -329,7 +342,8 @@ impl Scheduler {
             sequence.stats.first_scheduled = Some(step.now);
         }
         assert!(state.allocate(id, end, &mut step.plan), "sequence {id}: {need} free blocks");
-        self.observe(&SchedEvent::Admitted { id, num_cached_tokens: matched }, step.now);
+        state.bring_back(id, start, &mut step.plan);
+        self.observe(&SchedEvent::Admitted { id, num_cached_tokens: start }, step.now);
         self.start_running(id, step.now);
         self.grant(id, end, step);
         Admission::Admitted
@@ -383,7 +397,8 @@ impl State {
     fn blocks_to_start(&self, id: SequenceId, limits: Limits) -> u32 {
         let sequence = self.sequences.get(id);
         let peek = self.allocator.peek_prefix(&sequence.tokens, sequence.request.cache_salt);
-        let end = sequence.num_known().min(peek.num_tokens.saturating_add(limits.chunk));
+        let start = peek.num_tokens.max(sequence.num_computed());
+        let end = sequence.num_known().min(start.saturating_add(limits.chunk));
         let num_cached = peek.num_tokens / self.config.block_size;
         self.allocator.blocks_for(end) - num_cached + peek.num_idle_blocks
     }

@@ -42,8 +42,7 @@ pub trait Policy: Send {
     /// Which running sequence loses its blocks when they run out. `candidates` are in rank order
     /// and never empty; an answer that is not among them, or none, means the last.
     fn victim(&mut self, candidates: &[SequenceId], view: &View<'_>) -> Option<Victim> {
-        let _ = view;
-        candidates.last().map(|&id| Victim { id, mode: PreemptionMode::Recompute })
+        candidates.last().map(|&id| Victim { id, mode: view.preemption() })
     }
 
     /// Told of everything that happens, for policies with a state.
@@ -147,6 +146,9 @@ pub struct Victim {
 pub enum PreemptionMode {
     /// Dropped and computed again later, less what the prefix cache gives back.
     Recompute,
+    /// Saved in host memory and brought back later, less what the prefix cache gives back. Where
+    /// host memory has too few free blocks, they are dropped after all.
+    Swap,
 }
 
 /// Something that happened.

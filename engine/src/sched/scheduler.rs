@@ -11,10 +11,11 @@ use std::sync::Arc;
 use super::lookahead::Pipeline;
 use super::queue::{Position, Queue};
 use super::sequence::{Progress, Status};
+use super::swap::HostPool;
 use super::watch::{PrefixWatch, chain_hashes};
 use super::{
-    BlockAllocator, BlockTable, Limits, Policy, PolicyRequest, PrefixCounters, Refresh,
-    RequestInfo, SchedEvent, Sequence, Sequences, View,
+    BlockAllocator, Limits, Policy, PolicyRequest, PrefixCounters, Refresh, RequestInfo,
+    SchedEvent, Sequence, Sequences, View,
 };
 use crate::types::{
     EngineConfig, Event, FinishReason, ModelId, ModelKind, Nanos, PrefixCaching, Refusal, Request,
@@ -35,6 +36,8 @@ pub(super) struct State {
     /// Running decoder sequences, best rank first.
     pub(super) running: Vec<Position>,
     pub(super) allocator: BlockAllocator,
+    /// What preempted sequences have computed and saved.
+    pub(super) host: HostPool,
     pub(super) watch: PrefixWatch,
     /// Siblings that wait for the key to compute the prompt they share.
     pub(super) followers: HashMap<SequenceId, Vec<SequenceId>>,
@@ -62,6 +65,10 @@ pub struct Totals {
     pub num_preemptions: u64,
     /// Tokens that had been computed and were dropped by preemption.
     pub num_dropped_tokens: u64,
+    /// Tokens that preemption saved in host memory.
+    pub num_swapped_out_tokens: u64,
+    /// Tokens that were brought back from there.
+    pub num_swapped_in_tokens: u64,
     /// Steps committed.
     pub num_steps: u64,
     /// Positions computed for prompts, recomputation included.
@@ -85,6 +92,10 @@ pub struct Gauges {
     pub num_blocks: u32,
     /// Blocks held by sequences, and by steps in flight for sequences that have ended.
     pub num_used_blocks: u32,
+    /// Blocks of host memory for preempted sequences.
+    pub num_host_blocks: u32,
+    /// Those among them in which something is saved.
+    pub num_used_host_blocks: u32,
     /// Counts since the start.
     pub totals: Totals,
     /// Totals of the prefix index.
@@ -150,12 +161,14 @@ impl Scheduler {
             BlockAllocator::new(config.num_blocks, config.block_size, config.prefix_caching);
         let queue = Queue::new(config.models.len());
         let max_running = config.max_num_seqs;
+        let host = HostPool::new(config.num_host_blocks);
         let state = State {
             config,
             sequences: Sequences::default(),
             queue,
             running: Vec::new(),
             allocator,
+            host,
             watch: PrefixWatch::default(),
             followers: HashMap::new(),
             num_following: 0,
@@ -214,6 +227,8 @@ impl Scheduler {
             num_waiting,
             num_blocks: state.allocator.num_blocks(),
             num_used_blocks: state.allocator.num_blocks() - state.allocator.num_free(),
+            num_host_blocks: state.host.num_blocks(),
+            num_used_host_blocks: state.host.num_blocks() - state.host.num_free(),
             totals: state.totals,
             prefix: state.allocator.counters(),
         }
@@ -225,6 +240,7 @@ impl Scheduler {
         let tables = state.sequences.iter().map(Sequence::table);
         state.allocator.assert_consistent(tables.chain(state.pipeline.retired()));
         state.pipeline.assert_consistent();
+        state.assert_saved();
         let mut num_following = 0;
         for sequence in state.sequences.iter() {
             let id = sequence.id;
@@ -268,6 +284,7 @@ impl Scheduler {
         let state = &mut self.state;
         let mut sequence = state.sequences.remove(id);
         state.pipeline.release(&mut sequence, &mut state.allocator);
+        state.host.release(id);
         match sequence.status {
             Status::Waiting => drop(state.queue.remove(id)),
             Status::Running => state.stop_running(id),
@@ -394,6 +411,7 @@ impl State {
             running: &self.running,
             queue: &self.queue,
             allocator: &self.allocator,
+            host: &self.host,
         }
     }
 
@@ -444,7 +462,9 @@ impl State {
         let num_tokens = sequence.num_known() + num_placeholders;
         let is_ordered = num_computed <= num_scheduled && num_scheduled <= num_tokens;
         assert!(is_ordered, "computed, scheduled, known out of order: {sequence:?}");
-        let covered = sequence.table.num_blocks() * self.config.block_size;
+        let num_saved_blocks = self.host.blocks_of(sequence.id).len() as u32;
+        let num_blocks = sequence.table.num_blocks().max(num_saved_blocks);
+        let covered = num_blocks * self.config.block_size;
         let is_covered = self.is_encoder(sequence.request.model) || num_scheduled <= covered;
         assert!(is_covered, "computed beyond its blocks: {sequence:?}");
         let is_settled = num_computed == num_scheduled && num_placeholders == 0;
@@ -462,17 +482,5 @@ impl State {
     pub(super) fn stop_running(&mut self, id: SequenceId) {
         self.watch.stop(id);
         self.running.retain(|&(_, other)| other != id);
-    }
-
-    /// Takes the blocks of a running sequence away.
-    pub(super) fn drop_blocks(&mut self, id: SequenceId) {
-        self.stop_running(id);
-        let sequence = self.sequences.get_mut(id);
-        self.totals.num_preemptions += 1;
-        self.totals.num_dropped_tokens += u64::from(sequence.num_computed());
-        let mut table: BlockTable = std::mem::take(&mut sequence.table);
-        sequence.start_at(0);
-        sequence.stats.num_preemptions += 1;
-        self.allocator.release(&mut table);
     }
 }

@@ -67,7 +67,7 @@ pub(super) struct Progress {
 pub(super) enum Status {
     /// Waits for this sibling to compute the prompt that both share.
     Following(SequenceId),
-    /// In the waiting queue: holds no blocks.
+    /// In the waiting queue: holds no blocks of the device.
     Waiting,
     /// Takes part in steps.
     Running,
@@ -129,7 +129,7 @@ impl Sequence {
         self.tokens.len() as u32
     }
 
-    /// Leading tokens whose keys and values are in the cache.
+    /// Leading tokens whose keys and values are in the cache, or saved in host memory.
     #[must_use]
     pub fn num_computed(&self) -> u32 {
         self.progress.num_computed
@@ -232,7 +232,7 @@ impl Sequence {
         (if is_known { TokenSource::Known } else { TokenSource::Placeholder }, emits)
     }
 
-    /// The first `num_tokens` tokens are in its blocks, and no step is in flight.
+    /// The first `num_tokens` tokens are computed, and no step is in flight.
     pub(super) fn start_at(&mut self, num_tokens: u32) {
         self.progress.num_computed = num_tokens;
         self.progress.num_scheduled = num_tokens;

@@ -1,7 +1,8 @@
 //! What a policy may see: requests, queues and the pool, read-only.
 
 use super::queue::{Position, Queue};
-use super::{BlockAllocator, Limits, Sequence, Sequences};
+use super::swap::HostPool;
+use super::{BlockAllocator, Limits, PreemptionMode, Sequence, Sequences};
 use crate::types::{ModelId, Nanos, SequenceId, TenantId};
 
 /// One sequence as a policy sees it.
@@ -51,7 +52,7 @@ impl PolicyRequest<'_> {
         self.0.request.prompt_len
     }
 
-    /// Tokens computed; those of steps in flight are not.
+    /// Tokens computed, those that a preemption saved included; those of steps in flight are not.
     #[must_use]
     pub fn num_computed(&self) -> u32 {
         self.0.num_computed()
@@ -99,6 +100,8 @@ pub struct KvView {
     pub num_cached: u32,
     /// Tokens in a block.
     pub block_size: u32,
+    /// Blocks of host memory that nobody's computed tokens are saved in.
+    pub num_free_host_blocks: u32,
 }
 
 /// The scheduler's state at one moment.
@@ -110,6 +113,7 @@ pub struct View<'a> {
     pub(super) running: &'a [Position],
     pub(super) queue: &'a Queue,
     pub(super) allocator: &'a BlockAllocator,
+    pub(super) host: &'a HostPool,
 }
 
 impl<'a> View<'a> {
@@ -133,6 +137,17 @@ impl<'a> View<'a> {
             num_free: self.allocator.num_free(),
             num_cached: self.allocator.num_cached(),
             block_size: self.allocator.block_size(),
+            num_free_host_blocks: self.host.num_free(),
+        }
+    }
+
+    /// What the engine would rather do with the computed tokens of a preempted sequence: save them
+    /// where it has host memory for that, since it is given some only where this pays.
+    #[must_use]
+    pub fn preemption(&self) -> PreemptionMode {
+        match self.host.num_blocks() {
+            0 => PreemptionMode::Recompute,
+            _ => PreemptionMode::Swap,
         }
     }
 

@@ -51,6 +51,9 @@ pub struct EngineConfig {
     pub max_queued_requests: u32,
     /// Whether prefixes are shared between requests.
     pub prefix_caching: PrefixCaching,
+    /// Blocks of host memory for what preempted sequences have computed. With any, preemption
+    /// prefers saving to recomputing; 0 where the executor cannot swap, or it does not pay.
+    pub num_host_blocks: u32,
 }
 
 /// A setting outside its range.

@@ -39,12 +39,24 @@ id! {
     BlockId(u32)
 }
 id! {
+    /// Index of a block of host memory that takes up a KV block's content.
+    HostBlockId(u32)
+}
+id! {
     /// Keeps the prefix cache of those who share it apart from all others: sequences share
     /// blocks only under an equal salt. A digest wide enough that collisions need no handling.
     CacheSalt(u128)
 }
 
 impl BlockId {
+    /// The block as an array index.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl HostBlockId {
     /// The block as an array index.
     #[must_use]
     pub fn index(self) -> usize {

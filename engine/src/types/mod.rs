@@ -13,9 +13,10 @@ mod sampling;
 pub use clock::{Clock, ManualClock, Nanos, SystemClock};
 pub use config::{ConfigError, EngineConfig, ModelKind, ModelLimits, PrefixCaching};
 pub use error::{Error, Refusal, Result};
-pub use id::{BlockId, CacheSalt, ModelId, RequestId, SequenceId, TenantId, TokenId};
+pub use id::{BlockId, CacheSalt, HostBlockId, ModelId, RequestId, SequenceId, TenantId, TokenId};
 pub use plan::{
-    BlockCopy, SampledToken, ScheduledSeq, SeqResult, StepOutput, StepPlan, StepReport, TokenSource,
+    BlockCopy, BlockSwap, SampledToken, ScheduledSeq, SeqResult, StepOutput, StepPlan, StepReport,
+    TokenSource,
 };
 pub use request::{
     Choice, Delivery, Event, EventReceiver, EventSender, FinishReason, Request, RequestStats, Task,

@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 
-use super::{BlockId, ModelId, Nanos, SequenceId, TokenId, TokenLogprobs};
+use super::{BlockId, HostBlockId, ModelId, Nanos, SequenceId, TokenId, TokenLogprobs};
 
 /// The work of one step. Order is batch-row order; no sequence appears twice.
+///
+/// Blocks move before anything is computed: all of `swap_out` in order, then `swap_in`, then
+/// `copies`. A device block that was swapped out may be named again right after.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct StepPlan {
@@ -12,6 +15,11 @@ pub struct StepPlan {
     pub seqs: Vec<ScheduledSeq>,
     /// Blocks to duplicate before anything is written (copy on write).
     pub copies: Vec<BlockCopy>,
+    /// Blocks of preempted sequences to save: from the device to the host. Only in a plan that is
+    /// made while no step is in flight.
+    pub swap_out: Vec<BlockSwap>,
+    /// Blocks of sequences that go on to bring back: from the host to the device.
+    pub swap_in: Vec<BlockSwap>,
 }
 
 impl StepPlan {
@@ -55,6 +63,15 @@ pub struct BlockCopy {
     pub source: BlockId,
     /// Block to overwrite.
     pub target: BlockId,
+}
+
+/// Copy all layers of one KV block between the device and host memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockSwap {
+    /// Block on the device.
+    pub device: BlockId,
+    /// Block in host memory.
+    pub host: HostBlockId,
 }
 
 /// What the executor returns for a plan: one result a scheduled sequence, in plan order.

@@ -225,6 +225,7 @@ fn load(directory: &Path, num_threads: usize) -> (ModelRunner, EngineConfig) {
         long_prefill_token_threshold: None,
         max_queued_requests: 8,
         prefix_caching: PrefixCaching::On,
+        num_host_blocks: 0,
     };
     (runner.expect("loadable weights"), config)
 }

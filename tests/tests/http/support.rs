@@ -119,6 +119,7 @@ impl Server {
             long_prefill_token_threshold: None,
             max_queued_requests: options.max_queued_requests,
             prefix_caching: PrefixCaching::On,
+            num_host_blocks: 0,
         };
         let policy = policies::by_name(options.policy).unwrap();
         let of_engine = pace.clone();
