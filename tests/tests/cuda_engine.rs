@@ -11,7 +11,7 @@ use folio_emulator::{Emulator, EmulatorOptions, TestDevice};
 use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::{
     CudaOptions, Determinism, DeviceOptions, Executor, Graphs, KvCacheSize, MemoryOptions,
-    MemoryPlan, ModelRunner, RunnerOptions, load,
+    MemoryPlan, ModelRunner, RunnerOptions, SwapChoice, SwapRates, load,
 };
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
 use folio_engine::sched::policies::Fcfs;
@@ -46,6 +46,7 @@ struct Setup {
     chunk: Option<u32>,
     num_blocks: u32,
     caching: PrefixCaching,
+    num_host_blocks: u32,
 }
 
 /// Who carries plans out.
@@ -64,6 +65,7 @@ const ROOMY: Setup = Setup {
     chunk: None,
     num_blocks: 400,
     caching: PrefixCaching::On,
+    num_host_blocks: 0,
 };
 const PLAIN: Setup = Setup { runner: Runner::Plain, ..ROOMY };
 
@@ -95,7 +97,8 @@ impl Engine {
             layout: device.layout(),
             available_bytes: None,
         };
-        let plan = MemoryPlan::new(&configs, &memory).unwrap();
+        let mut plan = MemoryPlan::new(&configs, &memory).unwrap();
+        plan.num_host_blocks = setup.num_host_blocks;
         let config = EngineConfig {
             models: configs.iter().map(ModelConfig::limits).collect(),
             block_size: 16,
@@ -106,7 +109,7 @@ impl Engine {
             long_prefill_token_threshold: setup.chunk,
             max_queued_requests: 1000,
             prefix_caching: setup.caching,
-            num_host_blocks: 0,
+            num_host_blocks: setup.num_host_blocks,
         };
         let config = config.validated().unwrap();
         let options = RunnerOptions { device, plan };
@@ -279,6 +282,44 @@ fn preemption_and_tiny_pools_change_nothing() {
     let num_preemptions = engine.core.gauges().totals.num_preemptions;
     assert!(num_preemptions > 3, "only {num_preemptions} preemptions: the pool was too large");
     holds_under(Setup { num_blocks: 13, ..ROOMY });
+}
+
+#[test]
+fn blocks_that_waited_on_the_host_change_nothing() {
+    let setup =
+        Setup { num_blocks: 13, num_host_blocks: 200, caching: PrefixCaching::Off, ..ROOMY };
+    let totals = holds_under(setup).core.gauges().totals;
+    assert!(totals.num_swapped_in_tokens > 100, "{totals:?}");
+    assert_eq!(totals.num_dropped_tokens, 0, "computed again, with room to save");
+}
+
+#[test]
+fn host_memory_is_taken_where_it_pays_and_no_more_than_that() {
+    let driver = Emulator::with(EmulatorOptions::default()) as Arc<dyn Driver>;
+    let measured = SwapRates::measure(&driver).unwrap();
+    assert!(measured.in_bytes_per_s > 0.0 && measured.out_bytes_per_s > 0.0, "{measured:?}");
+    let files = ModelFiles::Embedded(&MODELS[0]);
+    let configs = [ModelConfig::read_dummy(&files, None).unwrap()];
+    let options =
+        CudaOptions { element: Element::Bf16, determinism: Determinism::Fast, graphs: Graphs::Off };
+    let memory = MemoryOptions {
+        block_size: 16,
+        max_num_seqs: 4,
+        max_num_batched_tokens: 64,
+        kv_cache: KvCacheSize::Blocks(11),
+        layout: DeviceOptions::Cuda { driver, options }.layout(),
+        available_bytes: None,
+    };
+    let plan = MemoryPlan::new(&configs, &memory).unwrap();
+    // Keys and values of 2 layers, 2 heads of 32, 16 tokens.
+    let block_bytes = 2 * 2 * 2 * 32 * 16 * 2;
+    let fast = SwapRates { out_bytes_per_s: 1e12, in_bytes_per_s: 1e12, flops: 1e9 };
+    let num_blocks = |rates, host_bytes| {
+        SwapChoice::new(rates, &configs, &plan, host_bytes).unwrap().num_host_blocks
+    };
+    assert_eq!(num_blocks(fast, 3 * block_bytes + 5), 3);
+    assert_eq!(num_blocks(fast, 1 << 40), 10, "as many as the device can hand out");
+    assert_eq!(num_blocks(SwapRates { in_bytes_per_s: 1.0, ..fast }, 1 << 40), 0);
 }
 
 fn embedding(text: &[TokenId]) -> (Request, EventReceiver) {

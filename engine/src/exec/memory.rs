@@ -54,6 +54,9 @@ pub struct MemoryPlan {
     pub layout: ActivationLayout,
     /// What steps need of the device.
     pub reserve: Reserve,
+    /// KV blocks for preempted sequences in pinned host memory, beside all of the above. A plan
+    /// begins with none: see [`SwapChoice`](super::SwapChoice).
+    pub num_host_blocks: u32,
 }
 
 impl MemoryPlan {
@@ -86,7 +89,13 @@ impl MemoryPlan {
             max_num_seqs: options.max_num_seqs as usize,
             max_model_len: max_model_len as usize,
         };
-        let mut plan = Self { weights_bytes, overhead_bytes: 0, layout: options.layout, reserve };
+        let mut plan = Self {
+            weights_bytes,
+            overhead_bytes: 0,
+            layout: options.layout,
+            reserve,
+            num_host_blocks: 0,
+        };
         let decoder = |config: &&ModelConfig| config.limits().kind == ModelKind::Decoder;
         let decoder = configs.iter().find(decoder);
         if !plan.is_on_host() {

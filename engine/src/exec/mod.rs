@@ -11,7 +11,7 @@ pub mod runner;
 pub mod sampler;
 
 pub use batch::{BatchRow, Emits};
-pub use cuda::CudaRunner;
+pub use cuda::{CudaRunner, SwapChoice, SwapRates, TokenSize};
 pub use folio_kernels::cuda::{Driver, Element, NvidiaDriver, OpenError};
 pub use memory::{KvCacheSize, MemoryOptions, MemoryPlan};
 pub use runner::{DeviceOptions, ModelRunner, Progress, RunnerOptions};

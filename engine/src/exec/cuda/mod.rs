@@ -10,6 +10,7 @@ mod graphs;
 mod results;
 mod sampling;
 mod slots;
+mod swap;
 mod warm_up;
 
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ use folio_kernels::cuda::{Driver, PoolTexts, PooledLength, PooledTokens};
 
 use self::decoder::DecoderState;
 use self::results::{Results, ResultsLayout};
+pub use self::swap::{SwapChoice, SwapRates, TokenSize};
 use super::Executor;
 use super::memory::MemoryPlan;
 use super::runner::{LoadedModel, Progress, Role, load_model, with_plan};
@@ -102,6 +104,7 @@ impl CudaRunner {
             loaded.push(load_model(&files, &config, &mut device, progress)?);
         }
         device.reserve(plan.reserve)?;
+        device.reserve_host_blocks(plan.num_host_blocks)?;
         let max_num_seqs = plan.reserve.max_num_seqs;
         let decoder = loaded.iter().find_map(|model| match model.role {
             Role::Decoder { vocab_size } => Some(vocab_size),
@@ -197,6 +200,7 @@ impl Executor for CudaRunner {
         self.device.check()?;
         assert!(self.in_flight.len() < MAX_IN_FLIGHT, "{MAX_IN_FLIGHT} steps are in flight");
         let start = self.clock.now();
+        self.device.swap_blocks(&plan.swap_out, &plan.swap_in);
         self.device.copy_blocks(&plan.copies);
         let mut outcomes: Vec<_> = plan.seqs.iter().map(|_| Outcome::Computed).collect();
         self.submit_all(plan, sequences, &mut outcomes)?;

@@ -35,8 +35,10 @@ pub(crate) struct StepMemory {
 /// Keys and values, and which blocks of them belong to which slot.
 #[derive(Debug)]
 pub(crate) struct KvCache {
-    shape: KvCacheShape,
-    memory: DeviceBuffer,
+    pub(super) shape: KvCacheShape,
+    pub(super) memory: DeviceBuffer,
+    /// Where blocks of preempted sequences wait, if anywhere.
+    pub(super) host: Option<PinnedBuffer>,
     /// `i32`, `[slots, max_blocks]`.
     tables: DeviceBuffer,
     max_blocks: usize,
@@ -199,6 +201,7 @@ impl KvCache {
         let cache = Self {
             shape,
             memory: context.allocate(shape.cache_bytes(kv.num_blocks))?,
+            host: None,
             tables: context.allocate(num_slots * max_blocks * 4)?,
             max_blocks,
             last_tokens: context.allocate(num_slots * 4)?,

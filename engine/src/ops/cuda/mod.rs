@@ -9,6 +9,7 @@ mod device;
 mod memory;
 mod operations;
 mod steps;
+mod swap;
 mod upload;
 mod weights;
 
