@@ -189,7 +189,7 @@ fn random_steps_on_one_plan_again_and_again() {
             seed: case,
             ..spec(ELEMENTS[random.below(2)], heads)
         };
-        let rows: Vec<RowSpec> = (0..1 + random.below(5))
+        let rows: Vec<RowSpec> = (0..=random.below(5))
             .map(|_| {
                 let seq_len = 1 + random.below(400);
                 let num_tokens = [1, 1, 1 + random.below(seq_len.min(60))][random.below(3)];
