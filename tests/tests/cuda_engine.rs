@@ -295,7 +295,7 @@ fn blocks_that_waited_on_the_host_change_nothing() {
 
 #[test]
 fn host_memory_is_taken_where_it_pays_and_no_more_than_that() {
-    let driver = Emulator::with(EmulatorOptions::default()) as Arc<dyn Driver>;
+    let TestDevice { driver, .. } = TestDevice::open(EmulatorOptions::default());
     let measured = SwapRates::measure(&driver).unwrap();
     assert!(measured.in_bytes_per_s > 0.0 && measured.out_bytes_per_s > 0.0, "{measured:?}");
     let files = ModelFiles::Embedded(&MODELS[0]);
