@@ -207,6 +207,11 @@ pub(crate) struct EngineArgs {
     #[arg(long, env = "FOLIO_GPU_MEMORY_UTILIZATION", value_name = "SHARE", default_value_t = 0.9)]
     pub gpu_memory_utilization: f32,
 
+    /// Host memory for the KV blocks of preempted sequences, taken where it is faster to bring them
+    /// back than to compute them again; 0 for none
+    #[arg(long, env = "FOLIO_SWAP_SPACE", value_name = "BYTES", default_value = "4GiB")]
+    pub swap_space: Bytes,
+
     /// Give the same tokens on a GPU whatever else is in a step, at some speed (always so on a CPU)
     #[arg(long, env = "FOLIO_DETERMINISTIC", action = ArgAction::SetTrue)]
     pub deterministic: bool,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use folio_engine::exec::{
-    CudaOptions, Determinism, DeviceOptions, Driver, Element, Graphs, NvidiaDriver, OpenError,
+    CudaOptions, Determinism, DeviceOptions, Driver, Element, Graphs, MemoryPlan, NvidiaDriver,
+    OpenError, SwapChoice, SwapRates,
 };
 use folio_engine::model::ModelConfig;
 
@@ -83,6 +84,20 @@ fn cuda(driver: Arc<dyn Driver>, engine: &EngineArgs, element: Element) -> Resul
     let line = format!("{}, {}, {library}", device.name, element.suffix());
     let options = DeviceOptions::Cuda { driver, options };
     Ok(Chosen { options, available_bytes: Some(available_bytes), line, notes })
+}
+
+/// How preempted sequences are treated on a GPU, given `host_bytes` to save them in.
+pub(crate) fn swap(
+    options: &DeviceOptions,
+    configs: &[ModelConfig],
+    plan: &MemoryPlan,
+    host_bytes: u64,
+) -> Result<Option<SwapChoice>> {
+    let DeviceOptions::Cuda { driver, .. } = options else { return Ok(None) };
+    if host_bytes == 0 {
+        return Ok(None);
+    }
+    Ok(SwapChoice::new(SwapRates::measure(driver)?, configs, plan, host_bytes))
 }
 
 /// What a GPU computes in: all models alike, by default as the first asks for.

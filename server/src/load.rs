@@ -70,8 +70,12 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
         configs.push(config);
     }
     let device = device::choose(engine, models.dtype, &configs)?;
-    let plan = MemoryPlan::new(&configs, &memory_options(engine, &device)?)?;
-    let config = engine_config(engine, &configs, plan.num_blocks());
+    let mut plan = MemoryPlan::new(&configs, &memory_options(engine, &device)?)?;
+    if let Some(swap) = device::swap(&device.options, &configs, &plan, engine.swap_space.0)? {
+        plan.num_host_blocks = swap.num_host_blocks;
+        notes.push(swap.to_string());
+    }
+    let config = engine_config(engine, &configs, &plan);
     let line = plan.to_string();
     notes.extend(device.notes);
     let options = RunnerOptions { device: device.options, plan };
@@ -235,12 +239,12 @@ fn memory_options(engine: &EngineArgs, device: &Chosen) -> Result<MemoryOptions>
     })
 }
 
-fn engine_config(engine: &EngineArgs, configs: &[ModelConfig], num_blocks: u32) -> EngineConfig {
+fn engine_config(engine: &EngineArgs, configs: &[ModelConfig], plan: &MemoryPlan) -> EngineConfig {
     let limits: Vec<ModelLimits> = configs.iter().map(ModelConfig::limits).collect();
     EngineConfig {
         models: limits,
         block_size: engine.block_size,
-        num_blocks,
+        num_blocks: plan.num_blocks(),
         max_num_seqs: engine.max_num_seqs,
         max_num_batched_tokens: engine.max_num_batched_tokens,
         max_num_partial_prefills: engine.max_num_partial_prefills,
@@ -251,7 +255,7 @@ fn engine_config(engine: &EngineArgs, configs: &[ModelConfig], num_blocks: u32) 
         } else {
             PrefixCaching::On
         },
-        num_host_blocks: 0,
+        num_host_blocks: plan.num_host_blocks,
     }
 }
 
