@@ -55,6 +55,7 @@ pub fn test_driver() -> Arc<dyn Driver> {
 /// An emulated device for what no GPU offers. On a GPU there is none: then it is printed what the
 /// test leaves out.
 #[must_use]
+#[allow(clippy::print_stdout, reason = "a test tells whoever runs it")]
 pub fn emulator_only(options: EmulatorOptions, left_out: &str) -> Option<Arc<Emulator>> {
     let emulator = TestDevice::open(options).emulator;
     if emulator.is_none() {
