@@ -20,7 +20,7 @@ use folio_engine::types::{
     ManualClock, ModelId, Penalties, PrefixCaching, Request, RequestId, Sampling, SamplingParams,
     StopConditions, Task, TenantId, TokenId,
 };
-use folio_kernels::cuda::{Driver, Element};
+use folio_kernels::cuda::Element;
 use folio_tests::generation;
 
 const VOCAB: u32 = 90;
