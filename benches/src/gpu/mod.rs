@@ -162,7 +162,7 @@ impl Bench<'_> {
                 num_launches *= 2;
                 continue;
             }
-            best = best.min(seconds / num_launches as f64);
+            best = best.min(seconds / f64::from(num_launches));
             num_queues += 1;
         }
         Ok(best * 1e6)

@@ -99,15 +99,12 @@ impl DecoderState {
             self.pack(upload, rows, sequences);
             self.pad(upload, num_rows - rows.len());
         });
-        let logits = match graph {
-            Some(graph) => {
-                device.replay(graph.graph);
-                graph.logits
-            }
-            None => {
-                device.start_step(Pages::Cached);
-                model.forward(device)
-            }
+        let logits = if let Some(graph) = graph {
+            device.replay(graph.graph);
+            graph.logits
+        } else {
+            device.start_step(Pages::Cached);
+            model.forward(device)
         };
         self.sample((device, logits), rows, sequences, outcomes)
     }

@@ -98,10 +98,7 @@ impl DeviceSampling {
         }
         let slot_params = slot_params(sequence, params, &self.counts);
         let is_host = sequence.is_sampled_on_host();
-        self.choosers[slot as usize] = match is_host {
-            true => Chooser::Host,
-            false => Chooser::Device(slot_params.kind()),
-        };
+        self.choosers[slot as usize] = if is_host { Chooser::Host } else { Chooser::Device(slot_params.kind()) };
         if is_host {
             return;
         }

@@ -27,7 +27,7 @@ impl CudaRunner {
         self.run_prompts(reserve);
         self.device.synchronize()?;
         let seconds = self.clock.now().since(start).as_secs_f64();
-        if let Some(num_graphs) = self.decoder.as_ref().map(|decoder| decoder.num_graphs()) {
+        if let Some(num_graphs) = self.decoder.as_ref().map(super::decoder::DecoderState::num_graphs) {
             self.notes.push(format!("{num_graphs} decode graphs captured in {seconds:.1} s"));
         }
         if options.determinism == Determinism::Fixed && self.decoder.is_some() {

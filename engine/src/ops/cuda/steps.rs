@@ -87,7 +87,7 @@ impl CudaDevice {
 
     /// What was sampled last in each slot, `i32`, `[slots]`.
     pub(crate) fn last_tokens(&self) -> DevicePtr {
-        self.memory().kv.as_ref().map_or(DevicePtr::NULL, |kv| kv.last_tokens())
+        self.memory().kv.as_ref().map_or(DevicePtr::NULL, super::memory::KvCache::last_tokens)
     }
 
     /// Says which token a slot goes on with, after it was sampled on the host.
