@@ -19,7 +19,7 @@ const HEADS: [(&str, AttentionHeads); 2] = [
 /// A step of equal rows, on the device.
 struct Step {
     heads: AttentionHeads,
-    step: AttentionStep,
+    sizes: AttentionStep,
     plan: AttentionPlan,
     cu_seqlens: DeviceBuffer,
     seq_lens: DeviceBuffer,
@@ -72,7 +72,7 @@ impl Bench<'_> {
             block_size: BLOCK_SIZE,
             head_size: step.heads.head_size,
         };
-        let (num_rows, num_tokens) = (step.step.num_rows, step.step.num_tokens);
+        let (num_rows, num_tokens) = (step.sizes.num_rows, step.sizes.num_tokens);
         let size = [num_tokens, step.heads.num_heads * step.heads.head_size];
         let args = PagedAttention {
             queries: step.queries.view(0, size, 2),
@@ -87,13 +87,13 @@ impl Bench<'_> {
             window: None,
             soft_cap: None,
             sinks: None,
-            step: step.step,
+            step: step.sizes,
         };
         let prepare = PrepareAttention {
             cu_seqlens: step.cu_seqlens.ptr(),
             seq_lens: Some(step.seq_lens.ptr()),
             row_slots: Some(step.row_slots.ptr()),
-            step: step.step,
+            step: step.sizes,
         };
         step.plan.prepare(self.context, &prepare)?;
         self.micros(|context, _| Ok(paged_attention(context, &step.plan, &args)?))
@@ -110,7 +110,7 @@ impl Bench<'_> {
         let max_blocks = seq_len.div_ceil(BLOCK_SIZE);
         let num_blocks = num_rows * max_blocks;
         // A stride that shares no factor with the number of blocks visits each once.
-        let stride = (7919..).find(|stride| gcd(*stride, num_blocks) == 1).unwrap_or(1);
+        let stride = (7919..9000).find(|stride| gcd(*stride, num_blocks) == 1).unwrap_or(1);
         let tables = (0..num_blocks).map(|i| (i * stride % num_blocks) as i32).collect::<Vec<_>>();
         let limits = AttentionLimits {
             heads,
@@ -125,7 +125,7 @@ impl Bench<'_> {
             |step: usize, len: usize| -> Vec<i32> { (0..len).map(|i| (i * step) as i32).collect() };
         Ok(Step {
             heads,
-            step: AttentionStep { num_rows, num_tokens, kinds, splits },
+            sizes: AttentionStep { num_rows, num_tokens, kinds, splits },
             plan: AttentionPlan::new(self.context, limits)?,
             cu_seqlens: self.upload_words(&ramp(num_new, num_rows + 1))?,
             seq_lens: self.upload_words(&vec![seq_len as i32; num_rows])?,

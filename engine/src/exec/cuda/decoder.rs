@@ -58,9 +58,7 @@ impl DecoderState {
         model: &dyn Model,
         graphs: Graphs,
     ) -> Result<()> {
-        let sizes = captured_rows(self.max_rows);
-        let sizes = if graphs == Graphs::Captured { &sizes[..] } else { &sizes[..1] };
-        for &num_rows in sizes {
+        for num_rows in captured_rows(self.max_rows) {
             device.stage(|upload| self.pad(upload, num_rows));
             device.start_step(Pages::Cached);
             let mut logits = model.forward(device);

@@ -216,7 +216,7 @@ impl Executor for CudaRunner {
             return Err(Error::Device("collect without a submitted step".into()));
         };
         let results = &self.results[step.turn];
-        results.wait(&mut self.device)?;
+        results.wait(&self.device)?;
         let read = |outcome| match outcome {
             Outcome::Computed => SeqResult::Computed,
             Outcome::Decided(result) => result,
@@ -236,7 +236,8 @@ impl Executor for CudaRunner {
 impl Drop for CudaRunner {
     /// Memory is freed with the fields; nothing may be using it by then.
     fn drop(&mut self) {
-        let _ = self.device.synchronize();
+        // Not the device's own call, which does nothing after a failure.
+        let _ = self.device.context().synchronize();
     }
 }
 

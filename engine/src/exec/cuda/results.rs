@@ -2,7 +2,7 @@
 
 use folio_kernels::cuda::{EventId, PinnedBuffer};
 
-use crate::ops::{CudaDevice, Device, Tensor, failure};
+use crate::ops::{CudaDevice, Tensor, failure};
 use crate::types::{Result, SeqResult};
 
 /// How much a step can yield.
@@ -58,10 +58,10 @@ impl Results {
     }
 
     /// Waits until everything is there.
-    pub(super) fn wait(&self, device: &mut CudaDevice) -> Result<()> {
-        let arrived = self.arrived;
-        device.launch(|context| context.wait(arrived));
-        device.check()
+    pub(super) fn wait(&self, device: &CudaDevice) -> Result<()> {
+        // Also after a later submission failed: this step was launched whole, or is lost with the
+        // device, which says so here.
+        device.context().wait(self.arrived).map_err(|error| failure(&error))
     }
 
     /// The samples, once they are there.

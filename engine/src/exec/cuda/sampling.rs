@@ -56,8 +56,9 @@ impl DeviceSampling {
     /// A sampler of the given sizes.
     pub(super) fn new(context: &Context, limits: SamplerLimits) -> Result<Self> {
         // One slot: its parameters, its counts, biases and stops, each of two words at most.
-        let max_words =
-            MIN_STAGED_WORDS.max(64 + 2 * limits.max_counts + 4 * SamplingParams::MAX_LISTED);
+        let slot_words = 64 + 2 * limits.max_counts + 4 * SamplingParams::MAX_LISTED;
+        // What waits takes at most half, so that any slot fits behind it.
+        let max_words = MIN_STAGED_WORDS.max(2 * slot_words);
         let stage = || {
             let memory = context.allocate_pinned(max_words * 4)?;
             Ok(Staged { memory, copied: context.create_event()?, is_under_way: false })
@@ -98,7 +99,8 @@ impl DeviceSampling {
         }
         let slot_params = slot_params(sequence, params, &self.counts);
         let is_host = sequence.is_sampled_on_host();
-        self.choosers[slot as usize] = if is_host { Chooser::Host } else { Chooser::Device(slot_params.kind()) };
+        self.choosers[slot as usize] =
+            if is_host { Chooser::Host } else { Chooser::Device(slot_params.kind()) };
         if is_host {
             return;
         }

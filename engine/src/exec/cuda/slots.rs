@@ -63,7 +63,9 @@ impl SlotTable {
         let mut vacant = self.vacant(ids).into_iter();
         places.clear();
         for &id in ids {
-            places.push(if let Some(&slot) = self.by_owner.get(&id) { Place { slot, tenancy: Tenancy::Known } } else {
+            places.push(if let Some(&slot) = self.by_owner.get(&id) {
+                Place { slot, tenancy: Tenancy::Known }
+            } else {
                 let slot = vacant.next();
                 let slot = slot.unwrap_or_else(|| panic!("{num_slots} slots are all taken"));
                 self.take(slot, id);

@@ -27,7 +27,9 @@ impl CudaRunner {
         self.run_prompts(reserve);
         self.device.synchronize()?;
         let seconds = self.clock.now().since(start).as_secs_f64();
-        if let Some(num_graphs) = self.decoder.as_ref().map(super::decoder::DecoderState::num_graphs) {
+        if let Some(num_graphs) =
+            self.decoder.as_ref().map(super::decoder::DecoderState::num_graphs)
+        {
             self.notes.push(format!("{num_graphs} decode graphs captured in {seconds:.1} s"));
         }
         if options.determinism == Determinism::Fixed && self.decoder.is_some() {
@@ -43,7 +45,9 @@ impl CudaRunner {
         let has_library = self.device.context().driver().matmul_library().is_ok();
         let lengths = std::iter::successors(Some(MIN_PROMPT), |len| Some(2 * len))
             .take_while(|_| has_library)
-            .take_while(|&len| len <= reserve.max_num_tokens);
+            .take_while(|&len| len < reserve.max_num_tokens)
+            // Lengths above the last power of two are measured as the next one.
+            .chain(has_library.then_some(reserve.max_num_tokens));
         for num_tokens in std::iter::once(1).chain(lengths) {
             for loaded in &self.models {
                 let (pages, slot) = match loaded.role {

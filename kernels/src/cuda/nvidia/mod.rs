@@ -196,7 +196,7 @@ impl State {
         let stream = &mut self.streams[stream.0 as usize];
         let workspace = match stream.workspace {
             Some(workspace) => workspace,
-            // Not possible during a capture: the first stream has its own from the start.
+            // Not possible during a capture: the same products run once without one before.
             None => *stream.workspace.insert(allocate(WORKSPACE_BYTES)?),
         };
         match &mut self.cublaslt {
@@ -301,11 +301,7 @@ impl Driver for NvidiaDriver {
     fn create_stream(&self) -> Result<StreamId> {
         let mut state = self.lock()?;
         let handle = create_stream(state.streams.len())?;
-        let mut stream = Stream { handle, workspace: None };
-        if state.streams.is_empty() && matches!(state.cublaslt, Some(Ok(_))) {
-            stream.workspace = Some(allocate(WORKSPACE_BYTES)?);
-        }
-        state.streams.push(stream);
+        state.streams.push(Stream { handle, workspace: None });
         Ok(StreamId(state.streams.len() as u32 - 1))
     }
 
