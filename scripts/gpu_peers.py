@@ -7,7 +7,7 @@
 torch gives the roofs (a copy, a large product), the products of real models and attention by
 `scaled_dot_product_attention`; FlashInfer, where it can be imported, attention over pages;
 transformers generates with random weights, statically and by continuous batching;
-sentence-transformers embeds with a random encoder of e5-large's shape. A kernel's time is that of
+it also embeds with a random encoder of e5-large's shape, as sentence-transformers does. A kernel's time is that of
 one call in a queue of them; whole programs are timed once after a warm-up. Prints JSON lines.
 """
 

@@ -1,5 +1,5 @@
-//! Attention on the emulated device against loops in double precision: over the paged cache, in both
-//! kernels, and among the tokens of texts.
+//! Attention on the emulated device against loops in double precision: over the paged cache, in
+//! both kernels, and among the tokens of texts.
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod cuda_attention_cases;

@@ -1,4 +1,4 @@
-//! With `Splits::Fixed`, a position's result is the same bit for bit however the step around it looks.
+//! With `Splits::Fixed`, a position's result is the same bit for bit, however the step looks.
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod cuda_attention_cases;
@@ -14,8 +14,9 @@ use folio_kernels::cuda::{AttentionHeads, Context, Splits};
 /// Results of sequences by position: `[sequence][position]`, `[N * D]` each; empty: not computed.
 type Results = Vec<Vec<Vec<f32>>>;
 
-/// Computes all positions of all sequences in random steps of random chunks, on a device of a random
-/// size. Unless `is_mixed`, one sequence at a time. Names of kernels that ran enter `launched`.
+/// Computes all positions of all sequences in random steps of random chunks, on a device of a
+/// random size. Unless `is_mixed`, one sequence at a time. Names of kernels that ran enter
+/// `launched`.
 fn compute(
     spec: &Spec,
     seq_lens: &[usize],

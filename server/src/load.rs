@@ -259,6 +259,9 @@ fn engine_config(engine: &EngineArgs, configs: &[ModelConfig], plan: &MemoryPlan
     }
 }
 
+/// A running engine, and the thread that it runs on.
+type EngineAndThread = (EngineHandle, JoinHandle<()>);
+
 /// Loads the weights on the engine's own thread, with a bar in the terminal. Also returns what the
 /// executor has to say.
 fn start(
@@ -266,7 +269,7 @@ fn start(
     configs: Vec<ModelConfig>,
     (config, options): (EngineConfig, RunnerOptions),
     policy: &str,
-) -> Result<((EngineHandle, JoinHandle<()>), Vec<String>)> {
+) -> Result<(EngineAndThread, Vec<String>)> {
     let policy = policies::by_name(policy)?;
     let files = sources.into_iter().map(|source| source.files);
     let models: Vec<_> = files.zip(configs).collect();

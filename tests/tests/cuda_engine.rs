@@ -167,10 +167,13 @@ struct Ask {
     is_processed: bool,
 }
 
+/// Bits of the log-probability of a token, and of the likeliest ones.
+type Bits = (u32, Vec<(TokenId, u32)>);
+
 /// What a choice yields: tokens with the bits of their log-probabilities, and its end.
 #[derive(Debug, Default, PartialEq)]
 struct Trace {
-    tokens: Vec<(TokenId, Option<(u32, Vec<(TokenId, u32)>)>)>,
+    tokens: Vec<(TokenId, Option<Bits>)>,
     end: Option<FinishReason>,
 }
 

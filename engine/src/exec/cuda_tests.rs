@@ -82,7 +82,7 @@ fn random_weights(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
         };
         let num_numbers = shape.iter().product::<usize>();
         let numbers = (0..num_numbers).map(|_| bf16::from_f32(centre + scale * uniform()));
-        data.push(numbers.flat_map(half::bf16::to_le_bytes).collect::<Vec<_>>());
+        data.push(numbers.flat_map(bf16::to_le_bytes).collect::<Vec<_>>());
     }
     let views = tensors.iter().zip(&data).map(|((name, shape), bytes)| {
         (name, TensorView::new(safetensors::Dtype::BF16, shape.clone(), bytes).unwrap())

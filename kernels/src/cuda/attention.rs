@@ -1,4 +1,4 @@
-//! Attention: over the paged cache for rows of one token and of more, and among the tokens of texts.
+//! Attention: over the paged cache for rows of one token and of more, and among tokens of texts.
 //!
 //! What each launch does is in the [`AttentionPlan`] of the step. Rows of one token have a kernel
 //! that reads keys and values at the speed of memory; the other kernel has tiles of query rows, and
@@ -40,8 +40,8 @@ pub struct PagedAttention {
 /// of them that fit the window. Of N query heads, N / K neighbours share a key/value head.
 ///
 /// One launch for rows of one token and one for all others, as far as the step may have them.
-/// Scores and sums are f32; weights are rounded to 16 bits before they meet the values. A row of one
-/// token whose slot is a dummy costs as little as its length, and writes only its own output.
+/// Scores and sums are f32; weights are rounded to 16 bits before they meet the values. A row of
+/// one token whose slot is a dummy costs as little as its length, and writes only its own output.
 pub fn paged_attention(
     context: &Context,
     plan: &AttentionPlan,

@@ -55,8 +55,8 @@ impl AttentionHeads {
         640 + self.ring_length() * TOKENS_PER_TILE * self.head_size * 2
     }
 
-    /// Two stages of keys and values, of heads of 256 half as many; and the queries, where registers
-    /// do not hold them.
+    /// Two stages of keys and values, of heads of 256 half as many; and the queries, where
+    /// registers do not hold them.
     pub(super) fn prefill_shared_bytes(self, tiles: QueryTiles) -> usize {
         let num_stage_rows = if self.head_size > 128 { 4 * 32 } else { 4 * 64 };
         let holds_queries = self.head_size <= 128 && tiles == QueryTiles::Narrow;

@@ -151,8 +151,7 @@ impl Context {
             return Ok(());
         }
         let grid = launch.grid.map(|num_blocks| num_blocks as u32);
-        // SAFETY: `P` is a plain struct; padding is initialised by bindgen's zeroed default or never
-        // looked at by the kernel.
+        // SAFETY: `P` is a plain struct; the kernel never looks at its padding, if it has any.
         let bytes = unsafe {
             std::slice::from_raw_parts(std::ptr::from_ref(params).cast::<u8>(), size_of::<P>())
         };

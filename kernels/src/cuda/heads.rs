@@ -100,7 +100,7 @@ pub fn store_heads(context: &Context, args: StoreHeads) -> Result<()> {
     let name = if width == 8 { "store_heads_wide" } else { "store_heads_narrow" };
     let grid = [(num_units * num_lanes).div_ceil(NUM_THREADS), 1, 1];
     let launch = Launch { grid, num_threads: NUM_THREADS, shared_bytes: 0 };
-    // SAFETY: views are of memory that exists; the kernel checks positions, the host made the slots.
+    // SAFETY: views are of memory that exists; the kernel checks positions, the host made slots.
     unsafe { context.launch(kernel(context, name, args.element)?, launch, &params) }
 }
 

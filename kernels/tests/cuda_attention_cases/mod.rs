@@ -1,5 +1,5 @@
-//! Steps of attention for tests: random sequences in a paged cache whose unused parts are traps, what
-//! the device makes of them, and what loops in double precision make of them.
+//! Steps of attention for tests: random sequences in a paged cache whose unused parts are traps,
+//! what the device makes of them, and what loops in double precision make of them.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -98,8 +98,9 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Sequence s in slot s, blocks in random order. Where no query of `rows` looks there is NaN, and
-    /// blocks in which none looks are not in the tables. The slot after the last is for padding.
+    /// Sequence s in slot s, blocks in random order. Where no query of `rows` looks there is NaN,
+    /// and blocks in which none looks are not in the tables. The slot after the last is for
+    /// padding.
     pub(crate) fn new(context: &Context, spec: &Spec, rows: &[RowSpec]) -> Self {
         let block_size = spec.block_size;
         let shape = KvCacheShape {
@@ -249,8 +250,8 @@ pub(crate) fn expected_head(
     sums
 }
 
-/// Panics where `output` of a step differs from loops in double precision by more than the roundings
-/// of weights and of the result explain.
+/// Panics where `output` of a step differs from loops in double precision by more than the
+/// roundings of weights and of the result explain.
 pub(crate) fn check(spec: &Spec, (rows, sequences): (&[RowSpec], &[usize]), output: &[f32]) {
     let AttentionHeads { num_heads, head_size, .. } = spec.heads;
     let sinks = spec.has_sinks.then(|| spec.sinks());

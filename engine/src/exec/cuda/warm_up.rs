@@ -2,9 +2,10 @@
 //! serving: every model, the decode steps that are captured, prompts of all lengths.
 
 use super::CudaRunner;
+use super::decoder::DecoderState;
 use crate::exec::runner::Role;
 use crate::ops::{
-    CudaDevice, CudaOptions, Determinism, Pages, Reserve, RowTokens, StepUpload, UploadRow,
+    CudaDevice, CudaOptions, Determinism, Graphs, Pages, Reserve, RowTokens, StepUpload, UploadRow,
 };
 use crate::types::{Clock, Nanos, Result};
 
@@ -27,9 +28,8 @@ impl CudaRunner {
         self.run_prompts(reserve);
         self.device.synchronize()?;
         let seconds = self.clock.now().since(start).as_secs_f64();
-        if let Some(num_graphs) =
-            self.decoder.as_ref().map(super::decoder::DecoderState::num_graphs)
-        {
+        let captured = self.decoder.as_ref().filter(|_| options.graphs == Graphs::Captured);
+        if let Some(num_graphs) = captured.map(DecoderState::num_graphs) {
             self.notes.push(format!("{num_graphs} decode graphs captured in {seconds:.1} s"));
         }
         if options.determinism == Determinism::Fixed && self.decoder.is_some() {

@@ -131,7 +131,7 @@ fn prepare(function: CUfunction, max_shared_bytes: u32) -> Result<Kernel> {
     // SAFETY: writes one integer.
     let result = unsafe { sys::cuFuncGetAttribute(&raw mut static_bytes, which, function) };
     check("cuFuncGetAttribute", result)?;
-    // What the driver reserves for itself may count as static, and does not take away from the rest.
+    // What the driver reserves for itself may count as static, and takes nothing from the rest.
     let most = max_shared_bytes as i32;
     let which = A::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     set(function, which, most).or_else(|_| set(function, which, most - static_bytes))?;
