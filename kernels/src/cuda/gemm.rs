@@ -127,9 +127,9 @@ impl GemmWorkspace {
         let partials = context.allocate(num_blocks * 2 * MAX_PARTIAL_BYTES)?;
         let counters = context.allocate(num_blocks * 4)?;
         let command = Command::Zero { to: counters.ptr(), num_bytes: counters.num_bytes() };
-        // SAFETY: the buffer is as long as that, and lives until it is dropped by an owner who has
-        // synchronised.
+        // SAFETY: the buffer is as long as that, and outlives the wait below.
         unsafe { context.driver().enqueue(context.stream(), command)? };
+        context.synchronize()?;
         Ok(Self { partials, counters })
     }
 
