@@ -32,6 +32,15 @@ const ENCODER: &str = r#"{"architectures": ["BertModel"], "vocab_size": 90, "hid
     "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
     "max_position_embeddings": 66, "type_vocab_size": 2, "hidden_act": "gelu"}"#;
 
+/// A decoder with room for more tokens than a slot counts.
+const LONG: &str = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 16400,
+    "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1,
+    "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 16400,
+    "tie_word_embeddings": true}"#;
+
+static LONG_MODEL: [Embedded; 1] =
+    [Embedded { name: "long", files: &[("config.json", LONG.as_bytes())] }];
+
 static MODELS: [Embedded; 2] = [
     Embedded { name: "decoder", files: &[("config.json", DECODER.as_bytes())] },
     Embedded { name: "encoder", files: &[("config.json", ENCODER.as_bytes())] },
@@ -78,8 +87,12 @@ struct Engine {
 
 impl Engine {
     fn start(setup: Setup) -> Self {
+        Self::start_with(&MODELS, setup)
+    }
+
+    fn start_with(of: &'static [Embedded], setup: Setup) -> Self {
         let TestDevice { driver, emulator } = TestDevice::open(EmulatorOptions::default());
-        let models = || MODELS.iter().map(ModelFiles::Embedded);
+        let models = || of.iter().map(ModelFiles::Embedded);
         let configs: Vec<_> =
             models().map(|files| ModelConfig::read_dummy(&files, None).unwrap()).collect();
         let graphs = match setup.runner {
@@ -391,6 +404,42 @@ fn the_price_of_determinism_is_told() {
     assert!(graphs.starts_with("6 decode graphs captured in "), "{graphs}");
     assert!(price.contains("24 sequences of 256 tokens"), "{price}");
     assert!(Engine::start(PLAIN).notes.is_empty());
+}
+
+#[test]
+fn two_slots_with_the_longest_lists_start_in_one_step() {
+    let setup = Setup {
+        max_num_seqs: 2,
+        max_num_batched_tokens: 32,
+        chunk: Some(16),
+        num_blocks: 1040,
+        ..ROOMY
+    };
+    let mut engine = Engine::start_with(&LONG_MODEL, setup);
+    // The first alone does not fill what is uploaded at a time; both together must not overflow it.
+    let ask = |num_biases: u32| Ask {
+        prompt: (0..16_300).map(|i| (num_biases + i) % 16_400).collect(),
+        params: SamplingParams {
+            penalties: Penalties {
+                repetition: 1.1,
+                logit_bias: (0..num_biases).map(|token| (token, 1.0)).collect(),
+                ..Penalties::default()
+            },
+            stop: StopConditions {
+                max_tokens: 80,
+                min_tokens: 1,
+                token_ids: (0..num_biases).collect(),
+            },
+            ..SamplingParams::default()
+        },
+        num_choices: 1,
+        is_processed: false,
+    };
+    let receivers = [engine.admit(&ask(0)), engine.admit(&ask(512))];
+    let Turn::Stepped(report) = engine.core.step() else { panic!("the step failed") };
+    assert_eq!(report.num_seqs, 2);
+    drop(receivers);
+    engine.finish();
 }
 
 #[test]
