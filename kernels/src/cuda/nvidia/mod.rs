@@ -2,7 +2,7 @@
 //! need nothing of CUDA.
 //!
 //! [`NvidiaDriver::open`] says in a sentence why there is no device, and never panics. It loads all
-//! kernels and, where the library is there, cuBLASLt ([`cublaslt`]). After that a command is one
+//! kernels and, where the library is there, cuBLASLt. After that a command is one
 //! call of the driver: nothing is allocated, looked up by name or tracked.
 
 mod calls;
