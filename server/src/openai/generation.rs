@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::fields::{Fields, Range, number_in, token_id};
 use super::json::type_name;
+use super::structure::Structure;
 use crate::error::ApiError;
 
 /// Most choices of one request.
@@ -42,6 +43,8 @@ pub struct Generation {
     pub num_choices: u32,
     /// How the work is queued.
     pub queueing: Queueing,
+    /// The shape that the text must have, if any.
+    pub structure: Option<Structure>,
 }
 
 /// Whether the model's end-of-sequence tokens end a choice.
@@ -109,6 +112,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
         seed: seed.map(|seed| seed as u64),
         num_choices: num_choices.map_or(1, |n| n as u32),
         queueing: read_queueing(fields)?,
+        structure: None,
     })
 }
 

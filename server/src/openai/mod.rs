@@ -12,6 +12,7 @@ mod inputs;
 mod json;
 mod messages;
 mod response;
+mod structure;
 mod tokenize;
 
 pub use chat::ChatRequest;
@@ -26,6 +27,7 @@ pub use response::{
     EmbeddingResponse, EmbeddingUsage, Finish, Header, ModelCard, PromptDetails, TokenLogprob,
     TopLogprob, Usage, Vector, finite_logprob,
 };
+pub use structure::{Constraint, Structure};
 pub use tokenize::{DetokenizeRequest, TokenizeInput, TokenizeRequest, TokenizeResponse};
 
 use crate::error::ApiError;

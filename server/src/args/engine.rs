@@ -1,0 +1,109 @@
+//! Flags of the engine: device, batch, queue, KV cache.
+
+use clap::builder::PossibleValuesParser;
+use clap::{ArgAction, Args, ValueEnum};
+use folio_engine::sched::policies;
+
+use super::Bytes;
+
+/// How models are computed and requests are scheduled.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// Where to compute
+    #[arg(long, env = "FOLIO_DEVICE", value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+
+    /// Threads that compute [default: one for each core]
+    #[arg(long, env = "FOLIO_THREADS")]
+    pub threads: Option<usize>,
+
+    /// Most sequences of one model in a step
+    #[arg(long, env = "FOLIO_MAX_NUM_SEQS", default_value_t = 64)]
+    pub max_num_seqs: u32,
+
+    /// Most tokens in a step, all models together
+    #[arg(
+        long,
+        env = "FOLIO_MAX_NUM_BATCHED_TOKENS",
+        value_name = "TOKENS",
+        default_value_t = 2048
+    )]
+    pub max_num_batched_tokens: u32,
+
+    /// Most prompts that are partly computed at the same time
+    #[arg(long, env = "FOLIO_MAX_NUM_PARTIAL_PREFILLS", default_value_t = 4)]
+    pub max_num_partial_prefills: u32,
+
+    /// Most prompt tokens of one sequence in a step [default: no limit but the step's]
+    #[arg(long, env = "FOLIO_LONG_PREFILL_TOKEN_THRESHOLD", value_name = "TOKENS")]
+    pub long_prefill_token_threshold: Option<u32>,
+
+    /// Most sequences that may wait; beyond it requests get 429
+    #[arg(long, env = "FOLIO_MAX_QUEUED_REQUESTS", default_value_t = 4096)]
+    pub max_queued_requests: u32,
+
+    /// Which sequences go first
+    #[arg(
+        long,
+        visible_alias = "policy",
+        env = "FOLIO_SCHEDULING_POLICY",
+        value_name = "NAME",
+        default_value = "fcfs",
+        value_parser = PossibleValuesParser::new(policies::NAMES)
+    )]
+    pub scheduling_policy: String,
+
+    /// Tokens in a block of the KV cache
+    #[arg(long, env = "FOLIO_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16)]
+    pub block_size: u32,
+
+    /// Blocks in the KV cache [default: as many as memory allows, within reason]
+    #[arg(
+        long,
+        visible_alias = "num-gpu-blocks-override",
+        env = "FOLIO_NUM_BLOCKS",
+        conflicts_with = "kv_cache_memory"
+    )]
+    pub num_blocks: Option<u32>,
+
+    /// Memory for the KV cache, in bytes or with a unit such as GiB
+    #[arg(long, env = "FOLIO_KV_CACHE_MEMORY", value_name = "BYTES")]
+    pub kv_cache_memory: Option<Bytes>,
+
+    /// Share of the GPU's memory that may be used, what others use included
+    #[arg(long, env = "FOLIO_GPU_MEMORY_UTILIZATION", value_name = "SHARE", default_value_t = 0.9)]
+    pub gpu_memory_utilization: f32,
+
+    /// Host memory for the KV blocks of preempted sequences, taken where it is faster to bring them
+    /// back than to compute them again; 0 for none
+    #[arg(long, env = "FOLIO_SWAP_SPACE", value_name = "BYTES", default_value = "4GiB")]
+    pub swap_space: Bytes,
+
+    /// Give the same tokens on a GPU whatever else is in a step, at some speed (always so on a CPU)
+    #[arg(long, env = "FOLIO_DETERMINISTIC", action = ArgAction::SetTrue)]
+    pub deterministic: bool,
+
+    /// Launch every kernel of every step on a GPU instead of replaying captured graphs
+    #[arg(long, env = "FOLIO_ENFORCE_EAGER", action = ArgAction::SetTrue)]
+    pub enforce_eager: bool,
+
+    /// Do not share the KV cache between requests that begin alike
+    #[arg(long, env = "FOLIO_NO_ENABLE_PREFIX_CACHING", action = ArgAction::SetTrue)]
+    pub no_enable_prefix_caching: bool,
+
+    /// Seed of the requests that bring none, in order of arrival [default: a new one each start]
+    #[arg(long = "seed", env = "FOLIO_SEED", value_name = "SEED", allow_negative_numbers = true)]
+    pub default_seed: Option<i64>,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    /// A GPU if there is one, else the processor.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
+}

@@ -1,0 +1,120 @@
+use std::net::IpAddr;
+
+use super::*;
+
+fn read(args: &[&str]) -> Result<Cli, String> {
+    let args = ["folio"].iter().chain(args).map(OsString::from);
+    Cli::read(args).map_err(|error| error.to_string())
+}
+
+fn serve(args: &[&str]) -> ServeArgs {
+    match read(args).unwrap().command {
+        Command::Serve(serve) => *serve,
+        other => panic!("not serve: {other:?}"),
+    }
+}
+
+/// A `folio.toml` with `text` in it, removed when dropped.
+struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    fn new(name: &str, text: &str) -> Self {
+        let file = format!("folio-args-{}-{name}.toml", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_command_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn flags_keep_vllms_names() {
+    let args = serve(&[
+        "serve",
+        "--model=/models/a",
+        "--served-model-name=a",
+        "--served-model-name=b",
+        "--host=localhost",
+        "--port=9000",
+        "--num-gpu-blocks-override=100",
+        "--max-num-seqs=8",
+        "--no-enable-prefix-caching",
+        "--scheduling-policy=priority",
+        "--seed=-3",
+    ]);
+    assert_eq!(args.models.served_model_name, ["a", "b"]);
+    assert_eq!(args.http.host, IpAddr::from([127, 0, 0, 1]));
+    assert_eq!(args.http.port, 9000);
+    assert_eq!(args.engine.num_blocks, Some(100));
+    assert_eq!(args.engine.max_num_seqs, 8);
+    assert!(args.engine.no_enable_prefix_caching);
+    assert_eq!(args.engine.scheduling_policy, "priority");
+    assert_eq!(args.engine.default_seed, Some(-3));
+    assert_eq!(args.http.max_body_size, Bytes(32 << 20));
+}
+
+#[test]
+fn the_file_gives_defaults_and_flags_go_before_it() {
+    let text = "port = 9001\nmax-num-seqs = 5\nserved-model-name = [\"x\", \"y\"]\n\
+                no-enable-prefix-caching = true\nkv-cache-memory = \"1GiB\"\n";
+    let file = ConfigFile::new("defaults", text);
+    let args = serve(&["serve", "--config", file.path(), "--port", "9002"]);
+    assert_eq!(args.http.port, 9002);
+    assert_eq!(args.engine.max_num_seqs, 5);
+    assert_eq!(args.models.served_model_name, ["x", "y"]);
+    assert!(args.engine.no_enable_prefix_caching);
+    assert_eq!(args.engine.kv_cache_memory, Some(Bytes(1 << 30)));
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said() {
+    for (name, text, expected) in [
+        ("unknown", "prot = 1\n", "prot"),
+        ("table", "[serve]\nport = 1\n", "serve"),
+        ("syntax", "port =\n", "line 1"),
+        ("value", "port = \"many\"\n", "many"),
+        ("config", "config = \"other.toml\"\n", "config"),
+        ("nested", "served-model-name = [[\"x\"]]\n", "served-model-name"),
+    ] {
+        let file = ConfigFile::new(name, text);
+        let error = read(&["serve", "--config", file.path()]).unwrap_err();
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+    let error = read(&["serve", "--config", "/no/such/file.toml"]).unwrap_err();
+    assert!(error.contains("/no/such/file.toml"), "{error}");
+}
+
+#[test]
+fn bad_flags_are_refused_with_the_limit() {
+    for (args, expected) in [
+        (vec!["serve", "--port=70000"], "65535"),
+        (vec!["serve", "--host=example.com"], "IP address"),
+        (vec!["serve", "--scheduling-policy=lottery"], "fcfs"),
+        (vec!["serve", "--max-body-size=1TB"], "MiB"),
+        (vec!["serve", "--num-blocks=5", "--kv-cache-memory=1GiB"], "cannot be used"),
+        (vec!["generate", "hi", "--temperature=nan"], "from 0 to 2"),
+        (vec!["generate", "hi", "--temperature=inf"], "from 0 to 2"),
+        (vec!["generate", "hi", "--temperature=-0.1"], "from 0 to 2"),
+        (vec!["generate", "hi", "--top-p=NaN"], "above 0 and at most 1"),
+        (vec!["generate", "hi", "--top-p=0"], "above 0 and at most 1"),
+        (vec!["generate"], "PROMPT"),
+        (vec!["bench"], "bench"),
+    ] {
+        let error = read(&args).unwrap_err();
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+}
