@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::auth::ApiKeys;
+use crate::client::{Client, RequestId};
 use crate::error::ApiError;
 use crate::gate::Gate;
 use crate::lifecycle::Lifecycle;
@@ -139,28 +140,35 @@ fn cors(settings: &HttpSettings) -> CorsLayer {
 }
 
 /// Only the health of the server is anybody's business.
-async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if request.uri().path() != "/health"
-        && let Err(error) = app.keys.check(request.headers())
-    {
-        return error.into_response();
-    }
+async fn check_key(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let client = if request.uri().path() == "/health" {
+        Client::named("health")
+    } else {
+        match app.keys.check(request.headers()) {
+            Ok(client) => client,
+            Err(error) => return error.into_response(),
+        }
+    };
+    request.extensions_mut().insert(client);
     next.run(request).await
 }
 
 /// Answers with the client's `X-Request-Id`, or with one of the server's own.
-async fn add_id(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(REQUEST_ID);
-    let id = given.filter(|id| is_presentable(id)).cloned();
+async fn add_id(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let id: Arc<str> = match given.filter(|id| is_presentable(id)) {
+        Some(id) => id.into(),
+        None => app.service.unique_id("req").into(),
+    };
+    request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     let mut response = next.run(request).await;
-    let id = id.or_else(|| HeaderValue::try_from(app.service.unique_id("req")).ok());
-    if let Some(id) = id {
+    if let Ok(id) = HeaderValue::try_from(&*id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
 }
 
-fn is_presentable(id: &HeaderValue) -> bool {
+fn is_presentable(id: &str) -> bool {
     let bytes = id.as_bytes();
     (1..=MAX_REQUEST_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
 }

@@ -4,6 +4,7 @@ use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use crate::client::Client;
 use crate::error::ApiError;
 
 /// The keys that clients may present. Only digests are kept, so that a comparison takes the same
@@ -25,10 +26,10 @@ impl ApiKeys {
         self.digests.is_empty()
     }
 
-    /// Checks the header `Authorization: Bearer <key>`.
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// Who holds the key in the header `Authorization: Bearer <key>`.
+    pub fn check(&self, headers: &HeaderMap) -> Result<Client, ApiError> {
         if self.is_open() {
-            return Ok(());
+            return Ok(Client::anonymous());
         }
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             return Err(ApiError::unauthorized(
@@ -42,7 +43,7 @@ impl ApiKeys {
         let is_known =
             self.digests.iter().fold(Choice::from(0), |known, one| known | one.ct_eq(&given));
         if bool::from(is_known) {
-            Ok(())
+            Ok(Client::anonymous())
         } else {
             Err(ApiError::unauthorized("the API key is not known"))
         }

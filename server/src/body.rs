@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::app::App;
+use crate::client::{Client, RequestId};
 use crate::error::ApiError;
 use crate::lifecycle::ActiveWork;
 
@@ -22,6 +23,10 @@ pub struct JsonBody {
     pub bytes: Bytes,
     /// Keeps the server from stopping.
     pub work: ActiveWork,
+    /// Who sent it.
+    pub client: Client,
+    /// What its answer calls it.
+    pub request_id: Option<RequestId>,
 }
 
 impl FromRequest<Arc<App>> for JsonBody {
@@ -36,9 +41,11 @@ impl FromRequest<Arc<App>> for JsonBody {
         if announced_length(request.headers()).is_some_and(|length| length > max_bytes as u64) {
             return Err(ApiError::body_too_large(max_bytes));
         }
+        let client = Client::of(request.extensions());
+        let request_id = RequestId::of(request.extensions());
         let bytes = read(request.into_body(), max_bytes).await?;
         let work = app.lifecycle.enter()?;
-        Ok(Self { bytes, work })
+        Ok(Self { bytes, work, client, request_id })
     }
 }
 

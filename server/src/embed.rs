@@ -8,6 +8,7 @@ use folio_engine::types::{
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use crate::client::Client;
 use crate::error::ApiError;
 use crate::generate::Prompt;
 use crate::metrics::{Meters, Outcome};
@@ -18,6 +19,7 @@ use crate::service::Service;
 /// Texts that are ready for the engine.
 #[derive(Debug)]
 pub struct EmbedJob {
+    client: Client,
     model: Arc<ServedModel>,
     requests: Vec<Request>,
     receivers: Vec<EventReceiver>,
@@ -25,8 +27,12 @@ pub struct EmbedJob {
 }
 
 impl EmbedJob {
-    /// Tokenises all texts and checks that the model takes them.
-    pub fn new(service: &Service, request: EmbeddingRequest) -> Result<Self, ApiError> {
+    /// Tokenises all texts and checks that the model takes them, for `client`.
+    pub fn new(
+        service: &Service,
+        client: &Client,
+        request: EmbeddingRequest,
+    ) -> Result<Self, ApiError> {
         service.check_priority(request.queueing.priority)?;
         let model = service.models.find_kind(&request.model, ModelKind::Encoder)?;
         check_dimensions(model, &request)?;
@@ -39,6 +45,7 @@ impl EmbedJob {
             return Err(ApiError::invalid_value("input", message));
         }
         let mut job = Self {
+            client: client.clone(),
             model: Arc::clone(model),
             requests: Vec::new(),
             receivers: Vec::new(),
@@ -65,6 +72,7 @@ impl EmbedJob {
             );
             return Err(ApiError::context_length(path, message));
         }
+        let priority = self.client.priority_for(queueing.priority)?;
         let (events, receiver) = EventSender::channel(1);
         let choice = Choice { events, processors: Vec::new() };
         let request = Request {
@@ -73,8 +81,8 @@ impl EmbedJob {
             prompt: prompt.tokens,
             task: Task::Embed,
             choices: vec![choice],
-            priority: queueing.priority,
-            tenant: queueing.tenant,
+            priority,
+            tenant: self.client.tenant_for(queueing.tenant),
             deadline: None,
             cache_salt: queueing.cache_salt,
         };

@@ -11,6 +11,7 @@ pub mod app;
 pub mod auth;
 pub mod body;
 pub mod builtin;
+pub mod client;
 pub mod embed;
 pub mod error;
 pub mod gate;

@@ -65,7 +65,8 @@ impl Service {
     }
 
     /// Refuses a priority that would change nothing.
-    pub fn check_priority(&self, priority: i32) -> Result<(), ApiError> {
+    pub fn check_priority(&self, priority: Option<i32>) -> Result<(), ApiError> {
+        let priority = priority.unwrap_or(0);
         if priority == 0 || self.priorities == Priorities::Honoured {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, Write};
 
 use anyhow::{Context, Result, ensure};
+use folio::client::Client;
 use folio::embed::EmbedJob;
 use folio::openai::EmbeddingRequest;
 use folio_engine::types::ModelKind;
@@ -32,7 +33,7 @@ pub(crate) async fn run(args: EmbedArgs) -> Result<()> {
     for texts in texts.chunks(EmbeddingRequest::MAX_INPUTS) {
         let body = json!({ "model": model.name(), "input": texts });
         let request = EmbeddingRequest::read(body)?;
-        let job = EmbedJob::new(&service, request)?;
+        let job = EmbedJob::new(&service, &Client::anonymous(), request)?;
         vectors.extend(job.run(&service).await?);
     }
     let output = std::io::stdout().lock();

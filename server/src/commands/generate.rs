@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use folio::client::Client;
 use folio::error::ApiError;
 use folio::generate::{Job, Prompt};
 use folio::openai::{ChatRequest, CompletionRequest};
@@ -90,5 +91,5 @@ fn job(service: &Service, wish: &Wish) -> Result<Job, ApiError> {
         let request = ChatRequest::read(body)?;
         (Prompt::chat(model, &request)?, request.generation)
     };
-    Job::new(service, Arc::clone(model), vec![prompt], generation)
+    Job::new(service, &Client::anonymous(), Arc::clone(model), vec![prompt], generation)
 }

@@ -7,6 +7,7 @@ use folio_engine::types::{Choice, EventReceiver, EventSender, Request, SamplingP
 use super::choice::ChoiceReader;
 use super::prompt::Prompt;
 use super::running::Running;
+use crate::client::Client;
 use crate::error::ApiError;
 use crate::models::ServedModel;
 use crate::openai::{EndOfSequence, Generation};
@@ -15,6 +16,7 @@ use crate::service::Service;
 /// Prompts with everything that is asked of them, checked against model and cache.
 #[derive(Debug)]
 pub struct Job {
+    client: Client,
     model: Arc<ServedModel>,
     generation: Arc<Generation>,
     requests: Vec<Request>,
@@ -23,17 +25,20 @@ pub struct Job {
 }
 
 impl Job {
-    /// Checks whether `model` can do all of this and makes the requests of it.
+    /// Checks whether `model` can do all of this for `client` and makes the requests of it.
     pub fn new(
         service: &Service,
+        client: &Client,
         model: Arc<ServedModel>,
         prompts: Vec<Prompt>,
         generation: Generation,
     ) -> Result<Self, ApiError> {
         service.check_priority(generation.queueing.priority)?;
+        client.priority_for(generation.queueing.priority)?;
         check_token_ids(&model, &generation)?;
         check_num_choices(service, prompts.len(), generation.num_choices)?;
         let mut job = Self {
+            client: client.clone(),
             model,
             generation: Arc::new(generation),
             requests: Vec::new(),
@@ -61,14 +66,15 @@ impl Job {
             })
             .unzip();
         let queueing = &self.generation.queueing;
+        let priority = self.client.priority_for(queueing.priority)?;
         let request = Request {
             id: service.engine.next_request_id(),
             model: self.model.id,
             prompt: prompt.tokens,
             task: Task::Generate(params),
             choices,
-            priority: queueing.priority,
-            tenant: queueing.tenant,
+            priority,
+            tenant: self.client.tenant_for(queueing.tenant),
             deadline: None,
             cache_salt: queueing.cache_salt,
         };
@@ -116,7 +122,8 @@ impl Job {
         let readers = self.receivers.into_iter().enumerate().map(|(index, receiver)| {
             ChoiceReader::new(&self.model, &self.generation, index as u32, receiver)
         });
-        Ok(Running::new(service, Arc::clone(&self.model), readers.collect(), &prompt_lens))
+        let model = Arc::clone(&self.model);
+        Ok(Running::new(service, self.client, model, readers.collect(), &prompt_lens))
     }
 }
 

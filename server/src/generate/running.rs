@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
 
 use super::choice::{ChoiceReader, Piece, TextToken};
+use crate::client::Client;
 use crate::error::ApiError;
 use crate::metrics::{Meters, Outcome};
 use crate::models::ServedModel;
@@ -16,6 +17,7 @@ use crate::service::Service;
 #[derive(Debug)]
 pub struct Running {
     service: Arc<Service>,
+    client: Client,
     model: Arc<ServedModel>,
     readers: SelectAll<ChoiceReader>,
     /// Tokens read of each choice, by index.
@@ -44,9 +46,10 @@ pub struct Finished {
 }
 
 impl Running {
-    /// Reads `readers`, all choices of a prompt after those of the prompt before.
+    /// Reads `readers` for `client`, all choices of a prompt after those of the prompt before.
     pub(super) fn new(
         service: &Arc<Service>,
+        client: Client,
         model: Arc<ServedModel>,
         readers: Vec<ChoiceReader>,
         prompt_lens: &[u64],
@@ -59,6 +62,7 @@ impl Running {
         let prompt = |&num_tokens| PromptUse { num_tokens, num_cached: None };
         Self {
             service: Arc::clone(service),
+            client,
             model,
             num_tokens: vec![0; readers.len()],
             meters,
@@ -71,6 +75,11 @@ impl Running {
     /// Number of choices, those of all prompts together.
     pub fn num_choices(&self) -> u32 {
         self.num_tokens.len() as u32
+    }
+
+    /// Who asked for them.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The model that computes them.

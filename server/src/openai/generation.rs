@@ -59,8 +59,8 @@ pub enum EndOfSequence {
 /// What the scheduler is told beside the work itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Queueing {
-    /// Smaller is more urgent.
-    pub priority: i32,
+    /// Smaller is more urgent. Without one the client's key says.
+    pub priority: Option<i32>,
     /// Whose request it is, from `user`.
     pub tenant: TenantId,
     /// Who may share its prefix blocks, from `cache_salt`.
@@ -146,7 +146,7 @@ pub(super) fn read_queueing(fields: &mut Fields) -> Result<Queueing, ApiError> {
         return Err(ApiError::invalid_value(fields.path("cache_salt"), message));
     }
     Ok(Queueing {
-        priority: priority.map_or(0, |value| value as i32),
+        priority: priority.map(|value| value as i32),
         tenant: TenantId(user.map_or(0, |user| digest(&user) as u32)),
         cache_salt: cache_salt.map(|salt| CacheSalt(digest(&salt))),
     })

@@ -9,6 +9,7 @@ use folio_engine::types::ModelKind;
 
 use crate::app::App;
 use crate::body::JsonBody;
+use crate::client::Client;
 use crate::error::ApiError;
 use crate::generate::{Finished, Job, Piece, Prompt, Running, TextToken};
 use crate::lifecycle::ActiveWork;
@@ -38,9 +39,9 @@ enum Logprobs {
 /// Answers a conversation.
 pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Response, ApiError> {
     let service = Arc::clone(&app.service);
-    let prepared = app.gate.run(move || prepare(&service, &body.bytes)).await?;
+    let JsonBody { bytes, client, work, .. } = body;
+    let prepared = app.gate.run(move || prepare(&service, &client, &bytes)).await?;
     let running = prepared.job.start(&app.service)?;
-    let work = body.work;
     match prepared.reply {
         Reply::Whole => whole(prepared.header, prepared.logprobs, running, work).await,
         Reply::Stream(usage) => {
@@ -56,7 +57,7 @@ pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Respo
     }
 }
 
-fn prepare(service: &Service, body: &[u8]) -> Result<Prepared, ApiError> {
+fn prepare(service: &Service, client: &Client, body: &[u8]) -> Result<Prepared, ApiError> {
     let request = ChatRequest::read(parse(body)?)?;
     let model = service.models.find_kind(&request.model, ModelKind::Decoder)?;
     let prompt = Prompt::chat(model, &request)?;
@@ -71,7 +72,7 @@ fn prepare(service: &Service, body: &[u8]) -> Result<Prepared, ApiError> {
     let header = service.header(kind, model, request.model);
     let model = Arc::clone(model);
     Ok(Prepared {
-        job: Job::new(service, model, vec![prompt], request.generation)?,
+        job: Job::new(service, client, model, vec![prompt], request.generation)?,
         header,
         reply: request.reply,
         logprobs,

@@ -11,6 +11,7 @@ use folio_engine::types::{ModelKind, TokenId};
 
 use crate::app::App;
 use crate::body::JsonBody;
+use crate::client::Client;
 use crate::error::ApiError;
 use crate::generate::{Job, Piece, Prompt, Running, TextToken};
 use crate::lifecycle::ActiveWork;
@@ -49,9 +50,9 @@ enum Logprobs {
 /// Continues prompts.
 pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Response, ApiError> {
     let service = Arc::clone(&app.service);
-    let prepared = app.gate.run(move || prepare(&service, &body.bytes)).await?;
+    let JsonBody { bytes, client, work, .. } = body;
+    let prepared = app.gate.run(move || prepare(&service, &client, &bytes)).await?;
     let running = prepared.job.start(&app.service)?;
-    let work = body.work;
     match prepared.reply {
         Reply::Whole => whole(prepared.header, prepared.shape, running, work).await,
         Reply::Stream(usage) => {
@@ -67,7 +68,7 @@ pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Respo
     }
 }
 
-fn prepare(service: &Service, body: &[u8]) -> Result<Prepared, ApiError> {
+fn prepare(service: &Service, client: &Client, body: &[u8]) -> Result<Prepared, ApiError> {
     let request = CompletionRequest::read(parse(body)?)?;
     let model = service.models.find_kind(&request.model, ModelKind::Decoder)?;
     let mut leads = Vec::new();
@@ -96,7 +97,7 @@ fn prepare(service: &Service, body: &[u8]) -> Result<Prepared, ApiError> {
     let header = service.header(HeaderKind::Completion, model, request.model);
     let model = Arc::clone(model);
     Ok(Prepared {
-        job: Job::new(service, model, prompts, request.generation)?,
+        job: Job::new(service, client, model, prompts, request.generation)?,
         header,
         reply: request.reply,
         shape,

@@ -17,13 +17,14 @@ use crate::openai::{
 /// Turns texts into vectors.
 pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Response, ApiError> {
     let service = Arc::clone(&app.service);
+    let JsonBody { bytes, client, work, .. } = body;
     let (name, encoding, job) = app
         .gate
         .run(move || {
-            let request = EmbeddingRequest::read(parse(&body.bytes)?)?;
+            let request = EmbeddingRequest::read(parse(&bytes)?)?;
             let name = request.model.clone();
             let encoding = request.encoding;
-            Ok((name, encoding, EmbedJob::new(&service, request)?))
+            Ok((name, encoding, EmbedJob::new(&service, &client, request)?))
         })
         .await?;
     let num_tokens = job.num_tokens();
@@ -40,7 +41,7 @@ pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Respo
     let response = response
         .await
         .map_err(|error| ApiError::internal(format!("the answer could not be written: {error}")));
-    drop(body.work);
+    drop(work);
     response
 }
 
