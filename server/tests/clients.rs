@@ -51,31 +51,86 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
 }
 
-/// Python with the official clients, which `scripts/test` sets up.
-fn python() -> Option<PathBuf> {
+/// Python with the clients' packages, and Node beside its own; `scripts/test` sets both up.
+fn python() -> Option<Command> {
     let python = workspace().join(".cache/clients/bin/python");
-    if python.exists() {
-        return Some(python);
-    }
-    println!("not run: {} does not exist; scripts/test makes it", python.display());
-    None
+    is_there(&python).then(|| Command::new(python))
 }
 
-#[test]
-fn the_openai_client_for_python_works_unmodified() {
-    let Some(python) = python() else { return };
+fn node() -> Option<Command> {
+    let packages = workspace().join(".cache/clients-node/node_modules");
+    is_there(&packages).then(|| {
+        let mut node = Command::new("node");
+        node.env("NODE_PATH", packages);
+        node
+    })
+}
+
+fn is_there(path: &Path) -> bool {
+    if !path.exists() {
+        println!("not run: {} does not exist; scripts/test makes it", path.display());
+    }
+    path.exists()
+}
+
+/// Runs a script of a client against a server of the built-in models.
+fn runs(command: Option<Command>, script: &str) {
+    let Some(mut command) = command else { return };
     let server = Server::start();
-    let script = workspace().join("server/tests/clients/openai_client.py");
-    let base_url = format!("http://{}/v1", server.address);
-    let output = Command::new(python)
-        .arg(script)
-        .args([&base_url, KEY, "folio-tiny", "folio-tiny-e5"])
+    let output = command
+        .arg(workspace().join("server/tests/clients").join(script))
+        .args([&format!("http://{}/v1", server.address), KEY, "folio-tiny", "folio-tiny-e5"])
         .output()
-        .expect("python runs");
+        .expect("the client runs");
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
     assert!(stdout.starts_with("ok: "), "{stdout}");
+}
+
+#[test]
+fn the_openai_client_for_python_works_unmodified() {
+    runs(python(), "openai_client.py");
+}
+
+#[test]
+fn the_openai_client_for_node_works_unmodified() {
+    runs(node(), "openai_client.mjs");
+}
+
+#[test]
+fn langchain_works_unmodified() {
+    runs(python(), "langchain_client.py");
+}
+
+#[test]
+fn litellm_works_unmodified() {
+    runs(python(), "litellm_client.py");
+}
+
+/// Two workers of `scripts/ray_batch.py`, killed while they work.
+#[test]
+fn a_batch_on_ray_loses_nothing() {
+    let python = workspace().join(".cache/ray/bin/python");
+    if !is_there(&python) {
+        return;
+    }
+    let directory = std::env::temp_dir().join(format!("folio-ray-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let output = Command::new(python)
+        .arg(workspace().join("server/tests/ray/loses_nothing.py"))
+        .args([
+            env!("CARGO_BIN_EXE_folio").as_ref(),
+            workspace().join("scripts/ray_batch.py").as_os_str(),
+        ])
+        .arg(&directory)
+        .output()
+        .expect("python runs");
+    let _ = std::fs::remove_dir_all(&directory);
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    assert!(stdout.ends_with("ok: nothing lost\n"), "{stdout}");
 }
 
 fn folio(args: &[&str]) -> std::process::Output {
