@@ -25,3 +25,4 @@ pub mod routes;
 pub mod service;
 pub mod sse;
 pub mod text;
+pub mod tools;

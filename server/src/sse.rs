@@ -15,19 +15,55 @@ use futures_util::stream;
 use serde::Serialize;
 
 use crate::error::ApiError;
-use crate::generate::{Piece, Running};
+use crate::generate::{ChatDelta, ChatStream, Piece, Running};
 use crate::lifecycle::{ActiveStream, ActiveWork};
 use crate::openai::{Usage, UsageChunk};
 
 /// How often an idle stream says that it is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// What a stream is read from.
+pub trait Source: Send + 'static {
+    /// What is new in a choice.
+    type Piece: Send;
+    /// The next piece of any choice; `None` when all have ended.
+    fn next(&mut self) -> impl Future<Output = Option<Result<Self::Piece, ApiError>>> + Send;
+    /// Tokens used so far.
+    fn usage(&self) -> Usage;
+}
+
+impl Source for Running {
+    type Piece = Piece;
+
+    async fn next(&mut self) -> Option<Result<Piece, ApiError>> {
+        self.next().await
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage()
+    }
+}
+
+impl Source for ChatStream {
+    type Piece = ChatDelta;
+
+    async fn next(&mut self) -> Option<Result<ChatDelta, ApiError>> {
+        self.next().await
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage()
+    }
+}
+
 /// How an endpoint writes its chunks.
 pub trait ChunkWriter: Send + 'static {
+    /// What is new in a choice.
+    type Piece;
     /// Chunks that come before any text.
     fn begin(&mut self, chunks: &mut Chunks);
     /// Chunks for what is new in a choice.
-    fn piece(&mut self, piece: Piece, chunks: &mut Chunks);
+    fn piece(&mut self, piece: Self::Piece, chunks: &mut Chunks);
     /// The chunk that holds the usage.
     fn usage(&mut self, usage: Usage, chunks: &mut Chunks);
 }
@@ -47,19 +83,19 @@ impl Chunks {
     }
 }
 
-struct State<W> {
+struct State<S, W> {
     writer: W,
     usage: UsageChunk,
     chunks: Chunks,
     /// `None` once the job has ended.
-    job: Option<(Running, ActiveStream)>,
+    job: Option<(S, ActiveStream)>,
 }
 
 /// Answers with a stream of everything that `running` yields.
-pub fn respond(
-    mut writer: impl ChunkWriter,
+pub fn respond<S: Source>(
+    mut writer: impl ChunkWriter<Piece = S::Piece>,
     usage: UsageChunk,
-    running: Running,
+    running: S,
     work: ActiveWork,
 ) -> Response {
     let mut chunks = Chunks::default();
@@ -78,7 +114,7 @@ pub fn respond(
     response
 }
 
-impl<W: ChunkWriter> State<W> {
+impl<S: Source, W: ChunkWriter<Piece = S::Piece>> State<S, W> {
     async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(chunk) = self.chunks.0.pop_front() {

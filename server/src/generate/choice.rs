@@ -32,6 +32,9 @@ pub struct Piece {
     pub tokens: Vec<TextToken>,
     /// Tokens read since the piece before.
     pub num_tokens: u32,
+    /// For each of them where its text begins, in characters from the beginning of the
+    /// generated text.
+    pub offsets: Vec<usize>,
     /// Set in the last piece.
     pub finish: Option<End>,
 }
@@ -120,6 +123,7 @@ impl ChoiceReader {
     fn accept_token(&mut self, token: SampledToken) {
         self.num_tokens += 1;
         self.piece.num_tokens += 1;
+        self.piece.offsets.push(self.num_chars);
         if let Some(logprobs) = token.logprobs {
             self.piece.tokens.push(TextToken { id: token.id, logprobs, offset: self.num_chars });
         }

@@ -1,13 +1,18 @@
-//! From prompts to text: jobs go to the engine, choices come back as pieces of text.
+//! From prompts to text: jobs go to the engine, choices come back as pieces of text, those of
+//! chats taken apart into content, reasoning and tool calls.
 //!
 //! A job is checked whole before anything is submitted, so that a bad one is a plain error. A
 //! choice is read only as fast as its client reads; dropping it cancels it.
 
+mod chat;
 mod choice;
 mod job;
 mod prompt;
 mod running;
 
+pub use chat::{
+    ChatAnswer, ChatDelta, ChatEnd, ChatJob, ChatPart, ChatStream, ToolCall, ToolCallStart,
+};
 pub use choice::{End, Piece, TextToken};
 pub use job::Job;
 pub use prompt::Prompt;

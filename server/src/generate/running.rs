@@ -87,6 +87,11 @@ impl Running {
         &self.model
     }
 
+    /// What computes them.
+    pub(super) fn service(&self) -> &Service {
+        &self.service
+    }
+
     /// The next piece of any choice; `None` when all have ended. After an error the rest is
     /// cancelled.
     pub async fn next(&mut self) -> Option<Result<Piece, ApiError>> {
@@ -132,6 +137,7 @@ impl Running {
             completion_tokens,
             total_tokens: prompt_tokens + completion_tokens,
             prompt_tokens_details: PromptDetails { cached_tokens },
+            completion_tokens_details: None,
         }
     }
 

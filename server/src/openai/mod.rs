@@ -22,9 +22,10 @@ pub use generation::{EndOfSequence, Generation, Queueing, Reply, UsageChunk};
 pub use inputs::{Content, Input};
 pub use json::parse;
 pub use response::{
-    ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage, ChatResponse,
-    CompletionChoice, CompletionLogprobs, CompletionResponse, Delta, EmbeddingItem,
-    EmbeddingResponse, EmbeddingUsage, Finish, Header, ModelCard, PromptDetails, TokenLogprob,
+    CalledFunction, ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage,
+    ChatResponse, CompletionChoice, CompletionDetails, CompletionLogprobs, CompletionResponse,
+    Delta, EmbeddingItem, EmbeddingResponse, EmbeddingUsage, Finish, FunctionDelta, Header,
+    MessageToolCall, ModelCard, PromptDetails, ReasoningText, TokenLogprob, ToolCallDelta,
     TopLogprob, Usage, Vector, finite_logprob,
 };
 pub use structure::{Constraint, Structure};

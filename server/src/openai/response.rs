@@ -31,6 +31,8 @@ pub enum Finish {
     Stop,
     /// `max_tokens` or the model's length.
     Length,
+    /// The model called tools of its own will, or because it had to call some.
+    ToolCalls,
 }
 
 impl Finish {
@@ -39,6 +41,7 @@ impl Finish {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
         }
     }
 }
@@ -54,6 +57,9 @@ pub struct Usage {
     pub total_tokens: u64,
     /// Where prompt tokens came from.
     pub prompt_tokens_details: PromptDetails,
+    /// What generated tokens were spent on; for chats with models that reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_tokens_details: Option<CompletionDetails>,
 }
 
 /// Where prompt tokens came from.
@@ -61,6 +67,13 @@ pub struct Usage {
 pub struct PromptDetails {
     /// Taken from the prefix cache instead of being computed.
     pub cached_tokens: u64,
+}
+
+/// What generated tokens were spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CompletionDetails {
+    /// Tokens of reasoning, its marks counted.
+    pub reasoning_tokens: u64,
 }
 
 /// Answer of `POST /v1/chat/completions`.
@@ -93,10 +106,55 @@ pub struct ChatChoice {
 pub struct ChatMessage {
     /// Always `assistant`.
     pub role: &'static str,
-    /// The text.
-    pub content: String,
+    /// The text; null where the model called tools and said nothing.
+    pub content: Option<String>,
     /// Always null: this server has no separate refusals.
     pub refusal: Option<String>,
+    /// What the model thought before it answered.
+    #[serde(flatten)]
+    pub reasoning: ReasoningText,
+    /// The tools that it calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<MessageToolCall>,
+}
+
+/// A model's reasoning under both names that clients read it by. Left out where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReasoningText {
+    /// The older name, which most clients know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    /// The newer name, the same text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<String>,
+}
+
+impl ReasoningText {
+    /// `text` under both names.
+    pub fn new(text: Option<String>) -> Self {
+        Self { reasoning_content: text.clone(), reasoning: text }
+    }
+}
+
+/// A tool call of a whole answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MessageToolCall {
+    /// Names the call: the tool's message refers to it.
+    pub id: String,
+    /// Always `function`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// What is called.
+    pub function: CalledFunction,
+}
+
+/// A function with the arguments that it is called with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CalledFunction {
+    /// Its name.
+    pub name: String,
+    /// A JSON object as text, as the model wrote it.
+    pub arguments: String,
 }
 
 /// Log-probabilities of a chat choice.
@@ -169,6 +227,37 @@ pub struct Delta {
     /// Text to append.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// Reasoning to append.
+    #[serde(flatten)]
+    pub reasoning: ReasoningText,
+    /// Tool calls that begin or go on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCallDelta>,
+}
+
+/// What is new in a tool call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ToolCallDelta {
+    /// Which call of the message.
+    pub index: u32,
+    /// Id, in the call's first chunk only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `function`, in the call's first chunk only.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    /// What is new in what is called.
+    pub function: FunctionDelta,
+}
+
+/// What is new in a called function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FunctionDelta {
+    /// Its name, in the call's first chunk only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Text to append to the arguments.
+    pub arguments: String,
 }
 
 /// Answer of `POST /v1/completions`, and a chunk of its stream.

@@ -11,19 +11,20 @@ use crate::app::App;
 use crate::body::JsonBody;
 use crate::client::Client;
 use crate::error::ApiError;
-use crate::generate::{Finished, Job, Piece, Prompt, Running, TextToken};
+use crate::generate::{ChatAnswer, ChatDelta, ChatJob, ChatPart, ChatStream, TextToken};
 use crate::lifecycle::ActiveWork;
 use crate::models::ServedModel;
 use crate::openai::{
-    ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage, ChatRequest, ChatResponse,
-    Delta, Header, Reply, TokenLogprob, TopLogprob, Usage, UsageChunk, finite_logprob, parse,
+    CalledFunction, ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage, ChatRequest,
+    ChatResponse, Delta, Finish, FunctionDelta, Header, MessageToolCall, ReasoningText, Reply,
+    TokenLogprob, ToolCallDelta, TopLogprob, Usage, UsageChunk, finite_logprob, parse,
 };
 use crate::service::{HeaderKind, Service};
 use crate::sse::{self, ChunkWriter, Chunks};
 
 /// What is known once the body is read and found good.
 struct Prepared {
-    job: Job,
+    job: ChatJob,
     header: Header,
     reply: Reply,
     logprobs: Logprobs,
@@ -60,7 +61,6 @@ pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Respo
 fn prepare(service: &Service, client: &Client, body: &[u8]) -> Result<Prepared, ApiError> {
     let request = ChatRequest::read(parse(body)?)?;
     let model = service.models.find_kind(&request.model, ModelKind::Decoder)?;
-    let prompt = Prompt::chat(model, &request)?;
     let kind = match request.reply {
         Reply::Whole => HeaderKind::Chat,
         Reply::Stream(_) => HeaderKind::ChatChunk,
@@ -69,26 +69,21 @@ fn prepare(service: &Service, client: &Client, body: &[u8]) -> Result<Prepared, 
         Some(_) => Logprobs::Wanted,
         None => Logprobs::Unwanted,
     };
-    let header = service.header(kind, model, request.model);
-    let model = Arc::clone(model);
-    Ok(Prepared {
-        job: Job::new(service, client, model, vec![prompt], request.generation)?,
-        header,
-        reply: request.reply,
-        logprobs,
-    })
+    let header = service.header(kind, model, request.model.clone());
+    let reply = request.reply;
+    Ok(Prepared { job: ChatJob::new(service, client, model, request)?, header, reply, logprobs })
 }
 
 async fn whole(
     header: Header,
     logprobs: Logprobs,
-    mut running: Running,
+    mut running: ChatStream,
     work: ActiveWork,
 ) -> Result<Response, ApiError> {
-    let finished = running.collect().await?;
-    let choices = finished.into_iter().zip(0..);
+    let answers = running.collect().await?;
+    let choices = answers.into_iter().zip(0..);
     let choices = choices
-        .map(|(choice, index)| chat_choice(running.model(), logprobs, (index, choice)))
+        .map(|(answer, index)| chat_choice(running.model(), logprobs, (index, answer)))
         .collect();
     let usage = running.usage();
     let response = ChatResponse { header, choices, usage };
@@ -99,13 +94,24 @@ async fn whole(
 fn chat_choice(
     model: &ServedModel,
     logprobs: Logprobs,
-    (index, choice): (u32, Finished),
+    (index, answer): (u32, ChatAnswer),
 ) -> ChatChoice {
+    let calls = answer.calls.into_iter().map(|call| MessageToolCall {
+        id: call.id,
+        kind: "function",
+        function: CalledFunction { name: call.name, arguments: call.arguments },
+    });
     ChatChoice {
         index,
-        message: ChatMessage { role: "assistant", content: choice.text, refusal: None },
-        logprobs: chat_logprobs(model, logprobs, &choice.tokens),
-        finish_reason: choice.reason,
+        message: ChatMessage {
+            role: "assistant",
+            content: answer.content,
+            refusal: None,
+            reasoning: ReasoningText::new(answer.reasoning),
+            tool_calls: calls.collect(),
+        },
+        logprobs: chat_logprobs(model, logprobs, &answer.tokens),
+        finish_reason: answer.reason,
     }
 }
 
@@ -153,11 +159,17 @@ impl ChatWriter {
 }
 
 impl ChunkWriter for ChatWriter {
+    type Piece = ChatDelta;
+
     fn begin(&mut self, chunks: &mut Chunks) {
         for index in 0..self.num_choices {
             let choice = ChatChunkChoice {
                 index,
-                delta: Delta { role: Some("assistant"), content: Some(String::new()) },
+                delta: Delta {
+                    role: Some("assistant"),
+                    content: Some(String::new()),
+                    ..Delta::default()
+                },
                 logprobs: None,
                 finish_reason: None,
             };
@@ -165,29 +177,54 @@ impl ChunkWriter for ChatWriter {
         }
     }
 
-    fn piece(&mut self, piece: Piece, chunks: &mut Chunks) {
-        let index = piece.index;
-        if !piece.text.is_empty() || !piece.tokens.is_empty() {
+    /// One chunk for each part. The tokens go with the first.
+    fn piece(&mut self, delta: ChatDelta, chunks: &mut Chunks) {
+        let ChatDelta { index, parts, tokens, end } = delta;
+        let mut deltas: Vec<Delta> = parts.into_iter().map(wire_delta).collect();
+        if deltas.is_empty() && !tokens.is_empty() {
+            deltas.push(Delta { content: Some(String::new()), ..Delta::default() });
+        }
+        let mut tokens = tokens.as_slice();
+        for delta in deltas {
             let choice = ChatChunkChoice {
                 index,
-                delta: Delta { role: None, content: Some(piece.text) },
-                logprobs: chat_logprobs(&self.model, self.logprobs, &piece.tokens),
+                delta,
+                logprobs: chat_logprobs(&self.model, self.logprobs, tokens),
                 finish_reason: None,
             };
             self.push(vec![choice], None, chunks);
+            tokens = &[];
         }
-        if let Some(end) = piece.finish {
-            let choice = ChatChunkChoice {
-                index,
-                delta: Delta::default(),
-                logprobs: None,
-                finish_reason: Some(end.reason),
-            };
-            self.push(vec![choice], None, chunks);
+        if let Some(end) = end {
+            self.push(vec![last_choice(index, end.reason)], None, chunks);
         }
     }
 
     fn usage(&mut self, usage: Usage, chunks: &mut Chunks) {
         self.push(Vec::new(), Some(usage), chunks);
     }
+}
+
+/// A part as a chunk says it.
+fn wire_delta(part: ChatPart) -> Delta {
+    let empty = Delta::default();
+    match part {
+        ChatPart::Content(text) => Delta { content: Some(text), ..empty },
+        ChatPart::Reasoning(text) => Delta { reasoning: ReasoningText::new(Some(text)), ..empty },
+        ChatPart::CallStart(start) => {
+            let function = FunctionDelta { name: Some(start.name), arguments: String::new() };
+            let (index, id, kind) = (start.index, Some(start.id), Some("function"));
+            Delta { tool_calls: vec![ToolCallDelta { index, id, kind, function }], ..empty }
+        }
+        ChatPart::CallArguments(index, arguments) => {
+            let function = FunctionDelta { name: None, arguments };
+            let call = ToolCallDelta { index, id: None, kind: None, function };
+            Delta { tool_calls: vec![call], ..empty }
+        }
+    }
+}
+
+/// What the last chunk of a choice says.
+fn last_choice(index: u32, reason: Finish) -> ChatChunkChoice {
+    ChatChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason: Some(reason) }
 }

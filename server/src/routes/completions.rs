@@ -186,6 +186,8 @@ impl CompletionWriter {
 }
 
 impl ChunkWriter for CompletionWriter {
+    type Piece = Piece;
+
     fn begin(&mut self, chunks: &mut Chunks) {
         for index in 0..self.num_choices {
             let lead = self.shape.lead(index);

@@ -1,0 +1,282 @@
+//! A conversation's answer while the engine computes it: content, reasoning and tool calls.
+//!
+//! [`ChatStream`] reads the pieces of a [`Running`] and passes each choice's text through its own
+//! parser. Tokens go with the first delta that comes out of the text they became part of. Whole
+//! and streamed answers, of any endpoint, are both made of these deltas.
+
+use std::sync::Arc;
+
+use super::choice::{End, Piece, TextToken};
+use super::job::Job;
+use super::prompt::Prompt;
+use super::running::Running;
+use crate::client::Client;
+use crate::error::ApiError;
+use crate::models::ServedModel;
+use crate::openai::{ChatRequest, Finish, Usage};
+use crate::service::Service;
+use crate::tools::{ChatParser, Part};
+
+/// A conversation that is ready for the engine.
+#[derive(Debug)]
+pub struct ChatJob {
+    job: Job,
+}
+
+/// What is new in one choice. Never empty: it has a part, a token or an end.
+#[derive(Clone, Debug, Default)]
+pub struct ChatDelta {
+    /// Which choice.
+    pub index: u32,
+    /// What is new, in the order of the text.
+    pub parts: Vec<ChatPart>,
+    /// The tokens that it was made of, when log-probabilities were asked for. All tokens of a
+    /// choice come with one of its deltas, those of reasoning and of calls too.
+    pub tokens: Vec<TextToken>,
+    /// Set in the choice's last delta.
+    pub end: Option<ChatEnd>,
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChatPart {
+    /// Text for the user, never empty.
+    Content(String),
+    /// What the model thinks before it answers, never empty.
+    Reasoning(String),
+    /// A tool call begins.
+    CallStart(ToolCallStart),
+    /// More of the arguments of the call with this index, never empty.
+    CallArguments(u32, String),
+}
+
+/// A tool call begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCallStart {
+    /// Which call of its choice.
+    pub index: u32,
+    /// Names the call.
+    pub id: String,
+    /// Name of the tool.
+    pub name: String,
+}
+
+/// How a choice ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChatEnd {
+    /// Why, as clients are told.
+    pub reason: Finish,
+    /// How the engine sees it.
+    pub engine: End,
+}
+
+/// A whole tool call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    /// Names the call.
+    pub id: String,
+    /// Name of the tool.
+    pub name: String,
+    /// A JSON object as text, as the model wrote it; incomplete if the answer was cut off in it.
+    pub arguments: String,
+}
+
+/// A choice that has ended.
+#[derive(Clone, Debug)]
+pub struct ChatAnswer {
+    /// The text for the user; `None` where there are only calls.
+    pub content: Option<String>,
+    /// What the model thought before.
+    pub reasoning: Option<String>,
+    /// The tools that it calls.
+    pub calls: Vec<ToolCall>,
+    /// All its tokens, when log-probabilities were asked for.
+    pub tokens: Vec<TextToken>,
+    /// Why it ended.
+    pub reason: Finish,
+}
+
+impl ChatJob {
+    /// Checks the request against the model and makes tokens of its messages.
+    pub fn new(
+        service: &Service,
+        client: &Client,
+        model: &Arc<ServedModel>,
+        request: ChatRequest,
+    ) -> Result<Self, ApiError> {
+        let prompt = Prompt::chat(model, &request)?;
+        let job = Job::new(service, client, Arc::clone(model), vec![prompt], request.generation)?;
+        Ok(Self { job })
+    }
+
+    /// Hands the job to the engine.
+    pub fn start(self, service: &Arc<Service>) -> Result<ChatStream, ApiError> {
+        let running = self.job.start(service)?;
+        let choices = (0..running.num_choices()).map(|index| ChoiceState::new(index)).collect();
+        Ok(ChatStream { running, choices })
+    }
+}
+
+/// The choices of a conversation's answer. Dropping it cancels those that have not ended.
+#[derive(Debug)]
+pub struct ChatStream {
+    running: Running,
+    choices: Vec<ChoiceState>,
+}
+
+impl ChatStream {
+    /// Number of choices.
+    pub fn num_choices(&self) -> u32 {
+        self.running.num_choices()
+    }
+
+    /// The model that computes them.
+    pub fn model(&self) -> &Arc<ServedModel> {
+        self.running.model()
+    }
+
+    /// The next delta of any choice; `None` when all have ended. After an error the rest is
+    /// cancelled.
+    pub async fn next(&mut self) -> Option<Result<ChatDelta, ApiError>> {
+        loop {
+            let piece = match self.running.next().await? {
+                Ok(piece) => piece,
+                Err(error) => return Some(Err(error)),
+            };
+            let service = self.running.service();
+            let choice = self.choices.get_mut(piece.index as usize);
+            if let Some(delta) = choice.and_then(|choice| choice.accept(service, piece)) {
+                return Some(Ok(delta));
+            }
+        }
+    }
+
+    /// All choices to their end, by index.
+    pub async fn collect(&mut self) -> Result<Vec<ChatAnswer>, ApiError> {
+        let mut answers: Vec<_> = self.choices.iter().map(|_| Collected::default()).collect();
+        while let Some(delta) = self.next().await {
+            let delta = delta?;
+            if let Some(answer) = answers.get_mut(delta.index as usize) {
+                answer.add(delta);
+            }
+        }
+        answers.into_iter().map(Collected::finish).collect()
+    }
+
+    /// Tokens used so far. Prompts count once, whatever the number of choices.
+    pub fn usage(&self) -> Usage {
+        self.running.usage()
+    }
+}
+
+/// One choice while it is read.
+#[derive(Debug)]
+struct ChoiceState {
+    parser: ChatParser,
+    num_calls: u32,
+    /// Tokens whose text is still held back.
+    delta: ChatDelta,
+}
+
+impl ChoiceState {
+    fn new(index: u32) -> Self {
+        let delta = ChatDelta { index, ..ChatDelta::default() };
+        Self { parser: ChatParser::default(), num_calls: 0, delta }
+    }
+
+    /// Takes the next piece. `None` while all of its text is held back.
+    fn accept(&mut self, service: &Service, piece: Piece) -> Option<ChatDelta> {
+        let mut parts = Vec::new();
+        self.parser.push(&piece.text, &mut parts);
+        if piece.finish.is_some() {
+            self.parser.finish(&mut parts);
+        }
+        for part in parts {
+            self.add(service, part);
+        }
+        self.delta.tokens.extend(piece.tokens);
+        self.delta.end = piece.finish.map(|engine| ChatEnd { reason: self.reason(engine), engine });
+        let is_held = self.delta.parts.is_empty() && self.delta.end.is_none();
+        (!is_held).then(|| {
+            let index = self.delta.index;
+            let next = ChatDelta { index, ..ChatDelta::default() };
+            std::mem::replace(&mut self.delta, next)
+        })
+    }
+
+    fn add(&mut self, service: &Service, part: Part) {
+        let parts = &mut self.delta.parts;
+        match (part, parts.last_mut()) {
+            (Part::Content(text), Some(ChatPart::Content(last)))
+            | (Part::Reasoning(text), Some(ChatPart::Reasoning(last)))
+            | (Part::CallArguments(text), Some(ChatPart::CallArguments(_, last))) => {
+                last.push_str(&text);
+            }
+            (Part::Content(text), _) => parts.push(ChatPart::Content(text)),
+            (Part::Reasoning(text), _) => parts.push(ChatPart::Reasoning(text)),
+            (Part::CallStart(name), _) => {
+                let id = service.unique_id("call");
+                let start = ToolCallStart { index: self.num_calls, id, name };
+                parts.push(ChatPart::CallStart(start));
+                self.num_calls += 1;
+            }
+            (Part::CallArguments(text), _) => {
+                parts.push(ChatPart::CallArguments(self.num_calls.saturating_sub(1), text));
+            }
+        }
+    }
+
+    fn reason(&self, end: End) -> Finish {
+        match end.reason {
+            Finish::Stop if self.num_calls > 0 => Finish::ToolCalls,
+            reason => reason,
+        }
+    }
+}
+
+/// An answer in the making.
+#[derive(Debug, Default)]
+struct Collected {
+    content: Option<String>,
+    reasoning: Option<String>,
+    calls: Vec<ToolCall>,
+    tokens: Vec<TextToken>,
+    end: Option<ChatEnd>,
+}
+
+impl Collected {
+    fn add(&mut self, delta: ChatDelta) {
+        for part in delta.parts {
+            match part {
+                ChatPart::Content(text) => self.content.get_or_insert_default().push_str(&text),
+                ChatPart::Reasoning(text) => {
+                    self.reasoning.get_or_insert_default().push_str(&text);
+                }
+                ChatPart::CallStart(ToolCallStart { id, name, .. }) => {
+                    self.calls.push(ToolCall { id, name, arguments: String::new() });
+                }
+                ChatPart::CallArguments(index, text) => {
+                    if let Some(call) = self.calls.get_mut(index as usize) {
+                        call.arguments.push_str(&text);
+                    }
+                }
+            }
+        }
+        self.tokens.extend(delta.tokens);
+        self.end = delta.end;
+    }
+
+    fn finish(self) -> Result<ChatAnswer, ApiError> {
+        let end = self.end.ok_or_else(ApiError::engine_stopped)?;
+        // A model that says nothing at all has said an empty text.
+        let has_other = !self.calls.is_empty() || self.reasoning.is_some();
+        let content = self.content.or_else(|| (!has_other).then(String::new));
+        Ok(ChatAnswer {
+            content,
+            reasoning: self.reasoning,
+            calls: self.calls,
+            tokens: self.tokens,
+            reason: end.reason,
+        })
+    }
+}
