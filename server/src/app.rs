@@ -97,6 +97,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/detokenize", post(routes::tokenize::detokenize))
         .route("/health", get(routes::status::health))
         .route("/metrics", get(routes::status::metrics))
+        .route("/openapi.json", get(routes::openapi::show))
         .route("/version", get(routes::status::version))
         .fallback(unknown_url)
         .method_not_allowed_fallback(method_not_allowed)

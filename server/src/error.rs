@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use folio_engine::types::Refusal;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::text;
@@ -24,8 +25,15 @@ struct Answer {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
-/// The error object of OpenAI's API.
-#[derive(Clone, Debug, Serialize)]
+/// The body of an answer that is an error, as in OpenAI's API.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ErrorAnswer<'a> {
+    /// What is wrong.
+    error: &'a ErrorBody,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 struct ErrorBody {
     /// What is wrong, for people.
     message: String,
@@ -223,6 +231,12 @@ impl ApiError {
     /// The sentence for people.
     pub fn message(&self) -> &str {
         &self.0.body.message
+    }
+
+    /// Whether it says that the field at `path` is needed and not there.
+    pub(crate) fn misses(&self, path: &str) -> bool {
+        let body = &self.0.body;
+        body.code == "missing_required_parameter" && body.param.as_deref() == Some(path)
     }
 
     /// The answer's JSON, for an error inside a stream.

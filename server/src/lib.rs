@@ -21,6 +21,7 @@ pub mod locate;
 pub mod metrics;
 pub mod models;
 pub mod openai;
+pub mod openapi;
 pub mod routes;
 pub mod service;
 pub mod sse;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::fields::Fields;
 use super::generation::{self, Generation, Reply};
 use super::messages;
+use super::trace::RequestBody;
 use crate::error::ApiError;
 
 /// Largest `top_logprobs`.
@@ -51,10 +52,10 @@ pub struct ChatRequest {
 
 impl ChatRequest {
     /// Reads the body.
-    pub fn read(body: Value) -> Result<Self, ApiError> {
+    pub fn read(body: impl Into<RequestBody>) -> Result<Self, ApiError> {
         let mut fields = Fields::new("", body)?;
         let model = super::model(&mut fields)?;
-        let messages = messages::read(fields.require("messages")?)?;
+        let messages = messages::read(fields.require_shaped("messages", messages::shape)?)?;
         let template_arguments = fields.object("chat_template_kwargs")?.map(Fields::into_rest);
         let mut generation = generation::read(&mut fields)?;
         read_max_completion_tokens(&mut fields, &mut generation)?;

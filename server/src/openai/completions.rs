@@ -1,10 +1,9 @@
 //! The body of `POST /v1/completions`.
 
-use serde_json::Value;
-
 use super::fields::Fields;
 use super::generation::{self, Generation, Reply};
 use super::inputs::{self, Input};
+use super::trace::RequestBody;
 use crate::error::ApiError;
 
 /// Most prompts of one request.
@@ -44,10 +43,14 @@ pub enum Echo {
 
 impl CompletionRequest {
     /// Reads the body.
-    pub fn read(body: Value) -> Result<Self, ApiError> {
+    pub fn read(body: impl Into<RequestBody>) -> Result<Self, ApiError> {
         let mut fields = Fields::new("", body)?;
         let model = super::model(&mut fields)?;
-        let prompts = inputs::read("prompt", fields.require("prompt")?, MAX_PROMPTS)?;
+        let prompts = inputs::read(
+            "prompt",
+            fields.require_shaped("prompt", || inputs::shape(MAX_PROMPTS))?,
+            MAX_PROMPTS,
+        )?;
         let mut generation = generation::read(&mut fields)?;
         generation.max_tokens.get_or_insert(DEFAULT_MAX_TOKENS);
         let logprobs = fields.integer("logprobs", 0..=MAX_LOGPROBS)?;

@@ -1,10 +1,9 @@
 //! The body of `POST /v1/embeddings`.
 
-use serde_json::Value;
-
 use super::fields::Fields;
 use super::generation::{self, Queueing};
 use super::inputs::{self, Input};
+use super::trace::RequestBody;
 use crate::error::ApiError;
 
 /// An embedding request whose fields are within their ranges.
@@ -36,18 +35,16 @@ impl EmbeddingRequest {
     pub const MAX_INPUTS: usize = 2048;
 
     /// Reads the body.
-    pub fn read(body: Value) -> Result<Self, ApiError> {
+    pub fn read(body: impl Into<RequestBody>) -> Result<Self, ApiError> {
         let mut fields = Fields::new("", body)?;
         let model = super::model(&mut fields)?;
-        let inputs = inputs::read("input", fields.require("input")?, Self::MAX_INPUTS)?;
-        let encoding = match fields.string("encoding_format")?.as_deref() {
-            None | Some("float") => Encoding::Float,
-            Some("base64") => Encoding::Base64,
-            Some(other) => {
-                let message = format!("encoding_format = {other:?} must be float or base64");
-                return Err(ApiError::invalid_value("encoding_format", message));
-            }
-        };
+        let inputs = inputs::read(
+            "input",
+            fields.require_shaped("input", || inputs::shape(Self::MAX_INPUTS))?,
+            Self::MAX_INPUTS,
+        )?;
+        let encodings = [("float", Encoding::Float), ("base64", Encoding::Base64)];
+        let encoding = fields.word("encoding_format", &encodings)?.unwrap_or(Encoding::Float);
         let dimensions = generation::count(&mut fields, "dimensions", 1)?;
         let queueing = generation::read_queueing(&mut fields)?;
         fields.finish()?;

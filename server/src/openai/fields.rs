@@ -1,13 +1,16 @@
 //! Takes an object of a request apart, field by field, and refuses what is left.
 //!
-//! Every error names the field by its path. `null` counts as absent everywhere.
+//! Every error names the field by its path. `null` counts as absent everywhere. In a traced body
+//! each field that is asked for is noted with its shape: that makes the schema of `/openapi.json`,
+//! so a reader describes itself by reading. `take_shaped` says the shape where no method knows it.
 
 use std::ops::RangeInclusive;
 
 use folio_engine::types::TokenId;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::json::type_name;
+use super::trace::{RequestBody, Trace};
 use crate::error::ApiError;
 
 /// The fields of one JSON object that were not taken yet.
@@ -15,6 +18,7 @@ use crate::error::ApiError;
 pub(super) struct Fields {
     path: String,
     map: Map<String, Value>,
+    trace: Option<Trace>,
 }
 
 /// Where a number may lie.
@@ -28,10 +32,17 @@ pub(super) enum Range {
 
 impl Fields {
     /// The fields of `value`, which must be an object. `path` is empty for the body itself.
-    pub(super) fn new(path: impl Into<String>, value: Value) -> Result<Self, ApiError> {
+    pub(super) fn new(
+        path: impl Into<String>,
+        body: impl Into<RequestBody>,
+    ) -> Result<Self, ApiError> {
         let path = path.into();
+        let RequestBody { value, trace } = body.into();
+        if let Some(trace) = &trace {
+            trace.enter(&path);
+        }
         match value {
-            Value::Object(map) => Ok(Self { path, map }),
+            Value::Object(map) => Ok(Self { path, map, trace }),
             other if path.is_empty() => Err(ApiError::malformed_json(
                 None,
                 &format!("it must be an object, not {}", type_name(&other)),
@@ -45,28 +56,76 @@ impl Fields {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    /// Takes a field; `None` when it is absent or null.
+    /// The object `value` that stands at `path` below this one, such as an item of an array.
+    pub(super) fn child(&self, path: impl Into<String>, value: Value) -> Result<Self, ApiError> {
+        Self::new(path, RequestBody { value, trace: self.trace.clone() })
+    }
+
+    /// Takes a field; `None` when it is absent or null. Its schema takes anything: prefer
+    /// [`take_shaped`](Self::take_shaped).
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.take_shaped(name, || json!({}))
+    }
+
+    /// Takes a field that the caller reads by itself; `shape` is its JSON Schema, with
+    /// [`ITEMS`](super::trace::ITEMS) for objects that [`child`](Self::child) reads.
+    pub(super) fn take_shaped(&mut self, name: &str, shape: impl Fn() -> Value) -> Option<Value> {
+        if let Some(trace) = &self.trace {
+            trace.note(&self.path, name, shape());
+        }
         self.map.shift_remove(name).filter(|value| !value.is_null())
     }
 
-    /// Takes a field that must be there.
-    pub(super) fn require(&mut self, name: &str) -> Result<Value, ApiError> {
-        self.take(name).ok_or_else(|| ApiError::missing(self.path(name)))
+    /// Takes a field that must be there, as [`take_shaped`](Self::take_shaped) does.
+    pub(super) fn require_shaped(
+        &mut self,
+        name: &str,
+        shape: impl Fn() -> Value,
+    ) -> Result<Value, ApiError> {
+        self.take_shaped(name, shape).ok_or_else(|| ApiError::missing(self.path(name)))
     }
 
     /// Takes a string.
     pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
-        match self.take(name) {
+        self.string_shaped(name, || json!({ "type": "string" }))
+    }
+
+    fn string_shaped(
+        &mut self,
+        name: &str,
+        shape: impl Fn() -> Value,
+    ) -> Result<Option<String>, ApiError> {
+        match self.take_shaped(name, shape) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(self.wrong_type(name, "a string", &other)),
         }
     }
 
+    /// Takes one of a few words; what it stands for comes back.
+    pub(super) fn word<T: Clone>(
+        &mut self,
+        name: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, ApiError> {
+        let all = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>();
+        let shape = || json!({ "type": "string", "enum": all() });
+        let Some(given) = self.string_shaped(name, shape)? else {
+            return Ok(None);
+        };
+        match words.iter().find(|(word, _)| *word == given) {
+            Some((_, meaning)) => Ok(Some(meaning.clone())),
+            None => {
+                let path = self.path(name);
+                let message = format!("{path} = {given:?} must be {}", all().join(" or "));
+                Err(ApiError::invalid_value(path, message))
+            }
+        }
+    }
+
     /// Takes a boolean.
     pub(super) fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
-        match self.take(name) {
+        match self.take_shaped(name, || json!({ "type": "boolean" })) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
             Some(other) => Err(self.wrong_type(name, "a boolean", &other)),
@@ -75,7 +134,7 @@ impl Fields {
 
     /// Takes a number within `range`.
     pub(super) fn number(&mut self, name: &str, range: Range) -> Result<Option<f32>, ApiError> {
-        let Some(value) = self.take(name) else {
+        let Some(value) = self.take_shaped(name, || range.shape()) else {
             return Ok(None);
         };
         number_in(&self.path(name), &value, range).map(Some)
@@ -87,7 +146,7 @@ impl Fields {
         name: &str,
         range: RangeInclusive<i64>,
     ) -> Result<Option<i64>, ApiError> {
-        let Some(value) = self.take(name) else {
+        let Some(value) = self.take_shaped(name, || integer_shape(&range)) else {
             return Ok(None);
         };
         integer_in(&self.path(name), &value, range).map(Some)
@@ -96,11 +155,20 @@ impl Fields {
     /// Takes an object and its fields.
     pub(super) fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
         let path = self.path(name);
-        self.take(name).map(|value| Self::new(path, value)).transpose()
+        let value = self.take_shaped(name, || json!({ "type": "object" }));
+        value.map(|value| self.child(path, value)).transpose()
     }
 
     /// The fields that are left, whatever they are.
     pub(super) fn into_rest(self) -> Map<String, Value> {
+        self.into_entries(|| json!({}))
+    }
+
+    /// The fields that are left, whatever their names; each is to look like `shape`.
+    pub(super) fn into_entries(self, shape: impl Fn() -> Value) -> Map<String, Value> {
+        if let Some(trace) = &self.trace {
+            trace.note_entries(&self.path, shape());
+        }
         self.map
     }
 
@@ -108,7 +176,7 @@ impl Fields {
     /// which are those that ask for nothing.
     pub(super) fn refuse_unsupported(&mut self, table: &[(&str, &[&str])]) -> Result<(), ApiError> {
         for (name, harmless) in table {
-            let Some(value) = self.take(name) else {
+            let Some(value) = self.take_shaped(name, || refused_shape(harmless)) else {
                 continue;
             };
             let accepted = harmless
@@ -139,6 +207,37 @@ impl Fields {
     fn wrong_type(&self, name: &str, expected: &str, found: &Value) -> ApiError {
         ApiError::invalid_type(self.path(name), expected, type_name(found))
     }
+}
+
+impl Range {
+    /// The JSON Schema of a number within it.
+    pub(super) fn shape(self) -> Value {
+        match self {
+            Self::Closed(min, max) => json!({ "type": "number", "minimum": min, "maximum": max }),
+            Self::Above(min, max) => {
+                json!({ "type": "number", "exclusiveMinimum": min, "maximum": max })
+            }
+        }
+    }
+}
+
+/// The JSON Schema of an integer within `range`.
+pub(super) fn integer_shape(range: &RangeInclusive<i64>) -> Value {
+    json!({ "type": "integer", "minimum": range.start(), "maximum": range.end() })
+}
+
+/// The JSON Schema of an array of token ids.
+pub(super) fn token_ids_shape() -> Value {
+    let id = integer_shape(&(0..=i64::from(u32::MAX)));
+    json!({ "type": "array", "items": id })
+}
+
+/// The JSON Schema of a field of which only the values that ask for nothing are accepted.
+fn refused_shape(harmless: &[&str]) -> Value {
+    let values = harmless.iter().filter_map(|text| serde_json::from_str::<Value>(text).ok());
+    let values: Vec<_> = values.chain([Value::Null]).collect();
+    let description = "Not supported: only the values that ask for nothing are accepted.";
+    json!({ "enum": values, "description": description, "x-unsupported": true })
 }
 
 /// `value` as a number within `range`, in f32. A bound that is excluded stays excluded after

@@ -3,10 +3,10 @@
 use folio_engine::types::{
     CacheSalt, Penalties, Sampling, SamplingParams, StopConditions, TenantId, TokenId,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::fields::{Fields, Range, number_in, token_id};
+use super::fields::{Fields, Range, number_in, token_id, token_ids_shape};
 use super::json::type_name;
 use super::structure::Structure;
 use crate::error::ApiError;
@@ -21,6 +21,8 @@ const MAX_STOP_BYTES: usize = 1024;
 const MAX_STOP_TOKENS: usize = 128;
 /// Most entries of `logit_bias`.
 const MAX_BIASES: usize = 1024;
+/// Where a logit bias may lie.
+const BIAS: Range = Range::Closed(-100.0, 100.0);
 /// Largest repetition penalty.
 const MAX_REPETITION: f64 = 1000.0;
 
@@ -188,7 +190,7 @@ fn read_logit_bias(fields: &mut Fields) -> Result<Vec<(TokenId, f32)>, ApiError>
     let Some(biases) = fields.object("logit_bias")? else {
         return Ok(Vec::new());
     };
-    let biases = biases.into_rest();
+    let biases = biases.into_entries(|| BIAS.shape());
     limit("logit_bias", biases.len(), MAX_BIASES, "entries")?;
     biases
         .iter()
@@ -199,13 +201,13 @@ fn read_logit_bias(fields: &mut Fields) -> Result<Vec<(TokenId, f32)>, ApiError>
                 let message = format!("{path}: the key must be a token id in decimal");
                 return Err(ApiError::invalid_value(path, message));
             };
-            Ok((id, number_in(&path, value, Range::Closed(-100.0, 100.0))?))
+            Ok((id, number_in(&path, value, BIAS)?))
         })
         .collect()
 }
 
 fn read_stop_strings(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
-    let stops = match fields.take("stop") {
+    let stops = match fields.take_shaped("stop", stop_shape) {
         None => return Ok(Vec::new()),
         Some(Value::String(stop)) => return Ok(vec![stop_string("stop", Value::String(stop))?]),
         Some(Value::Array(stops)) => stops,
@@ -222,6 +224,17 @@ fn read_stop_strings(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         .collect()
 }
 
+fn stop_shape() -> Value {
+    let one = json!({ "type": "string", "minLength": 1, "maxLength": MAX_STOP_BYTES });
+    json!({ "anyOf": [one, { "type": "array", "items": one, "maxItems": MAX_STOP_STRINGS }] })
+}
+
+fn stop_tokens_shape() -> Value {
+    let mut shape = token_ids_shape();
+    shape["maxItems"] = json!(MAX_STOP_TOKENS);
+    shape
+}
+
 fn stop_string(path: &str, value: Value) -> Result<String, ApiError> {
     match value {
         Value::String(stop) if stop.is_empty() => {
@@ -236,7 +249,7 @@ fn stop_string(path: &str, value: Value) -> Result<String, ApiError> {
 }
 
 fn read_stop_tokens(fields: &mut Fields) -> Result<Vec<TokenId>, ApiError> {
-    let ids = match fields.take("stop_token_ids") {
+    let ids = match fields.take_shaped("stop_token_ids", stop_tokens_shape) {
         None => return Ok(Vec::new()),
         Some(Value::Array(ids)) => ids,
         Some(other) => {

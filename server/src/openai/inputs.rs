@@ -2,9 +2,9 @@
 //! (one text), an array of arrays of token ids. Never mixed, never empty.
 
 use folio_engine::types::TokenId;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::fields::token_id;
+use super::fields::{token_id, token_ids_shape};
 use super::json::type_name;
 use crate::error::ApiError;
 
@@ -24,6 +24,15 @@ pub enum Content {
     Text(String),
     /// Taken as they are.
     Tokens(Vec<TokenId>),
+}
+
+/// The JSON Schema of at most `max_items` texts.
+pub(super) fn shape(max_items: usize) -> Value {
+    let text = json!({ "type": "string", "minLength": 1 });
+    let mut tokens = token_ids_shape();
+    tokens["minItems"] = json!(1);
+    let many = |item: &Value| json!({ "type": "array", "items": item, "minItems": 1, "maxItems": max_items });
+    json!({ "anyOf": [text, many(&text), tokens, many(&tokens)] })
 }
 
 /// Reads the field `name`, which holds at most `max_items` texts.

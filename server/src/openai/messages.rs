@@ -7,6 +7,53 @@ use super::fields::Fields;
 use super::json::{self, type_name};
 use crate::error::ApiError;
 
+/// The JSON Schema of `messages`. Which fields a message has depends on its role.
+pub(super) fn shape() -> Value {
+    let text = json!({ "type": "string", "minLength": 1 });
+    let string = json!({ "type": "string" });
+    let part = json!({
+        "type": "object",
+        "properties": { "type": { "const": "text" }, "text": string },
+        "required": ["type", "text"],
+        "additionalProperties": { "type": "null" },
+    });
+    let function = json!({
+        "type": "object",
+        "properties": { "name": string, "arguments": string },
+        "required": ["name", "arguments"],
+        "additionalProperties": { "type": "null" },
+    });
+    let call = json!({
+        "type": "object",
+        "properties": {
+            "id": string,
+            "type": { "enum": ["function", null] },
+            "function": function,
+        },
+        "required": ["id", "function"],
+        "additionalProperties": { "type": "null" },
+    });
+    let message = json!({
+        "type": "object",
+        "properties": {
+            "role": { "enum": ROLES },
+            "content": { "anyOf": [
+                string, { "type": "array", "items": part, "minItems": 1 }, { "type": "null" },
+            ] },
+            "name": { "type": ["string", "null"] },
+            "tool_call_id": { "type": ["string", "null"] },
+            "tool_calls": { "type": ["array", "null"], "items": call, "minItems": 1 },
+            "annotations": { "enum": [[], null] },
+            "audio": { "type": "null" },
+            "function_call": { "type": "null" },
+            "refusal": { "type": "null" },
+        },
+        "required": ["role"],
+        "additionalProperties": { "type": "null" },
+    });
+    json!({ "anyOf": [text, { "type": "array", "items": message, "minItems": 1 }] })
+}
+
 const ROLES: [&str; 5] = ["developer", "system", "user", "assistant", "tool"];
 
 /// Fields of a message that only other servers act on, with the values that ask for nothing.

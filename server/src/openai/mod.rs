@@ -14,6 +14,7 @@ mod messages;
 mod response;
 mod structure;
 mod tokenize;
+mod trace;
 
 pub use chat::ChatRequest;
 pub use completions::{CompletionRequest, Echo};
@@ -25,11 +26,14 @@ pub use response::{
     CalledFunction, ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage,
     ChatResponse, CompletionChoice, CompletionDetails, CompletionLogprobs, CompletionResponse,
     Delta, EmbeddingItem, EmbeddingResponse, EmbeddingUsage, Finish, FunctionDelta, Header,
-    MessageToolCall, ModelCard, PromptDetails, ReasoningText, TokenLogprob, ToolCallDelta,
-    TopLogprob, Usage, Vector, finite_logprob,
+    HealthResponse, MessageToolCall, ModelCard, ModelList, PromptDetails, ReasoningText,
+    TokenLogprob, ToolCallDelta, TopLogprob, Usage, Vector, VersionResponse, finite_logprob,
 };
 pub use structure::{Constraint, Structure};
-pub use tokenize::{DetokenizeRequest, TokenizeInput, TokenizeRequest, TokenizeResponse};
+pub use tokenize::{
+    DetokenizeRequest, DetokenizeResponse, TokenizeInput, TokenizeRequest, TokenizeResponse,
+};
+pub use trace::{RequestBody, Trace, general};
 
 use crate::error::ApiError;
 use fields::Fields;

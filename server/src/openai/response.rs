@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Encoding;
 
 /// What every answer and every chunk of a generation begins with.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Header {
     /// Unique id, such as `chatcmpl-…`.
     pub id: String,
@@ -24,7 +25,7 @@ pub struct Header {
 }
 
 /// Why a choice ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Finish {
     /// A stop token or a stop string.
@@ -47,7 +48,7 @@ impl Finish {
 }
 
 /// Tokens that a request cost. Prompts are counted once, whatever `n`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Usage {
     /// Tokens of the prompts.
     pub prompt_tokens: u64,
@@ -63,21 +64,21 @@ pub struct Usage {
 }
 
 /// Where prompt tokens came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PromptDetails {
     /// Taken from the prefix cache instead of being computed.
     pub cached_tokens: u64,
 }
 
 /// What generated tokens were spent on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CompletionDetails {
     /// Tokens of reasoning, its marks counted.
     pub reasoning_tokens: u64,
 }
 
 /// Answer of `POST /v1/chat/completions`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ChatResponse {
     /// Id, model, time.
     #[serde(flatten)]
@@ -89,7 +90,7 @@ pub struct ChatResponse {
 }
 
 /// One choice of a chat.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ChatChoice {
     /// Which of `n`.
     pub index: u32,
@@ -102,7 +103,7 @@ pub struct ChatChoice {
 }
 
 /// What the model says.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ChatMessage {
     /// Always `assistant`.
     pub role: &'static str,
@@ -119,7 +120,7 @@ pub struct ChatMessage {
 }
 
 /// A model's reasoning under both names that clients read it by. Left out where there is none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ReasoningText {
     /// The older name, which most clients know.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,7 +138,7 @@ impl ReasoningText {
 }
 
 /// A tool call of a whole answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct MessageToolCall {
     /// Names the call: the tool's message refers to it.
     pub id: String,
@@ -149,7 +150,7 @@ pub struct MessageToolCall {
 }
 
 /// A function with the arguments that it is called with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CalledFunction {
     /// Its name.
     pub name: String,
@@ -158,7 +159,7 @@ pub struct CalledFunction {
 }
 
 /// Log-probabilities of a chat choice.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ChatLogprobs {
     /// One entry a token.
     pub content: Vec<TokenLogprob>,
@@ -167,7 +168,7 @@ pub struct ChatLogprobs {
 }
 
 /// One generated token with its log-probability.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct TokenLogprob {
     /// The token itself.
     #[serde(flatten)]
@@ -177,7 +178,7 @@ pub struct TokenLogprob {
 }
 
 /// A token and how likely it was.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct TopLogprob {
     /// Its text; parts of a character show as U+FFFD.
     pub token: String,
@@ -193,7 +194,7 @@ pub fn finite_logprob(value: f32) -> f32 {
 }
 
 /// A chunk of a streamed chat.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ChatChunk<'a> {
     /// Id, model, time.
     #[serde(flatten)]
@@ -206,7 +207,7 @@ pub struct ChatChunk<'a> {
 }
 
 /// What is new in one choice.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ChatChunkChoice {
     /// Which of `n`.
     pub index: u32,
@@ -219,7 +220,7 @@ pub struct ChatChunkChoice {
 }
 
 /// What is new in a message.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Delta {
     /// `assistant`, in the first chunk only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -236,7 +237,7 @@ pub struct Delta {
 }
 
 /// What is new in a tool call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ToolCallDelta {
     /// Which call of the message.
     pub index: u32,
@@ -251,7 +252,7 @@ pub struct ToolCallDelta {
 }
 
 /// What is new in a called function.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FunctionDelta {
     /// Its name, in the call's first chunk only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -261,7 +262,7 @@ pub struct FunctionDelta {
 }
 
 /// Answer of `POST /v1/completions`, and a chunk of its stream.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CompletionResponse<'a> {
     /// Id, model, time.
     #[serde(flatten)]
@@ -274,7 +275,7 @@ pub struct CompletionResponse<'a> {
 }
 
 /// One choice of a completion.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CompletionChoice {
     /// Which choice.
     pub index: u32,
@@ -287,7 +288,7 @@ pub struct CompletionChoice {
 }
 
 /// Log-probabilities of a completion, column by column.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct CompletionLogprobs {
     /// Text of each token.
     pub tokens: Vec<String>,
@@ -300,7 +301,7 @@ pub struct CompletionLogprobs {
 }
 
 /// Answer of `POST /v1/embeddings`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct EmbeddingResponse {
     /// Always `list`.
     pub object: &'static str,
@@ -313,7 +314,7 @@ pub struct EmbeddingResponse {
 }
 
 /// One vector.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct EmbeddingItem {
     /// Always `embedding`.
     pub object: &'static str,
@@ -324,7 +325,7 @@ pub struct EmbeddingItem {
 }
 
 /// Tokens that embeddings cost.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct EmbeddingUsage {
     /// Tokens of all inputs, special tokens counted.
     pub prompt_tokens: u64,
@@ -333,7 +334,7 @@ pub struct EmbeddingUsage {
 }
 
 /// A vector as the client wants it written.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Vector {
     /// Numbers.
@@ -356,7 +357,7 @@ impl Vector {
 }
 
 /// An entry of `GET /v1/models`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ModelCard {
     /// Name to use in requests.
     pub id: String,
@@ -372,6 +373,29 @@ pub struct ModelCard {
     pub parent: Option<String>,
     /// Longest sequence, prompt and output together.
     pub max_model_len: u32,
+}
+
+/// Answer of `GET /v1/models`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ModelList {
+    /// Always `list`.
+    pub object: &'static str,
+    /// An entry for each name.
+    pub data: Vec<ModelCard>,
+}
+
+/// Answer of `GET /health`.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct HealthResponse {
+    /// Always `ok`.
+    pub status: &'static str,
+}
+
+/// Answer of `GET /version`.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct VersionResponse {
+    /// The program's version.
+    pub version: &'static str,
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! The bodies of `POST /tokenize` and `POST /detokenize`, as in vLLM.
 
 use folio_engine::types::TokenId;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::fields::{Fields, token_id};
+use super::fields::{Fields, token_id, token_ids_shape};
 use super::json::type_name;
 use super::messages;
+use super::trace::RequestBody;
 use crate::error::ApiError;
 use crate::text::{GenerationPrompt, SpecialTokens};
 
@@ -41,7 +43,7 @@ pub enum TokenizeInput {
 }
 
 /// Tokens of a text.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TokenizeResponse {
     /// Number of tokens.
     pub count: usize,
@@ -51,6 +53,13 @@ pub struct TokenizeResponse {
     pub tokens: Vec<TokenId>,
     /// Their spelling in the vocabulary, when asked for.
     pub token_strs: Option<Vec<String>>,
+}
+
+/// The text of tokens.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct DetokenizeResponse {
+    /// The text, special tokens spelled out.
+    pub prompt: String,
 }
 
 /// A request to show the text of tokens.
@@ -64,31 +73,32 @@ pub struct DetokenizeRequest {
 
 impl TokenizeRequest {
     /// Reads the body.
-    pub fn read(body: Value) -> Result<Self, ApiError> {
+    pub fn read(body: impl Into<RequestBody>) -> Result<Self, ApiError> {
         let mut fields = Fields::new("", body)?;
         let model = fields.string("model")?;
         let return_token_strs = fields.boolean("return_token_strs")?.unwrap_or(false);
-        let input = match (fields.string("prompt")?, fields.take("messages")) {
-            (Some(text), None) => TokenizeInput::Prompt {
-                text,
-                special: match fields.boolean("add_special_tokens")? {
-                    Some(false) => SpecialTokens::Omit,
-                    _ => SpecialTokens::Add,
+        let input =
+            match (fields.string("prompt")?, fields.take_shaped("messages", messages::shape)) {
+                (Some(text), None) => TokenizeInput::Prompt {
+                    text,
+                    special: match fields.boolean("add_special_tokens")? {
+                        Some(false) => SpecialTokens::Omit,
+                        _ => SpecialTokens::Add,
+                    },
                 },
-            },
-            (None, Some(messages)) => TokenizeInput::Messages {
-                messages: messages::read(messages)?,
-                generation_prompt: match fields.boolean("add_generation_prompt")? {
-                    Some(false) => GenerationPrompt::Omit,
-                    _ => GenerationPrompt::Add,
+                (None, Some(messages)) => TokenizeInput::Messages {
+                    messages: messages::read(messages)?,
+                    generation_prompt: match fields.boolean("add_generation_prompt")? {
+                        Some(false) => GenerationPrompt::Omit,
+                        _ => GenerationPrompt::Add,
+                    },
                 },
-            },
-            (None, None) => return Err(ApiError::missing("prompt")),
-            (Some(_), Some(_)) => {
-                let message = "send prompt or messages, not both";
-                return Err(ApiError::invalid_value("messages", message));
-            }
-        };
+                (None, None) => return Err(ApiError::missing("prompt")),
+                (Some(_), Some(_)) => {
+                    let message = "send prompt or messages, not both";
+                    return Err(ApiError::invalid_value("messages", message));
+                }
+            };
         fields.finish()?;
         Ok(Self { model, input, return_token_strs })
     }
@@ -96,10 +106,10 @@ impl TokenizeRequest {
 
 impl DetokenizeRequest {
     /// Reads the body.
-    pub fn read(body: Value) -> Result<Self, ApiError> {
+    pub fn read(body: impl Into<RequestBody>) -> Result<Self, ApiError> {
         let mut fields = Fields::new("", body)?;
         let model = fields.string("model")?;
-        let tokens = match fields.require("tokens")? {
+        let tokens = match fields.require_shaped("tokens", token_ids_shape)? {
             Value::Array(tokens) => tokens,
             other => {
                 let expected = "an array of token ids";

@@ -4,5 +4,6 @@ pub mod chat;
 pub mod completions;
 pub mod embeddings;
 pub mod models;
+pub mod openapi;
 pub mod status;
 pub mod tokenize;

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::openai::ModelCard;
+use crate::openai::{ModelCard, ModelList};
 
 /// Lists all names.
-pub async fn list(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({ "object": "list", "data": app.service.models.cards() }))
+pub async fn list(State(app): State<Arc<App>>) -> Json<ModelList> {
+    Json(ModelList { object: "list", data: app.service.models.cards() })
 }
 
 /// Describes the model of one name, which may have slashes in it.

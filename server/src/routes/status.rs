@@ -6,21 +6,21 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::metrics::CONTENT_TYPE;
+use crate::openai::{HealthResponse, VersionResponse};
 
 /// Whether new work is taken and there is an engine to do it.
-pub async fn health(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+pub async fn health(State(app): State<Arc<App>>) -> Result<Json<HealthResponse>, ApiError> {
     if app.lifecycle.is_draining() {
         return Err(ApiError::shutting_down());
     }
     if !app.service.is_running() {
         return Err(ApiError::engine_stopped());
     }
-    Ok(Json(json!({ "status": "ok" })))
+    Ok(Json(HealthResponse { status: "ok" }))
 }
 
 /// Everything that is counted.
@@ -33,6 +33,6 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
 }
 
 /// The program's version.
-pub async fn version() -> Json<Value> {
-    Json(json!({ "version": env!("CARGO_PKG_VERSION") }))
+pub async fn version() -> Json<VersionResponse> {
+    Json(VersionResponse { version: env!("CARGO_PKG_VERSION") })
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use folio_engine::types::TokenId;
-use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::models::ServedModel;
-use crate::openai::{DetokenizeRequest, TokenizeInput, TokenizeRequest, TokenizeResponse, parse};
+use crate::openai::{
+    DetokenizeRequest, DetokenizeResponse, TokenizeInput, TokenizeRequest, TokenizeResponse, parse,
+};
 use crate::service::{Service, unix_seconds};
 use crate::text::{ChatInput, Skip, SpecialTokens};
 
@@ -32,10 +33,10 @@ pub async fn tokenize(
 pub async fn detokenize(
     State(app): State<Arc<App>>,
     body: JsonBody,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<DetokenizeResponse>, ApiError> {
     let service = Arc::clone(&app.service);
-    let text = app.gate.run(move || text_of(&service, &body.bytes)).await?;
-    Ok(Json(json!({ "prompt": text })))
+    let prompt = app.gate.run(move || text_of(&service, &body.bytes)).await?;
+    Ok(Json(DetokenizeResponse { prompt }))
 }
 
 fn tokens_of(service: &Service, body: &[u8]) -> Result<TokenizeResponse, ApiError> {

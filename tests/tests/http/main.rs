@@ -16,5 +16,6 @@ mod embeddings;
 mod errors;
 mod fake;
 mod fields;
+mod openapi;
 mod support;
 mod tcp;

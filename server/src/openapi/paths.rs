@@ -1,0 +1,259 @@
+//! The addresses of the server, each with what it takes and gives. A test holds the list against
+//! the router.
+
+use schemars::generate::SchemaGenerator;
+use schemars::{JsonSchema, Schema};
+use serde_json::{Value, json};
+
+use super::requests::RequestSpec;
+use crate::openai::{
+    ChatChunk, ChatRequest, ChatResponse, CompletionRequest, CompletionResponse, DetokenizeRequest,
+    DetokenizeResponse, EmbeddingRequest, EmbeddingResponse, HealthResponse, ModelCard, ModelList,
+    TokenizeRequest, TokenizeResponse, VersionResponse,
+};
+
+/// What one method of one address does.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// In lower case.
+    pub method: &'static str,
+    /// With `{name}` for each parameter.
+    pub path: &'static str,
+    /// Where it belongs.
+    pub tag: Tag,
+    /// What it is for.
+    pub summary: &'static str,
+    /// Its body.
+    pub request: Option<RequestSpec>,
+    /// Status of a success.
+    pub status: u16,
+    /// What a success looks like.
+    pub answers: Vec<Answer>,
+    /// Statuses of its errors, but for a missing key.
+    pub errors: &'static [u16],
+}
+
+/// A group of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// Text from a model.
+    Generate,
+    /// Vectors and scores.
+    Embed,
+    /// What there is and how it is written.
+    Models,
+    /// For those who run the server.
+    Operate,
+    /// Without a key.
+    Health,
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    /// A JSON object.
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    /// Server-sent events, each a JSON object.
+    Events(fn(&mut SchemaGenerator) -> Schema),
+    /// Text of this media type.
+    Text(&'static str),
+}
+
+impl Tag {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Generate, Self::Embed, Self::Models, Self::Operate, Self::Health];
+
+    /// One word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Generate => "generate",
+            Self::Embed => "embed",
+            Self::Models => "models",
+            Self::Operate => "operate",
+            Self::Health => "health",
+        }
+    }
+
+    /// One sentence.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Generate => "Text from a model.",
+            Self::Embed => "Vectors and scores of texts.",
+            Self::Models => "Models and their tokens.",
+            Self::Operate => "For those who run the server.",
+            Self::Health => "Health; needs no key.",
+        }
+    }
+}
+
+impl Answer {
+    fn json<T: JsonSchema>() -> Self {
+        Self::Json(SchemaGenerator::subschema_for::<T>)
+    }
+
+    fn events<T: JsonSchema>() -> Self {
+        Self::Events(SchemaGenerator::subschema_for::<T>)
+    }
+
+    /// Media type and media type object.
+    pub(super) fn media(self, generator: &mut SchemaGenerator) -> (&'static str, Value) {
+        match self {
+            Self::Json(schema) => ("application/json", json!({ "schema": schema(generator) })),
+            Self::Events(schema) => (
+                "text/event-stream",
+                json!({
+                    "schema": {
+                        "type": "string",
+                        "description": "With `stream`: events whose data is such an item, or an \
+                            error; then `[DONE]`.",
+                    },
+                    "x-itemSchema": schema(generator),
+                }),
+            ),
+            Self::Text(kind) => (kind, json!({ "schema": { "type": "string" } })),
+        }
+    }
+}
+
+impl Operation {
+    /// A name for programs.
+    pub fn id(&self) -> String {
+        let letters = self.path.chars().filter(|letter| !"{}*".contains(*letter));
+        let letters = letters.map(|letter| if letter.is_alphanumeric() { letter } else { '_' });
+        format!("{}{}", self.method, letters.collect::<String>())
+    }
+
+    /// The parameters in the path.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = Value> {
+        let parts = self.path.split('{').skip(1);
+        parts.filter_map(|part| part.split('}').next()).map(|name| {
+            json!({
+                "name": name,
+                "in": "path",
+                "required": true,
+                "schema": { "type": "string", "minLength": 1 },
+            })
+        })
+    }
+}
+
+/// Errors of an address that computes.
+const WORK: &[u16] = &[400, 404, 408, 413, 415, 429, 500, 503, 504];
+/// Errors of an address that only reads a body.
+const READ: &[u16] = &[400, 404, 408, 413, 415, 429, 500, 503];
+
+fn get(path: &'static str, tag: Tag, summary: &'static str, answer: Answer) -> Operation {
+    let answers = vec![answer];
+    let errors = &[500];
+    Operation { method: "get", path, tag, summary, request: None, status: 200, answers, errors }
+}
+
+fn post(path: &'static str, tag: Tag, summary: &'static str, request: RequestSpec) -> Operation {
+    Operation {
+        method: "post",
+        path,
+        tag,
+        summary,
+        request: Some(request),
+        status: 200,
+        answers: Vec::new(),
+        errors: WORK,
+    }
+}
+
+impl Operation {
+    fn answers(mut self, answers: impl IntoIterator<Item = Answer>) -> Self {
+        self.answers.extend(answers);
+        self
+    }
+
+    fn errors(self, errors: &'static [u16]) -> Self {
+        Self { errors, ..self }
+    }
+}
+
+macro_rules! request {
+    ($name:ident, $examples:literal) => {
+        RequestSpec {
+            name: stringify!($name),
+            examples: include_str!(concat!("examples/", $examples, ".json")),
+            read: |body| $name::read(body).map(drop),
+        }
+    };
+}
+
+/// All of them.
+pub fn operations() -> Vec<Operation> {
+    let mut all = generating();
+    all.extend(embedding());
+    all.extend(models());
+    all.extend(operating());
+    all
+}
+
+fn generating() -> Vec<Operation> {
+    let tag = Tag::Generate;
+    vec![
+        post("/v1/chat/completions", tag, "Answers a conversation", request!(ChatRequest, "chat"))
+            .answers([Answer::json::<ChatResponse>(), Answer::events::<ChatChunk<'static>>()]),
+        post(
+            "/v1/completions",
+            tag,
+            "Continues prompts",
+            request!(CompletionRequest, "completion"),
+        )
+        .answers([
+            Answer::json::<CompletionResponse<'static>>(),
+            Answer::events::<CompletionResponse<'static>>(),
+        ]),
+    ]
+}
+
+fn embedding() -> Vec<Operation> {
+    let request = request!(EmbeddingRequest, "embedding");
+    vec![
+        post("/v1/embeddings", Tag::Embed, "Turns texts into vectors", request)
+            .answers([Answer::json::<EmbeddingResponse>()]),
+    ]
+}
+
+fn models() -> Vec<Operation> {
+    let tag = Tag::Models;
+    vec![
+        get("/v1/models", tag, "Lists all names of all models", Answer::json::<ModelList>()),
+        get("/v1/models/{id}", tag, "Describes the model of one name", Answer::json::<ModelCard>())
+            .errors(&[400, 404, 500]),
+        post(
+            "/tokenize",
+            tag,
+            "Shows the tokens of a text or of a conversation",
+            request!(TokenizeRequest, "tokenize"),
+        )
+        .answers([Answer::json::<TokenizeResponse>()])
+        .errors(READ),
+        post(
+            "/detokenize",
+            tag,
+            "Shows the text of tokens",
+            request!(DetokenizeRequest, "detokenize"),
+        )
+        .answers([Answer::json::<DetokenizeResponse>()])
+        .errors(READ),
+    ]
+}
+
+fn operating() -> Vec<Operation> {
+    let (tag, prometheus) = (Tag::Operate, Answer::Text("text/plain"));
+    vec![
+        get("/metrics", tag, "Everything that is counted, for Prometheus", prometheus),
+        get("/version", tag, "The program's version", Answer::json::<VersionResponse>()),
+        get("/openapi.json", tag, "This document", Answer::Json(|_| any_object())),
+        get("/health", Tag::Health, "Whether new work is taken", Answer::json::<HealthResponse>())
+            .errors(&[503]),
+    ]
+}
+
+fn any_object() -> Schema {
+    schemars::json_schema!({ "type": "object" })
+}

@@ -1,0 +1,17 @@
+//! `GET /openapi.json`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::Value;
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::openapi::{Access, document};
+
+/// The description of the whole interface.
+pub async fn show(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+    let access = if app.keys.is_open() { Access::Open } else { Access::Keys };
+    app.gate.run(move || document(access).map(Json)).await
+}
