@@ -74,7 +74,7 @@ impl EmbedJob {
         }
         let priority = self.client.priority_for(queueing.priority)?;
         let (events, receiver) = EventSender::channel(1);
-        let choice = Choice { events, processors: Vec::new() };
+        let choice = Choice::new(events);
         let request = Request {
             id: service.engine.next_request_id(),
             model: self.model.id,
@@ -168,7 +168,7 @@ fn check_end(reason: FinishReason, vector: &[f32]) -> Result<(), ApiError> {
         FinishReason::Refused(message) | FinishReason::Failed(message) => {
             Err(ApiError::internal(message))
         }
-        FinishReason::Stop(_) | FinishReason::Length => {
+        FinishReason::Stop(_) | FinishReason::Complete | FinishReason::Length => {
             Err(ApiError::internal("an embedding ended as a generation"))
         }
     }

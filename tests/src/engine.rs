@@ -90,7 +90,7 @@ pub fn generation(
     let (choices, receivers) = (0..num_choices)
         .map(|_| {
             let (events, receiver) = EventSender::channel(max_tokens);
-            (Choice { events, processors: Vec::new() }, receiver)
+            (Choice::new(events), receiver)
         })
         .unzip();
     let request = Request {

@@ -3,7 +3,9 @@
 mod engine;
 mod fingerprint;
 mod late;
+mod toy;
 
 pub use engine::{Setup, generation};
 pub use fingerprint::FingerprintExecutor;
 pub use late::{Faults, LateExecutor, StepLog};
+pub use toy::ToyGrammar;

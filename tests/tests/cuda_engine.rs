@@ -345,7 +345,7 @@ fn embedding(text: &[TokenId]) -> (Request, EventReceiver) {
         model: ModelId(1),
         prompt: text.to_vec(),
         task: Task::Embed,
-        choices: vec![Choice { events, processors: Vec::new() }],
+        choices: vec![Choice::new(events)],
         priority: 0,
         tenant: TenantId(0),
         deadline: None,

@@ -85,7 +85,7 @@ fn request(handle: &EngineHandle, first: u32, max_tokens: u32) -> (Request, Even
         model: ModelId(0),
         prompt: vec![first, 2, 3],
         task: Task::Generate(SamplingParams { stop, ..SamplingParams::default() }),
-        choices: vec![Choice { events, processors: Vec::new() }],
+        choices: vec![Choice::new(events)],
         priority: 0,
         tenant: TenantId(0),
         deadline: None,

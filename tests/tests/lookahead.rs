@@ -15,7 +15,7 @@ use folio_engine::types::{
     SampledToken, SamplingParams, SeqResult, SequenceId, StepOutput, StepPlan, StopConditions,
     Task, TenantId, TokenId, TokenSource,
 };
-use folio_tests::{FingerprintExecutor, LateExecutor, StepLog};
+use folio_tests::{FingerprintExecutor, LateExecutor, StepLog, ToyGrammar};
 
 const CHAT: ModelId = ModelId(0);
 const EMBED: ModelId = ModelId(1);
@@ -46,7 +46,7 @@ fn request(
     let (choices, receivers) = (0..num_choices)
         .map(|_| {
             let (events, receiver) = EventSender::channel(max_tokens);
-            (Choice { events, processors: Vec::new() }, receiver)
+            (Choice::new(events), receiver)
         })
         .unzip();
     let stop = StopConditions { max_tokens, min_tokens: 0, token_ids: vec![STOP] };
@@ -252,6 +252,40 @@ fn whoever_has_a_logits_processor_waits_for_its_token_and_nobody_else_does() {
         bench.commit(&in_flight, 7);
         in_flight = next;
     }
+}
+
+#[test]
+fn whoever_has_a_grammar_waits_for_its_token_and_nobody_else_does() {
+    let mut bench = Bench::new(config());
+    for i in 0..2 {
+        bench.admit(request(vec![i; 5], 9, 1));
+    }
+    let (mut request, receivers) = request(vec![9; 5], 9, 1);
+    request.choices[0].grammar = Some(Box::new(ToyGrammar::new(1000, 4)));
+    bench.admit((request, receivers));
+    let mut in_flight = bench.plan().unwrap();
+    let mut text = Vec::new();
+    for step in 0..6 {
+        let next = bench.plan().unwrap();
+        let expected = if step % 2 == 0 { vec![0, 1] } else { vec![0, 1, 2] };
+        assert_eq!(ids(&next), expected, "step {step}");
+        let waits = next.seqs.iter().filter(|row| row.id == SequenceId(2));
+        assert!(waits.into_iter().all(|row| row.token == TokenSource::Known));
+        let token = (0..).find(|&token| ToyGrammar::permits(&text, token)).unwrap();
+        if ids(&in_flight).contains(&2) {
+            let grammar = bench.scheduler.sequences_mut().get_mut(SequenceId(2)).grammar_mut();
+            grammar.unwrap().mask().unwrap();
+            text.push(token);
+        }
+        bench.commit(&in_flight, token);
+        in_flight = next;
+    }
+    assert_eq!(text.len(), 3);
+    let token = (0..).find(|&token| ToyGrammar::permits(&text, token)).unwrap();
+    let grammar = bench.scheduler.sequences_mut().get_mut(SequenceId(2)).grammar_mut();
+    grammar.unwrap().mask().unwrap();
+    bench.commit(&in_flight, token);
+    assert_eq!(end_of(&mut bench.receivers[2]), Some(FinishReason::Complete));
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Bench {
     fn embed_with(&mut self, model: ModelId, len: u32) {
         let (events, receiver) = EventSender::channel(0);
         self.receivers.push(receiver);
-        let choices = vec![Choice { events, processors: Vec::new() }];
+        let choices = vec![Choice::new(events)];
         let request = request(model, (0..len).collect(), Task::Embed, choices);
         self.scheduler.admit(request, self.now);
     }
@@ -126,7 +126,7 @@ fn generate(
     for _ in 0..num_choices {
         let (events, receiver) = EventSender::channel(max_tokens);
         receivers.push(receiver);
-        choices.push(Choice { events, processors: Vec::new() });
+        choices.push(Choice::new(events));
     }
     let stop = StopConditions { max_tokens, ..StopConditions::default() };
     request(CHAT, prompt, Task::Generate(SamplingParams { stop, ..Default::default() }), choices)

@@ -296,7 +296,7 @@ impl Run {
             if self.random.one_in(6) {
                 processors.push(Box::new(Onlooker));
             }
-            choices.push(Choice { events, processors });
+            choices.push(Choice { processors, ..Choice::new(events) });
             receivers.push(Some(receiver));
         }
         self.core.admit(Request {

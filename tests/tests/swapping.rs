@@ -64,7 +64,7 @@ impl Bench {
             model: ModelId(0),
             prompt,
             task: Task::Generate(SamplingParams { stop, ..SamplingParams::default() }),
-            choices: vec![Choice { events, processors: Vec::new() }],
+            choices: vec![Choice::new(events)],
             priority,
             tenant: TenantId(0),
             deadline: None,

@@ -311,7 +311,7 @@ fn request(mode: Mode, lengths: Lengths, index: u32) -> (Request, EventReceiver)
         model: ModelId(0),
         prompt,
         task,
-        choices: vec![Choice { events, processors: Vec::new() }],
+        choices: vec![Choice::new(events)],
         priority: 0,
         tenant: TenantId(0),
         deadline: None,

@@ -175,7 +175,7 @@ fn request(model: ModelId, prompt: &[TokenId]) -> (Request, EventReceiver) {
     let params = SamplingParams { sampling: greedy, stop, ..SamplingParams::default() };
     let task = if model == DECODER { Task::Generate(params) } else { Task::Embed };
     let (events, receiver) = EventSender::channel(6);
-    let choice = Choice { events, processors: Vec::new() };
+    let choice = Choice::new(events);
     let request = Request {
         id: RequestId(0),
         model,

@@ -7,9 +7,10 @@ use std::ops::Range;
 
 use super::SchedEvent;
 use super::scheduler::{End, Scheduler, State};
+use super::sequence::Sequence;
 use crate::types::{
-    Delivery, Event, FinishReason, Nanos, SampledToken, ScheduledSeq, SeqResult, SequenceId,
-    StepOutput, StepPlan, StepReport,
+    Continuation, Delivery, Event, FinishReason, Nanos, SampledToken, ScheduledSeq, SeqResult,
+    SequenceId, StepOutput, StepPlan, StepReport, TokenId,
 };
 
 impl Scheduler {
@@ -141,6 +142,19 @@ impl State {
         if stop.token_ids.contains(&token_id) {
             return Some(End::Reported(FinishReason::Stop(token_id)));
         }
+        if let Some(reason) = end_by_grammar(sequence, token_id) {
+            return Some(End::Reported(reason));
+        }
+        let stop = &sequence.sampling()?.stop;
         (sequence.num_generated() >= stop.max_tokens).then_some(End::Reported(FinishReason::Length))
+    }
+}
+
+/// Enters a token into the sequence's grammar, if it has one; tells whether the text ends with it.
+fn end_by_grammar(sequence: &mut Sequence, token: TokenId) -> Option<FinishReason> {
+    match sequence.grammar_mut()?.accept(token) {
+        Ok(Continuation::Open) => None,
+        Ok(Continuation::Complete) => Some(FinishReason::Complete),
+        Err(error) => Some(FinishReason::Failed(error.to_string())),
     }
 }

@@ -94,12 +94,12 @@ impl State {
     }
 
     /// Whether a sequence cannot go on before its latest token is known here: what samples on the
-    /// host looks at it, and siblings share its blocks as they are before it.
+    /// host and what a grammar allows depend on it, and siblings share its blocks as they are before it.
     fn awaits_token(&self, sequence: &Sequence) -> bool {
         let has_siblings = || self.followers.get(&sequence.id).is_some_and(|ids| !ids.is_empty());
         sequence.progress.num_placeholders > 0
             && sequence.num_pending() > 0
-            && (sequence.is_sampled_on_host() || has_siblings())
+            && (sequence.needs_latest_token() || has_siblings())
     }
 
     /// Whether `step`, still empty, can be planned while others are in flight: everything that

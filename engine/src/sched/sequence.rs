@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::BlockTable;
 use crate::types::{
     CacheSalt, Choice, EventSender, LogitsProcessor, ModelId, Nanos, RequestId, RequestStats,
-    SamplingParams, SequenceId, Task, TenantId, TokenId, TokenSource,
+    SamplingParams, SequenceId, Task, TenantId, TokenGrammar, TokenId, TokenSource,
 };
 
 /// What the choices of one request have in common.
@@ -182,11 +182,28 @@ impl Sequence {
         !self.choice.processors.is_empty()
     }
 
-    /// Whether its tokens must be chosen on the host, which has to know the ones before.
+    /// Whether a grammar says which tokens may come next.
+    #[must_use]
+    pub fn has_grammar(&self) -> bool {
+        self.choice.grammar.is_some()
+    }
+
+    /// The grammar that says which tokens may come next.
+    pub fn grammar_mut(&mut self) -> Option<&mut (dyn TokenGrammar + 'static)> {
+        self.choice.grammar.as_deref_mut()
+    }
+
+    /// Whether its tokens must be chosen on the host.
     #[must_use]
     pub fn is_sampled_on_host(&self) -> bool {
         let fits = |params: &SamplingParams| params.fits_device(self.request.prompt_len);
-        self.has_processors() || !self.sampling().is_none_or(fits)
+        self.has_processors() || self.has_grammar() || !self.sampling().is_none_or(fits)
+    }
+
+    /// Whether the host must know all its tokens before the next can be chosen.
+    #[must_use]
+    pub fn needs_latest_token(&self) -> bool {
+        self.has_grammar() || self.is_sampled_on_host()
     }
 
     /// Its logits processors, together with the context they are called with.

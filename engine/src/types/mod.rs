@@ -5,6 +5,7 @@
 mod clock;
 mod config;
 mod error;
+mod grammar;
 mod id;
 mod plan;
 mod request;
@@ -13,6 +14,7 @@ mod sampling;
 pub use clock::{Clock, ManualClock, Nanos, SystemClock};
 pub use config::{ConfigError, EngineConfig, ModelKind, ModelLimits, PrefixCaching};
 pub use error::{Error, Refusal, Result};
+pub use grammar::{Continuation, GrammarError, TokenGrammar, allows};
 pub use id::{BlockId, CacheSalt, HostBlockId, ModelId, RequestId, SequenceId, TenantId, TokenId};
 pub use plan::{
     BlockCopy, BlockSwap, SampledToken, ScheduledSeq, SeqResult, StepOutput, StepPlan, StepReport,

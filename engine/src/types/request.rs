@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::{
     CacheSalt, LogitsProcessor, ModelId, Nanos, RequestId, SampledToken, SamplingParams, TenantId,
-    TokenId,
+    TokenGrammar, TokenId,
 };
 
 /// One unit of work for the engine; moved in, never shared.
@@ -40,7 +40,7 @@ pub enum Task {
     Embed,
 }
 
-/// One sample of a request: where its events go and what may rewrite its logits.
+/// One sample of a request: where its events go, what may rewrite its logits, what it may say.
 ///
 /// Dropping the receiver of `events` cancels this choice alone.
 pub struct Choice {
@@ -48,12 +48,23 @@ pub struct Choice {
     pub events: EventSender,
     /// Run over the row of logits in order, after penalties and bias.
     pub processors: Vec<Box<dyn LogitsProcessor>>,
+    /// The shape that its text must have; `None` for any.
+    pub grammar: Option<Box<dyn TokenGrammar>>,
+}
+
+impl Choice {
+    /// A choice that reports to `events`, with nothing done to its logits.
+    #[must_use]
+    pub fn new(events: EventSender) -> Self {
+        Self { events, processors: Vec::new(), grammar: None }
+    }
 }
 
 impl std::fmt::Debug for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Choice")
             .field("num_processors", &self.processors.len())
+            .field("has_grammar", &self.grammar.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -84,6 +95,8 @@ pub enum Event {
 pub enum FinishReason {
     /// This stop token was sampled.
     Stop(TokenId),
+    /// The grammar is complete: nothing could follow.
+    Complete,
     /// `max_tokens` were generated or the model's length was reached.
     Length,
     /// The embedding was delivered.

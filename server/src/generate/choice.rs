@@ -137,7 +137,7 @@ impl ChoiceReader {
 
     fn accept_end(&mut self, reason: FinishReason, stats: RequestStats) -> Result<(), ApiError> {
         let reason = match reason {
-            FinishReason::Stop(_) => Finish::Stop,
+            FinishReason::Stop(_) | FinishReason::Complete => Finish::Stop,
             FinishReason::Length => Finish::Length,
             FinishReason::DeadlineExceeded => return Err(ApiError::deadline_exceeded()),
             FinishReason::Refused(message) | FinishReason::Failed(message) => {

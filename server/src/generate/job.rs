@@ -61,8 +61,7 @@ impl Job {
         let (choices, receivers): (Vec<_>, Vec<_>) = (0..self.generation.num_choices)
             .map(|_| {
                 let (events, receiver) = EventSender::channel(max_tokens);
-                let processors = Vec::new();
-                (Choice { events, processors }, receiver)
+                (Choice::new(events), receiver)
             })
             .unzip();
         let queueing = &self.generation.queueing;

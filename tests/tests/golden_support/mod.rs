@@ -267,7 +267,7 @@ fn greedy_request(prompt: &Prompt) -> (Request, EventReceiver) {
         stop: StopConditions { max_tokens, ..StopConditions::default() },
         ..SamplingParams::default()
     };
-    let choice = Choice { events, processors: Vec::new() };
+    let choice = Choice::new(events);
     let request = Request {
         id: RequestId(0),
         model: MODEL,

@@ -1,6 +1,6 @@
-//! Changes to single logits: penalties, bias, and the ban on stopping too early.
+//! Changes to single logits: penalties, bias, the ban on stopping too early, and bit masks.
 //!
-//! Touches only tokens that were seen, biased or are stop tokens; each step is independent for
+//! [`apply`] touches only tokens that were seen, biased or are stop tokens; each step is independent for
 //! each token, so the order of the lists does not matter. Ids at or beyond V are skipped: the
 //! front end refuses them by name, and a row must not end the engine.
 
@@ -21,6 +21,24 @@ pub(super) fn apply(row: &mut [f32], context: &RowContext<'_>) {
     if context.num_generated < stop.min_tokens {
         for &token in &stop.token_ids {
             update(row, token, |_| f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// Rules out every token whose bit in `mask` is not set, those beyond its end included.
+pub(super) fn keep(row: &mut [f32], mask: &[u32]) {
+    let mut words = mask.iter();
+    for tokens in row.chunks_mut(32) {
+        match words.next().copied().unwrap_or(0) {
+            u32::MAX => {}
+            0 => tokens.fill(f32::NEG_INFINITY),
+            word => {
+                for (bit, logit) in tokens.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! From logits to tokens, on the host.
 //!
 //! A row goes through [`RowScratch::prepare`] (log-probabilities of the raw logits, then the
-//! edits of `edit`), the sequence's logits processors, and [`RowScratch::choose`] (temperature,
-//! `cut` for top-k and top-p, min-p and the draw in `weights`). What comes out depends on the row
+//! edits of `edit`), the sequence's logits processors, the mask of its grammar, and
+//! [`RowScratch::choose`] (temperature, `cut` for top-k and top-p, min-p and the draw in `weights`). What comes out depends on the row
 //! and its [`RowContext`] alone, bit for bit. Nothing sorts a row; work beyond a few passes over
 //! it is proportional to what survives truncation. Called by the model runner.
 
@@ -63,30 +63,35 @@ impl Sampler {
         for (row, &id) in logits.chunks_exact_mut(vocab_size).zip(ids) {
             results.push(match self.sample_sequence(row, sequences.get_mut(id)) {
                 Ok(token) => SeqResult::Token(token),
-                Err(error) => SeqResult::Failed(error.to_string()),
+                Err(message) => SeqResult::Failed(message),
             });
         }
     }
 
-    /// Two stages, because a processor needs the sequence mutably between them.
+    /// Two stages, because processors and grammar need the sequence mutably between them.
     fn sample_sequence(
         &mut self,
         row: &mut [f32],
         sequence: &mut Sequence,
-    ) -> Result<SampledToken, Unsampleable> {
+    ) -> Result<SampledToken, String> {
+        let say = |error: Unsampleable| error.to_string();
         self.counts.clear();
         if let Some(counts) = sequence.counts() {
             self.counts.extend(counts.iter());
         }
-        let context = RowContext::of(sequence, &self.counts)?;
-        let prepared = self.scratch.prepare(row, &context)?;
+        let context = RowContext::of(sequence, &self.counts).map_err(say)?;
+        let prepared = self.scratch.prepare(row, &context).map_err(say)?;
         if sequence.has_processors() {
             let (tokens, processors) = sequence.processors();
             for processor in processors {
                 processor.process(tokens, row);
             }
         }
-        let context = RowContext::of(sequence, &self.counts)?;
-        self.scratch.choose(row, &context, prepared)
+        if let Some(grammar) = sequence.grammar_mut() {
+            let mask = grammar.mask().map_err(|error| error.to_string())?;
+            edit::keep(row, mask);
+        }
+        let context = RowContext::of(sequence, &self.counts).map_err(say)?;
+        self.scratch.choose(row, &context, prepared).map_err(say)
     }
 }

@@ -57,9 +57,10 @@ pub enum Unsampleable {
         /// The first such token.
         token: TokenId,
     },
-    /// Processors, `min_tokens` or the model itself left nothing.
+    /// Processors, the grammar, `min_tokens` or the model itself left nothing.
     #[error(
-        "no token can be sampled: every logit is -infinity after bias, min_tokens and processors"
+        "no token can be sampled: every logit is -infinity after bias, min_tokens, processors and \
+         grammar"
     )]
     AllBanned,
     /// The sequence embeds.
