@@ -7,6 +7,7 @@
 
 pub mod core;
 pub mod exec;
+pub mod live;
 pub mod model;
 pub mod ops;
 pub mod sched;

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::core::{EngineCore, Turn};
 use crate::exec::Executor;
+use crate::live::{self, LiveAccess, LiveRecorder, LiveSnapshot};
 use crate::sched::{Gauges, Policy, check_request};
 use crate::types::{
     Clock, EngineConfig, Error, Nanos, Refusal, Request, RequestId, Result, StepReport, SystemClock,
@@ -37,6 +38,7 @@ struct Shared {
     num_in_inbox: AtomicU32,
     is_running: AtomicBool,
     snapshot: Mutex<MetricsSnapshot>,
+    live: LiveAccess,
 }
 
 /// The engine's state after its latest step.
@@ -72,6 +74,7 @@ impl EngineHandle {
         let (inbox, requests) = crossbeam_channel::unbounded();
         let (ready, built) = crossbeam_channel::bounded(1);
         let clock = SystemClock::start();
+        let (live, recorder) = live::channel(clock);
         let shared = Arc::new(Shared {
             config: config.clone(),
             clock,
@@ -79,13 +82,14 @@ impl EngineHandle {
             num_in_inbox: AtomicU32::new(0),
             is_running: AtomicBool::new(true),
             snapshot: Mutex::default(),
+            live,
         });
         let of_thread = Arc::clone(&shared);
         let thread =
             std::thread::Builder::new().name("folio-engine".into()).spawn(move || match build() {
                 Ok(executor) => {
                     let core = EngineCore::new(config, policy, executor, Box::new(clock));
-                    let mut engine = Engine { core, requests, shared: of_thread };
+                    let mut engine = Engine { core, requests, shared: of_thread, live: recorder };
                     engine.publish(None);
                     let _ = ready.send(Ok(()));
                     engine.run();
@@ -143,6 +147,13 @@ impl EngineHandle {
         copy.gauges.num_waiting += self.shared.num_in_inbox.load(Ordering::Acquire);
         copy
     }
+
+    /// A picture of the blocks, the sequences and the latest steps, for people who watch. Calls
+    /// in quick succession share one ([`MIN_LIVE_INTERVAL`](live::MIN_LIVE_INTERVAL)); a new one
+    /// is there when the step in progress has ended. [`Refusal::Stopped`] if the engine has.
+    pub async fn live(&self) -> std::result::Result<Arc<LiveSnapshot>, Refusal> {
+        self.shared.live.next(self.now()).await
+    }
 }
 
 impl Shared {
@@ -165,6 +176,7 @@ struct Engine {
     core: EngineCore,
     requests: Receiver<Request>,
     shared: Arc<Shared>,
+    live: LiveRecorder,
 }
 
 impl Engine {
@@ -174,11 +186,15 @@ impl Engine {
             let is_open = self.take_requests();
             self.fill_pipeline();
             match self.core.collect() {
-                Turn::Stepped(report) => self.publish(Some(&report)),
+                Turn::Stepped(report) => {
+                    self.publish(Some(&report));
+                    self.live.record(&report, &self.core);
+                }
                 Turn::Failed(_) => self.shared.snapshot.lock().num_failed_steps += 1,
                 Turn::Idle if !self.wait_for_request(is_open) => return,
                 Turn::Idle => {}
             }
+            self.live.answer(&self.core);
         }
     }
 
@@ -213,8 +229,14 @@ impl Engine {
         if !is_open {
             return false;
         }
-        let request = self.requests.recv();
-        request.map(|request| self.admit(request)).is_ok()
+        loop {
+            crossbeam_channel::select! {
+                recv(self.requests) -> request => {
+                    return request.map(|request| self.admit(request)).is_ok();
+                }
+                recv(self.live.wanted()) -> _ => self.live.show(&self.core),
+            }
+        }
     }
 
     fn admit(&mut self, request: Request) {

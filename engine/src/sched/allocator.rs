@@ -125,6 +125,12 @@ impl BlockAllocator {
         self.counters
     }
 
+    /// For each block by its index, the scratch block included: how many tables hold it, and
+    /// whether its content can be found again.
+    pub(super) fn holds(&self) -> impl Iterator<Item = (u32, bool)> + '_ {
+        self.blocks.iter().map(|block| (block.ref_count, block.cached.is_some()))
+    }
+
     /// Blocks needed for `num_tokens` tokens.
     #[must_use]
     pub fn blocks_for(&self, num_tokens: u32) -> u32 {

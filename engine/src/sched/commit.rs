@@ -124,6 +124,7 @@ impl State {
             return;
         }
         sequence.stats.first_token = Some(now);
+        self.totals.time_to_first_token.add(now.since(sequence.stats.arrival));
         let _ = sequence.events().send(Event::Started(sequence.stats));
         if sequence.choice_index == 0 {
             self.totals.num_prompt_tokens += u64::from(sequence.request.prompt_len);

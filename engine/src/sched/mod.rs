@@ -8,6 +8,7 @@ mod allocator;
 mod block;
 mod commit;
 mod encoders;
+mod live;
 mod lookahead;
 mod planning;
 pub mod policies;
@@ -22,6 +23,10 @@ mod watch;
 
 pub use allocator::{BlockAllocator, OutOfBlocks, PrefixCounters, PrefixPeek};
 pub use block::BlockTable;
+pub use live::{
+    LiveCell, LivePool, LiveProgress, LiveSequence, LiveState, LiveView, MAX_LIVE_CELLS,
+    MAX_LIVE_SEQUENCES,
+};
 pub use policy::{
     Admit, Displacement, Limits, Policy, PreemptionMode, RERANK_WINDOW, Rank, Refresh, SchedEvent,
     Victim,

@@ -18,8 +18,8 @@ use super::{
     SchedEvent, Sequence, Sequences, View,
 };
 use crate::types::{
-    EngineConfig, Event, FinishReason, ModelId, ModelKind, Nanos, PrefixCaching, Refusal, Request,
-    RequestStats, SequenceId, Task, TenantId,
+    EngineConfig, Event, FinishReason, LatencySum, ModelId, ModelKind, Nanos, PrefixCaching,
+    Refusal, Request, RequestStats, SequenceId, Task, TenantId,
 };
 
 /// Decides every step of the engine. Deterministic: equal calls give equal plans.
@@ -79,6 +79,8 @@ pub struct Totals {
     pub num_generated_tokens: u64,
     /// Positions computed for sequences that had ended while the step was in flight.
     pub num_wasted_tokens: u64,
+    /// From the arrival of a choice to its first result.
+    pub time_to_first_token: LatencySum,
 }
 
 /// The state in numbers.

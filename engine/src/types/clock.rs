@@ -36,6 +36,23 @@ impl From<Duration> for Nanos {
     }
 }
 
+/// Enough to tell the mean of a length of time between any two moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LatencySum {
+    /// How many were measured.
+    pub num: u64,
+    /// All of them together.
+    pub total: Nanos,
+}
+
+impl LatencySum {
+    /// Adds one that took `latency`.
+    pub fn add(&mut self, latency: Nanos) {
+        self.num += 1;
+        self.total = self.total + latency;
+    }
+}
+
 /// Where the engine gets the time from.
 pub trait Clock: Send + Sync {
     /// Time since the clock's origin; never goes back.

@@ -11,7 +11,7 @@ mod plan;
 mod request;
 mod sampling;
 
-pub use clock::{Clock, ManualClock, Nanos, SystemClock};
+pub use clock::{Clock, LatencySum, ManualClock, Nanos, SystemClock};
 pub use config::{ConfigError, EngineConfig, ModelKind, ModelLimits, PrefixCaching};
 pub use error::{Error, Refusal, Result};
 pub use grammar::{Continuation, GrammarError, TokenGrammar, allows};
