@@ -23,6 +23,8 @@ use crate::error::ApiError;
 use crate::gate::Gate;
 use crate::lifecycle::Lifecycle;
 use crate::routes;
+use crate::routes::live::Watchers;
+use crate::routes::page::PageMode;
 use crate::service::Service;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -44,6 +46,8 @@ pub struct App {
     pub gate: Gate,
     /// Whether new work is taken.
     pub lifecycle: Lifecycle,
+    /// Room for those who watch the engine.
+    pub watchers: Watchers,
 }
 
 /// Limits and habits of the HTTP side.
@@ -55,6 +59,8 @@ pub struct HttpSettings {
     pub allowed_origins: Vec<HeaderValue>,
     /// Requests that are read at the same time.
     pub num_readers: usize,
+    /// Whether there is a page at `/`.
+    pub page: PageMode,
 }
 
 impl App {
@@ -70,6 +76,7 @@ impl App {
             keys,
             gate: Gate::new(settings.num_readers, max_places),
             lifecycle: Lifecycle::new(),
+            watchers: Watchers::default(),
             settings,
         }
     }
@@ -87,12 +94,17 @@ impl App {
 /// All addresses with their layers.
 pub fn router(app: Arc<App>) -> Router {
     let cors = cors(&app.settings);
+    let page = match app.settings.page {
+        PageMode::Served => routes::page::router(),
+        PageMode::Off => Router::new(),
+    };
     Router::new()
         .route("/v1/chat/completions", post(routes::chat::create))
         .route("/v1/completions", post(routes::completions::create))
         .route("/v1/embeddings", post(routes::embeddings::create))
         .route("/v1/models", get(routes::models::list))
         .route("/v1/models/{*id}", get(routes::models::show))
+        .route("/v1/engine/live", get(routes::live::live))
         .route("/tokenize", post(routes::tokenize::tokenize))
         .route("/detokenize", post(routes::tokenize::detokenize))
         .route("/health", get(routes::status::health))
@@ -102,6 +114,7 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(unknown_url)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), check_key))
+        .merge(page.method_not_allowed_fallback(method_not_allowed)) // needs no key
         .layer(middleware::from_fn_with_state(Arc::clone(&app), add_id))
         .layer(cors)
         .with_state(app)

@@ -167,6 +167,18 @@ impl ApiError {
             .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))
     }
 
+    /// 429: `max` clients watch the engine already.
+    pub fn too_many_watchers(max: usize) -> Self {
+        let message = format!("{max} clients watch the engine already, which is the limit");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_watchers", message)
+    }
+
+    /// 503: a step took longer than `seconds`, and the answer can only be given after it.
+    pub fn engine_busy(seconds: u64) -> Self {
+        let message = format!("the engine has not finished a step for {seconds} seconds");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine_busy", message)
+    }
+
     /// 503: the server finishes what runs and takes nothing new.
     pub fn shutting_down() -> Self {
         Self::new(

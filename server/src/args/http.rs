@@ -42,6 +42,10 @@ pub(crate) struct HttpArgs {
     /// Longest request body, in bytes or with a unit such as MiB
     #[arg(long, env = "FOLIO_MAX_BODY_SIZE", value_name = "BYTES", default_value = "32MiB")]
     pub max_body_size: Bytes,
+
+    /// Serve the API alone, without the page at `/`
+    #[arg(long, env = "FOLIO_NO_UI")]
+    pub no_ui: bool,
 }
 
 /// An IP address, or the one name that needs no look-up.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use axum::http::{HeaderValue, Uri};
 use folio::app::{App, HttpSettings, serve};
 use folio::auth::ApiKeys;
+use folio::routes::page::PageMode;
 use folio::service::Service;
 use folio_engine::types::ModelKind;
 use tokio::net::TcpListener;
@@ -53,6 +54,7 @@ fn settings(args: &HttpArgs) -> Result<HttpSettings> {
         max_body_bytes: usize::try_from(args.max_body_size.0)?,
         allowed_origins: allowed_origins(&args.allowed_origins)?,
         num_readers: std::thread::available_parallelism().map_or(1, usize::from),
+        page: if args.no_ui { PageMode::Off } else { PageMode::Served },
     })
 }
 

@@ -3,7 +3,9 @@
 pub mod chat;
 pub mod completions;
 pub mod embeddings;
+pub mod live;
 pub mod models;
 pub mod openapi;
+pub mod page;
 pub mod status;
 pub mod tokenize;

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use folio::app::{App, HttpSettings, router};
 use folio::auth::ApiKeys;
 use folio::models::{Models, ServedModel};
+use folio::routes::page::PageMode;
 use folio::service::{Priorities, Service};
 use folio::text::TextModel;
 use folio_engine::EngineHandle;
@@ -34,6 +35,7 @@ pub(crate) struct Options {
     pub num_blocks: u32,
     pub policy: &'static str,
     pub seed: Option<u64>,
+    pub page: PageMode,
 }
 
 impl Default for Options {
@@ -46,6 +48,7 @@ impl Default for Options {
             num_blocks: 1025,
             policy: "fcfs",
             seed: None,
+            page: PageMode::Served,
         }
     }
 }
@@ -138,6 +141,7 @@ impl Server {
                 .map(|origin| HeaderValue::from_static(origin))
                 .collect(),
             num_readers: 2,
+            page: options.page,
         };
         let app = Arc::new(App::new(service, ApiKeys::new(options.keys), settings));
         Self { router: router(Arc::clone(&app)), app, pace }
