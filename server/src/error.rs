@@ -171,6 +171,7 @@ impl ApiError {
     pub fn too_many_watchers(max: usize) -> Self {
         let message = format!("{max} clients watch the engine already, which is the limit");
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_watchers", message)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))
     }
 
     /// 503: a step took longer than `seconds`, and the answer can only be given after it.

@@ -8,12 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use folio_engine::live::{LiveSnapshot, LiveStep};
 use folio_engine::sched::{Gauges, LiveCell, LivePool, LiveSequence, LiveState};
 use folio_engine::types::{EngineConfig, ModelKind};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::models::Models;
 
 /// One picture.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Frame {
     /// When it was taken, in seconds of the engine's clock.
     pub time: f64,
@@ -30,7 +31,7 @@ pub struct Frame {
 }
 
 /// A model of the engine.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct FrameModel {
     /// Its first name.
     pub name: String,
@@ -39,7 +40,7 @@ pub struct FrameModel {
 }
 
 /// How much there is, and totals since the start.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct FrameCounts {
     /// Sequences that take part in steps.
     pub running: u32,
@@ -64,7 +65,7 @@ pub struct FrameCounts {
 }
 
 /// The block pool.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct FramePool {
     /// Blocks.
     pub blocks: u32,
@@ -86,7 +87,7 @@ pub struct FramePool {
 }
 
 /// A sequence: one choice of a request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct FrameSequence {
     /// Which sequence.
     pub id: u64,
@@ -112,7 +113,7 @@ pub struct FrameSequence {
 }
 
 /// How far a sequence is, in tokens.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct FrameProgress {
     /// Of its prompt.
     pub prompt: u32,
@@ -127,7 +128,7 @@ pub struct FrameProgress {
 }
 
 /// A step.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct FrameStep {
     /// Its number since the start.
     pub number: u64,

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use super::requests::RequestSpec;
+use crate::live::Frame;
 use crate::openai::{
     ChatChunk, ChatRequest, ChatResponse, CompletionRequest, CompletionResponse, DetokenizeRequest,
     DetokenizeResponse, EmbeddingRequest, EmbeddingResponse, HealthResponse, ModelCard, ModelList,
@@ -247,6 +248,14 @@ fn operating() -> Vec<Operation> {
     let (tag, prometheus) = (Tag::Operate, Answer::Text("text/plain"));
     vec![
         get("/metrics", tag, "Everything that is counted, for Prometheus", prometheus),
+        get(
+            "/v1/engine/live",
+            tag,
+            "Shows the engine at work, once or as events",
+            Answer::json::<Frame>(),
+        )
+        .answers([Answer::events::<Frame>()])
+        .errors(&[400, 429, 503]),
         get("/version", tag, "The program's version", Answer::json::<VersionResponse>()),
         get("/openapi.json", tag, "This document", Answer::Json(|_| any_object())),
         get("/health", Tag::Health, "Whether new work is taken", Answer::json::<HealthResponse>())

@@ -23,9 +23,10 @@ export const key = {
   },
 };
 
-async function request(path, { body, signal } = {}) {
+async function request(path, { body, signal, accept } = {}) {
   const headers = {};
   if (key.get()) headers.authorization = `Bearer ${key.get()}`;
+  if (accept) headers.accept = accept;
   const options = { headers, signal, cache: 'no-store' };
   if (body !== undefined) {
     headers['content-type'] = 'application/json';
@@ -59,7 +60,7 @@ export const postJson = async (path, body, signal) => (await request(path, { bod
 
 /** The events of a stream, each parsed, until it ends or says that it is done. */
 export async function* events(path, { body, signal } = {}) {
-  const response = await request(path, { body, signal });
+  const response = await request(path, { body, signal, accept: 'text/event-stream' });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = '';
   try {

@@ -1,5 +1,5 @@
-//! `GET /v1/engine/live`: the engine as it works, as server-sent events or, with `?once`, as one
-//! JSON object.
+//! `GET /v1/engine/live`: the engine as it works, once as a JSON object or, for a client that
+//! accepts `text/event-stream`, again and again as server-sent events.
 //!
 //! At most four pictures a second go to a watcher, made when its connection can take one. There
 //! is room for a few watchers only; one picture serves all who ask at about the same time.
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use folio_engine::live::LiveSnapshot;
@@ -52,12 +52,18 @@ impl Watchers {
 pub async fn live(
     State(app): State<Arc<App>>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     match query.as_deref() {
-        None | Some("") => watch(&app),
-        Some("once") => once(&app).await,
+        None | Some("") if accepts_events(&headers) => watch(&app),
+        None | Some("" | "once") => once(&app).await,
         Some(_) => Err(ApiError::invalid_value("query", "the query must be ?once or absent")),
     }
+}
+
+fn accepts_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|all| all.split([',', ';'])).any(|one| one.trim() == "text/event-stream")
 }
 
 async fn once(app: &App) -> Result<Response, ApiError> {
