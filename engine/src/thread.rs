@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use crate::core::{EngineCore, Turn};
 use crate::exec::Executor;
 use crate::live::{self, LiveAccess, LiveRecorder, LiveSnapshot};
-use crate::sched::{Gauges, Policy, check_request};
+use crate::sched::{Gauges, ModelGauges, Policy, check_request};
 use crate::types::{
-    Clock, EngineConfig, Error, Nanos, Refusal, Request, RequestId, Result, StepReport, SystemClock,
+    Clock, EngineConfig, Error, ModelId, Nanos, Refusal, Request, RequestId, Result, StepReport,
+    SystemClock,
 };
 
 /// Access to a running engine. Clones share it; when the last is dropped, the engine finishes
@@ -36,6 +37,8 @@ struct Shared {
     /// Choices submitted and not yet taken out of the inbox by the engine. Changed only under the
     /// lock of `snapshot`, so that a choice is always counted here or there.
     num_in_inbox: AtomicU32,
+    /// The same by model, for metrics.
+    inbox_by_model: Box<[AtomicU32]>,
     is_running: AtomicBool,
     snapshot: Mutex<MetricsSnapshot>,
     live: LiveAccess,
@@ -46,12 +49,23 @@ struct Shared {
 pub struct MetricsSnapshot {
     /// Queues, pool and totals.
     pub gauges: Gauges,
+    /// The same by model, in the order of their ids.
+    pub models: Vec<ModelGauges>,
     /// How many steps computed how many tokens: counts for [`STEP_TOKEN_BUCKETS`], then the rest.
     pub step_token_counts: [u64; STEP_TOKEN_BUCKETS.len() + 1],
     /// Tokens computed by all steps.
     pub num_step_tokens: u64,
     /// Steps that failed on the device.
     pub num_failed_steps: u64,
+}
+
+impl MetricsSnapshot {
+    /// Shows the state of `core`. Allocates nothing after the first time.
+    fn show(&mut self, gauges: Gauges, core: &EngineCore) {
+        self.gauges = gauges;
+        self.models.clear();
+        self.models.extend(core.scheduler().model_gauges());
+    }
 }
 
 /// Upper bounds, inclusive, of the histogram of tokens a step.
@@ -80,6 +94,7 @@ impl EngineHandle {
             clock,
             next_request: AtomicU64::new(0),
             num_in_inbox: AtomicU32::new(0),
+            inbox_by_model: config.models.iter().map(|_| AtomicU32::new(0)).collect(),
             is_running: AtomicBool::new(true),
             snapshot: Mutex::default(),
             live,
@@ -114,6 +129,7 @@ impl EngineHandle {
         let num_new = requests.iter().map(|request| request.choices.len() as u32).sum::<u32>();
         self.shared.reserve(num_new)?;
         for request in requests {
+            self.shared.count_in(request.model, request.choices.len() as u32);
             if self.inbox.send(request).is_err() {
                 return Err(Refusal::Stopped);
             }
@@ -145,6 +161,9 @@ impl EngineHandle {
         let snapshot = self.shared.snapshot.lock();
         let mut copy = snapshot.clone();
         copy.gauges.num_waiting += self.shared.num_in_inbox.load(Ordering::Acquire);
+        for (model, num_in_inbox) in copy.models.iter_mut().zip(&self.shared.inbox_by_model) {
+            model.num_waiting += num_in_inbox.load(Ordering::Relaxed);
+        }
         copy
     }
 
@@ -168,6 +187,21 @@ impl Shared {
         }
         self.num_in_inbox.store(in_inbox + num_new, Ordering::Release);
         Ok(())
+    }
+
+    /// Counts choices of `model` into the inbox.
+    fn count_in(&self, model: ModelId, num_choices: u32) {
+        if let Some(num) = self.inbox_by_model.get(model.index()) {
+            num.fetch_add(num_choices, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts choices of `model` out of the inbox.
+    fn count_out(&self, model: ModelId, num_choices: u32) {
+        self.num_in_inbox.fetch_sub(num_choices, Ordering::AcqRel);
+        if let Some(num) = self.inbox_by_model.get(model.index()) {
+            num.fetch_sub(num_choices, Ordering::Relaxed);
+        }
     }
 }
 
@@ -240,18 +274,18 @@ impl Engine {
     }
 
     fn admit(&mut self, request: Request) {
-        let num_choices = request.choices.len() as u32;
+        let (model, num_choices) = (request.model, request.choices.len() as u32);
         self.core.admit(request);
         let gauges = self.core.gauges();
         let mut snapshot = self.shared.snapshot.lock();
-        snapshot.gauges = gauges;
-        self.shared.num_in_inbox.fetch_sub(num_choices, Ordering::AcqRel);
+        snapshot.show(gauges, &self.core);
+        self.shared.count_out(model, num_choices);
     }
 
     fn publish(&self, report: Option<&StepReport>) {
         let gauges = self.core.gauges();
         let mut snapshot = self.shared.snapshot.lock();
-        snapshot.gauges = gauges;
+        snapshot.show(gauges, &self.core);
         if let Some(report) = report {
             let num_useful_tokens = report.num_prefill_tokens + report.num_decode_tokens;
             let num_tokens = num_useful_tokens + report.num_wasted_tokens;

@@ -1,7 +1,7 @@
 //! The HTTP side: addresses, and the layers that every request passes.
 //!
 //! From the outside in: CORS (a preflight needs no key, errors carry its headers), request id,
-//! key. The key is checked before a byte of the body is read.
+//! log and counts, key. The key is checked before a byte of the body is read.
 
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::routes;
 use crate::routes::live::Watchers;
 use crate::routes::page::PageMode;
 use crate::service::Service;
+use crate::telemetry::{self, Record};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Time that open connections have to end by themselves once all work is done.
@@ -115,6 +116,7 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), check_key))
         .merge(page.method_not_allowed_fallback(method_not_allowed)) // needs no key
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), telemetry::observe))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), add_id))
         .layer(cors)
         .with_state(app)
@@ -163,6 +165,9 @@ async fn check_key(State(app): State<Arc<App>>, mut request: Request, next: Next
             Err(error) => return error.into_response(),
         }
     };
+    if let Some(record) = request.extensions().get::<Arc<Record>>() {
+        record.identify(&client.name);
+    }
     request.extensions_mut().insert(client);
     next.run(request).await
 }

@@ -44,6 +44,9 @@ impl FromRequest<Arc<App>> for JsonBody {
         let client = Client::of(request.extensions());
         let request_id = RequestId::of(request.extensions());
         let bytes = read(request.into_body(), max_bytes).await?;
+        if let Some(record) = &client.record {
+            record.receive();
+        }
         let work = app.lifecycle.enter()?;
         Ok(Self { bytes, work, client, request_id })
     }

@@ -9,6 +9,7 @@ use axum::http::Extensions;
 use folio_engine::types::TenantId;
 
 use crate::error::ApiError;
+use crate::telemetry::Record;
 
 /// Name of the one client of a server without keys.
 const ANONYMOUS: &str = "default";
@@ -26,6 +27,8 @@ pub struct Client {
     pub most_urgent: i32,
     /// What the client may do beside asking for work.
     pub role: Role,
+    /// Where it is written down what becomes of the request at hand.
+    pub record: Option<Arc<Record>>,
 }
 
 /// What a client may do.
@@ -57,12 +60,14 @@ impl Client {
             priority: 0,
             most_urgent: i32::MIN,
             role: Role::User,
+            record: None,
         }
     }
 
     /// The client that the key check found.
     pub fn of(extensions: &Extensions) -> Self {
-        extensions.get().cloned().unwrap_or_else(|| Self::named(ANONYMOUS))
+        let client = extensions.get().cloned().unwrap_or_else(|| Self::named(ANONYMOUS));
+        Self { record: extensions.get().cloned(), ..client }
     }
 
     /// Whose work a request is whose own field `user` says `asked`.

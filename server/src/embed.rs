@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use crate::client::Client;
 use crate::error::ApiError;
 use crate::generate::Prompt;
-use crate::metrics::{Meters, Outcome};
+use crate::metrics::{Handed, Meters, Outcome};
 use crate::models::ServedModel;
 use crate::openai::{EmbeddingRequest, Queueing};
 use crate::service::Service;
@@ -103,17 +103,15 @@ impl EmbedJob {
 
     /// The vectors, in the order of the texts. Dropping the future cancels what is left.
     pub async fn run(self, service: &Service) -> Result<Vec<Vec<f32>>, ApiError> {
-        let lens = self.requests.iter().map(|request| request.prompt.len());
-        let lens: Vec<_> = lens.collect();
+        let lens = self.requests.iter().map(|request| request.prompt.len() as u64);
+        let handed = Handed { prompt_lens: lens.collect(), max_tokens: Vec::new(), num_choices: 1 };
         let now = service.engine.now();
         service
             .engine
             .submit(self.requests)
             .map_err(|refusal| ApiError::from_refusal(&refusal, "input"))?;
-        let mut meters = Meters::start(&service.metrics, self.model.name(), lens.len(), now);
-        for len in lens {
-            meters.count_prompt(len as u64);
-        }
+        let (metrics, model) = (&service.metrics, self.model.name());
+        let mut meters = Meters::start(metrics, &self.client, model, &handed, now);
         let mut vectors = vec![Vec::new(); self.receivers.len()];
         let receivers = self.receivers.into_iter().zip(&mut vectors).enumerate();
         let mut pending: FuturesUnordered<_> = receivers
@@ -125,7 +123,7 @@ impl EmbedJob {
             match received {
                 Ok(stats) => meters.end(index, Outcome::Embedded(stats, service.engine.now())),
                 Err(error) => {
-                    meters.end_all(Outcome::Error);
+                    meters.fail(error.code());
                     return Err(error);
                 }
             }

@@ -241,6 +241,11 @@ impl ApiError {
         self.0.status
     }
 
+    /// What is wrong, for programs.
+    pub fn code(&self) -> &'static str {
+        self.0.body.code
+    }
+
     /// The sentence for people.
     pub fn message(&self) -> &str {
         &self.0.body.message
@@ -266,9 +271,14 @@ impl std::fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
+/// The code of the error that an answer is, in the answer's extensions: for logs and counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorCode(pub &'static str);
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.0.status, Json(self.to_json())).into_response();
+        response.extensions_mut().insert(ErrorCode(self.0.body.code));
         if let Some((name, value)) = self.0.header {
             response.headers_mut().insert(name, value);
         }

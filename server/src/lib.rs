@@ -26,5 +26,6 @@ pub mod openapi;
 pub mod routes;
 pub mod service;
 pub mod sse;
+pub mod telemetry;
 pub mod text;
 pub mod tools;

@@ -9,8 +9,8 @@ use super::SchedEvent;
 use super::scheduler::{End, Scheduler, State};
 use super::sequence::Sequence;
 use crate::types::{
-    Continuation, Delivery, Event, FinishReason, Nanos, SampledToken, ScheduledSeq, SeqResult,
-    SequenceId, StepOutput, StepPlan, StepReport, TokenId,
+    Continuation, Delivery, Event, FinishReason, MarkKind, Nanos, SampledToken, ScheduledSeq,
+    SeqResult, SequenceId, StepOutput, StepPlan, StepReport, TokenId,
 };
 
 impl Scheduler {
@@ -26,6 +26,7 @@ impl Scheduler {
                 continue;
             }
             self.state.enter_computed(scheduled, &mut report);
+            self.state.mark_chunk(scheduled, now);
             if let Some(end) = self.enter_result(scheduled, result, now, &mut report) {
                 report.num_finished += 1;
                 self.end(scheduled.id, end, now);
@@ -71,11 +72,11 @@ impl Scheduler {
             SeqResult::Token(token) => {
                 assert!(scheduled.emits, "sequence {id} was not to emit");
                 report.num_sampled_tokens += 1;
-                self.state.mark_first_result(id, now);
+                self.state.mark_result(id, now);
                 self.state.append(id, token)
             }
             SeqResult::Embedding(vector) => {
-                self.state.mark_first_result(id, now);
+                self.state.mark_result(id, now);
                 let _ = self.state.sequences.get(id).events().send(Event::Embedding(vector));
                 Some(End::Reported(FinishReason::Embedded))
             }
@@ -117,17 +118,36 @@ impl State {
         self.watch.advance(scheduled.id, sequence.table.nodes.len());
     }
 
-    /// Tells the receiver how its choice fared so far, before its first result.
-    fn mark_first_result(&mut self, id: SequenceId, now: Nanos) {
+    /// Remembers for a trace that a chunk was computed.
+    fn mark_chunk(&self, scheduled: &ScheduledSeq, now: Nanos) {
+        let sequence = self.sequences.get(scheduled.id);
+        if sequence.is_chunk(&scheduled.positions) {
+            let num_tokens = scheduled.positions.len() as u32;
+            sequence.events().mark(now, MarkKind::ChunkComputed(num_tokens));
+        }
+    }
+
+    /// Remembers when a result was known. Before the first, tells the receiver how its choice
+    /// fared so far.
+    fn mark_result(&mut self, id: SequenceId, now: Nanos) {
         let sequence = self.sequences.get_mut(id);
-        if sequence.stats.first_token.is_some() {
+        if let Some(first) = sequence.stats.first_token {
+            let last = sequence.stats.last_token.replace(now).unwrap_or(first);
+            let model = sequence.request.model;
+            self.tally(model).token_gaps.add(now.since(last));
             return;
         }
         sequence.stats.first_token = Some(now);
         self.totals.time_to_first_token.add(now.since(sequence.stats.arrival));
         let _ = sequence.events().send(Event::Started(sequence.stats));
         if sequence.choice_index == 0 {
-            self.totals.num_prompt_tokens += u64::from(sequence.request.prompt_len);
+            let (num_tokens, num_cached) =
+                (sequence.request.prompt_len, sequence.stats.num_cached_tokens);
+            let model = sequence.request.model;
+            self.totals.num_prompt_tokens += u64::from(num_tokens);
+            let tally = self.tally(model);
+            tally.num_prompt_tokens += u64::from(num_tokens);
+            tally.num_cached_tokens += u64::from(num_cached);
         }
     }
 
@@ -136,6 +156,7 @@ impl State {
         let sequence = self.sequences.get_mut(id);
         let token_id = token.id;
         sequence.append(token_id);
+        self.tallies[sequence.request.model.index()].num_generated_tokens += 1;
         if sequence.events().send(Event::Token(token)) == Delivery::Gone {
             return Some(End::Cancelled);
         }

@@ -18,6 +18,7 @@ mod scheduler;
 mod sequence;
 mod step;
 mod swap;
+mod tally;
 mod view;
 mod watch;
 
@@ -33,4 +34,5 @@ pub use policy::{
 };
 pub use scheduler::{Gauges, Scheduler, Totals, check_request};
 pub use sequence::{RequestInfo, Sequence, Sequences, TokenCounts};
+pub use tally::{ModelGauges, TOKEN_GAP_BUCKETS, TokenGaps};
 pub use view::{KvView, PolicyRequest, View};

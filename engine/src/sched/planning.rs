@@ -14,7 +14,9 @@ use super::step::Step;
 use super::{
     Admit, Displacement, Limits, PolicyRequest, RERANK_WINDOW, Refresh, SchedEvent, Victim,
 };
-use crate::types::{FinishReason, ModelId, ModelKind, Nanos, ScheduledSeq, SequenceId, StepPlan};
+use crate::types::{
+    FinishReason, MarkKind, ModelId, ModelKind, Nanos, ScheduledSeq, SequenceId, StepPlan,
+};
 
 /// Waiting sequences looked at in one plan for cancellation and expiry, at least; running ones are
 /// looked at in each. Longer queues are swept in a fixed number of plans.
@@ -251,6 +253,7 @@ impl Scheduler {
     fn preempt(&mut self, Victim { id, mode }: Victim, now: Nanos) {
         assert!(!self.state.pipeline.is_busy(), "sequence {id} gives way in flight");
         self.state.take_blocks(id, mode);
+        self.state.sequences.get(id).events().mark(now, MarkKind::Preempted);
         self.observe(&SchedEvent::Preempted(id), now);
         self.enqueue(id, now);
     }
@@ -340,6 +343,8 @@ impl Scheduler {
         if sequence.stats.num_preemptions == 0 {
             sequence.stats.num_cached_tokens = matched;
             sequence.stats.first_scheduled = Some(step.now);
+        } else {
+            sequence.events().mark(step.now, MarkKind::Resumed);
         }
         assert!(state.allocate(id, end, &mut step.plan), "sequence {id}: {need} free blocks");
         state.bring_back(id, start, &mut step.plan);
@@ -358,6 +363,9 @@ impl Scheduler {
         let num_tokens = end - positions.start;
         if self.state.config.models[model.index()].kind == ModelKind::Decoder {
             step.budget.take(sequence.num_pending(), num_tokens);
+        }
+        if sequence.is_chunk(&positions) {
+            sequence.events().mark(step.now, MarkKind::ChunkPlanned(num_tokens));
         }
         let (token, emits) = sequence.schedule(end, number);
         step.plan.seqs.push(ScheduledSeq { id, model, positions, token, emits });

@@ -12,6 +12,7 @@ use super::lookahead::Pipeline;
 use super::queue::{Position, Queue};
 use super::sequence::{Progress, Status};
 use super::swap::HostPool;
+use super::tally::Tally;
 use super::watch::{PrefixWatch, chain_hashes};
 use super::{
     BlockAllocator, Limits, Policy, PolicyRequest, PrefixCounters, Refresh, RequestInfo,
@@ -56,6 +57,8 @@ pub(super) struct State {
     pub(super) pipeline: Pipeline,
     next_sequence: u64,
     pub(super) totals: Totals,
+    /// Counts by model.
+    pub(super) tallies: Vec<Tally>,
 }
 
 /// Counts since the start.
@@ -163,6 +166,7 @@ impl Scheduler {
             BlockAllocator::new(config.num_blocks, config.block_size, config.prefix_caching);
         let queue = Queue::new(config.models.len());
         let max_running = config.max_num_seqs;
+        let tallies = vec![Tally::default(); config.models.len()];
         let host = HostPool::new(config.num_host_blocks);
         let state = State {
             config,
@@ -182,6 +186,7 @@ impl Scheduler {
             pipeline: Pipeline::default(),
             next_sequence: 0,
             totals: Totals::default(),
+            tallies,
         };
         Self { policy, state }
     }
@@ -285,6 +290,7 @@ impl Scheduler {
         self.free_followers(id, now);
         let state = &mut self.state;
         let mut sequence = state.sequences.remove(id);
+        state.tally(sequence.request.model).num_live -= 1;
         state.pipeline.release(&mut sequence, &mut state.allocator);
         state.host.release(id);
         match sequence.status {
@@ -436,6 +442,7 @@ impl State {
             cache_salt: request.cache_salt,
             prompt_hashes,
         });
+        self.tally(request.model).num_live += request.choices.len() as u32;
         let mut followers = Vec::new();
         let leader = SequenceId(self.next_sequence);
         for (index, choice) in request.choices.into_iter().enumerate() {

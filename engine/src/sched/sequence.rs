@@ -3,6 +3,7 @@
 //! Fields are visible inside `sched` only; executors read through accessors.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::BlockTable;
@@ -234,6 +235,12 @@ impl Sequence {
     /// Results after which it ends, at the latest.
     fn max_results(&self) -> u32 {
         self.sampling().map_or(1, |params| params.stop.max_tokens)
+    }
+
+    /// Whether computing `positions` is work on its prompt, or on what a preemption dropped, and
+    /// not the one token of decoding.
+    pub(super) fn is_chunk(&self, positions: &Range<u32>) -> bool {
+        positions.start < self.request.prompt_len || positions.len() > 1
     }
 
     /// Positions up to `end` go into the step number `step`: tells where the first one's token

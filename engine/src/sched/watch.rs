@@ -101,6 +101,11 @@ impl PrefixWatch {
         last.is_some()
     }
 
+    /// Waiting sequences that were held back when they were last looked at.
+    pub(super) fn num_held(&self) -> u32 {
+        self.held.len() as u32
+    }
+
     /// `id` is gone.
     pub(super) fn forget_held(&mut self, id: SequenceId) {
         self.held.remove(&id);

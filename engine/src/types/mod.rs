@@ -10,6 +10,7 @@ mod id;
 mod plan;
 mod request;
 mod sampling;
+mod timeline;
 
 pub use clock::{Clock, LatencySum, ManualClock, Nanos, SystemClock};
 pub use config::{ConfigError, EngineConfig, ModelKind, ModelLimits, PrefixCaching};
@@ -26,3 +27,4 @@ pub use request::{
 pub use sampling::{
     LogitsProcessor, Penalties, Sampling, SamplingParams, StopConditions, TokenLogprobs,
 };
+pub use timeline::{MAX_MARKS, Mark, MarkKind, MarkReceiver};

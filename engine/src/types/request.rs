@@ -2,9 +2,10 @@
 
 use tokio::sync::mpsc;
 
+use super::timeline::MarkSender;
 use super::{
-    CacheSalt, LogitsProcessor, ModelId, Nanos, RequestId, SampledToken, SamplingParams, TenantId,
-    TokenGrammar, TokenId,
+    CacheSalt, LogitsProcessor, Mark, MarkKind, MarkReceiver, ModelId, Nanos, RequestId,
+    SampledToken, SamplingParams, TenantId, TokenGrammar, TokenId,
 };
 
 /// One unit of work for the engine; moved in, never shared.
@@ -118,6 +119,8 @@ pub struct RequestStats {
     pub first_scheduled: Option<Nanos>,
     /// When its first token (or embedding) was known, if it ever was.
     pub first_token: Option<Nanos>,
+    /// When its latest token (or embedding) was known; `None` as long as there is but the first.
+    pub last_token: Option<Nanos>,
     /// Prompt tokens taken from the prefix cache at first admission.
     pub num_cached_tokens: u32,
     /// How often its blocks were taken away.
@@ -129,7 +132,10 @@ pub type EventReceiver = mpsc::Receiver<Event>;
 
 /// Sending end of a choice's events. Never waits: the channel holds all that a choice can send.
 #[derive(Clone, Debug)]
-pub struct EventSender(Option<mpsc::Sender<Event>>);
+pub struct EventSender {
+    events: Option<mpsc::Sender<Event>>,
+    marks: Option<MarkSender>,
+}
 
 /// Whether anybody still listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,18 +152,25 @@ impl EventSender {
     #[must_use]
     pub fn channel(max_tokens: u32) -> (Self, EventReceiver) {
         let (sender, receiver) = mpsc::channel(max_tokens as usize + 3);
-        (Self(Some(sender)), receiver)
+        (Self { events: Some(sender), marks: None }, receiver)
+    }
+
+    /// The same sender, which from now on also records when what happens to the choice.
+    #[must_use]
+    pub fn with_marks(self) -> (Self, MarkReceiver) {
+        let (marks, receiver) = MarkSender::channel();
+        (Self { marks: Some(marks), ..self }, receiver)
     }
 
     /// A sender whose events nobody reads and that never counts as cancelled: for simulation.
     #[must_use]
     pub fn discard() -> Self {
-        Self(None)
+        Self { events: None, marks: None }
     }
 
     /// Puts `event` into the channel.
     pub fn send(&self, event: Event) -> Delivery {
-        match &self.0 {
+        match &self.events {
             None => Delivery::Delivered,
             Some(sender) => match sender.try_send(event) {
                 Ok(()) => Delivery::Delivered,
@@ -166,9 +179,16 @@ impl EventSender {
         }
     }
 
+    /// Records that something happened to the choice, if anybody wants to know.
+    pub fn mark(&self, at: Nanos, kind: MarkKind) {
+        if let Some(marks) = &self.marks {
+            marks.send(Mark { at, kind });
+        }
+    }
+
     /// Whether the receiver was dropped: the choice is cancelled.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.as_ref().is_some_and(mpsc::Sender::is_closed)
+        self.events.as_ref().is_some_and(mpsc::Sender::is_closed)
     }
 }

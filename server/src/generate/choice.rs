@@ -35,6 +35,8 @@ pub struct Piece {
     /// For each of them where its text begins, in characters from the beginning of the
     /// generated text.
     pub offsets: Vec<usize>,
+    /// How the choice fared until its first token, in the piece that has it.
+    pub started: Option<RequestStats>,
     /// Set in the last piece.
     pub finish: Option<End>,
 }
@@ -109,6 +111,7 @@ impl ChoiceReader {
         match event {
             Event::Started(stats) => {
                 self.stats = stats;
+                self.piece.started = Some(stats);
                 Ok(())
             }
             Event::Token(token) => {

@@ -9,6 +9,7 @@ use super::prompt::Prompt;
 use super::running::Running;
 use crate::client::Client;
 use crate::error::ApiError;
+use crate::metrics::Handed;
 use crate::models::ServedModel;
 use crate::openai::{EndOfSequence, Generation};
 use crate::service::Service;
@@ -112,8 +113,12 @@ impl Job {
 
     /// Hands the requests to the engine: all, or none with an error.
     pub fn start(self, service: &Arc<Service>) -> Result<Running, ApiError> {
-        let prompt_lens = self.requests.iter().map(|request| request.prompt.len());
-        let prompt_lens: Vec<u64> = prompt_lens.map(|len| len as u64).collect();
+        let lens = self.requests.iter().map(|request| request.prompt.len() as u64);
+        let handed = Handed {
+            prompt_lens: lens.collect(),
+            max_tokens: self.requests.iter().filter_map(max_tokens).collect(),
+            num_choices: self.generation.num_choices,
+        };
         service
             .engine
             .submit(self.requests)
@@ -122,7 +127,14 @@ impl Job {
             ChoiceReader::new(&self.model, &self.generation, index as u32, receiver)
         });
         let model = Arc::clone(&self.model);
-        Ok(Running::new(service, self.client, model, readers.collect(), &prompt_lens))
+        Ok(Running::new(service, self.client, model, readers.collect(), &handed))
+    }
+}
+
+fn max_tokens(request: &Request) -> Option<u32> {
+    match &request.task {
+        Task::Generate(params) => Some(params.stop.max_tokens),
+        Task::Embed => None,
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::stream::SelectAll;
 use super::choice::{ChoiceReader, Piece, TextToken};
 use crate::client::Client;
 use crate::error::ApiError;
-use crate::metrics::{Meters, Outcome};
+use crate::metrics::{Handed, Meters, Outcome};
 use crate::models::ServedModel;
 use crate::openai::{Finish, PromptDetails, Usage};
 use crate::service::Service;
@@ -52,13 +52,10 @@ impl Running {
         client: Client,
         model: Arc<ServedModel>,
         readers: Vec<ChoiceReader>,
-        prompt_lens: &[u64],
+        handed: &Handed,
     ) -> Self {
         let now = service.engine.now();
-        let meters = Meters::start(&service.metrics, model.name(), readers.len(), now);
-        for &len in prompt_lens {
-            meters.count_prompt(len);
-        }
+        let meters = Meters::start(&service.metrics, &client, model.name(), handed, now);
         let prompt = |&num_tokens| PromptUse { num_tokens, num_cached: None };
         Self {
             service: Arc::clone(service),
@@ -66,8 +63,8 @@ impl Running {
             model,
             num_tokens: vec![0; readers.len()],
             meters,
-            num_choices_per_prompt: readers.len() / prompt_lens.len().max(1),
-            prompts: prompt_lens.iter().map(prompt).collect(),
+            num_choices_per_prompt: handed.num_choices.max(1) as usize,
+            prompts: handed.prompt_lens.iter().map(prompt).collect(),
             readers: readers.into_iter().collect(),
         }
     }
@@ -96,11 +93,12 @@ impl Running {
     /// cancelled.
     pub async fn next(&mut self) -> Option<Result<Piece, ApiError>> {
         let next = self.readers.next().await?;
-        if let Ok(piece) = &next {
-            self.count(piece);
-        } else {
-            self.readers.clear();
-            self.meters.end_all(Outcome::Error);
+        match &next {
+            Ok(piece) => self.count(piece),
+            Err(error) => {
+                self.readers.clear();
+                self.meters.fail(error.code());
+            }
         }
         Some(next)
     }
@@ -146,6 +144,9 @@ impl Running {
         let now = self.service.engine.now();
         if let Some(num_tokens) = self.num_tokens.get_mut(index) {
             *num_tokens += piece.num_tokens;
+        }
+        if let Some(stats) = piece.started {
+            self.meters.see_first(index, stats);
         }
         self.meters.read_tokens(index, piece.num_tokens, now);
         let Some(end) = piece.finish else {

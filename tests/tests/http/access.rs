@@ -305,7 +305,7 @@ async fn metrics_have_the_names_that_dashboards_know() {
     let headers: &HeaderMap = &reply.headers;
     assert!(headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
     let text = reply.text();
-    let echo = r#"{model_name="echo"}"#;
+    let echo = r#"{engine="0",model_name="echo"}"#;
     for (name, value) in [
         ("vllm:num_requests_running", "0"),
         ("vllm:num_requests_waiting", "0"),
@@ -327,17 +327,17 @@ async fn metrics_have_the_names_that_dashboards_know() {
         assert!(text.contains(&line), "{line} is not in\n{text}");
     }
     for line in [
-        r#"vllm:request_success_total{finished_reason="stop",model_name="echo"} 1"#,
-        r#"vllm:request_success_total{finished_reason="stop",model_name="sines"} 2"#,
-        r#"vllm:request_prompt_tokens_sum{model_name="sines"} 6"#,
+        r#"vllm:request_success_total{engine="0",finished_reason="stop",model_name="echo"} 1"#,
+        r#"vllm:request_success_total{engine="0",finished_reason="stop",model_name="sines"} 2"#,
+        r#"vllm:request_prompt_tokens_sum{engine="0",model_name="sines"} 6"#,
         concat!(
             r#"vllm:cache_config_info{block_size="16",enable_prefix_caching="True","#,
-            r#"model_name="echo",num_gpu_blocks="1024"} 1"#
+            r#"engine="0",model_name="echo",num_cpu_blocks="0",num_gpu_blocks="1024"} 1"#
         ),
         "# TYPE vllm:iteration_tokens_total histogram",
         "# TYPE vllm:prompt_tokens_total counter",
         "# TYPE vllm:num_requests_running gauge",
-        r#"vllm:time_to_first_token_seconds_bucket{model_name="echo",le="0.001"}"#,
+        r#"vllm:time_to_first_token_seconds_bucket{engine="0",model_name="echo",le="0.001"}"#,
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }

@@ -16,6 +16,7 @@ mod embeddings;
 mod errors;
 mod fake;
 mod fields;
+mod metrics;
 mod openapi;
 mod support;
 mod tcp;

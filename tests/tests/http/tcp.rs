@@ -160,7 +160,8 @@ async fn a_client_that_leaves_a_stream_frees_its_blocks_within_a_step() {
     server.wait_for_idle().await;
     assert!(server.gauges().totals.num_steps <= num_steps + 1);
     let metrics = server.get("/metrics").await;
-    let aborted = r#"vllm:request_success_total{finished_reason="abort",model_name="echo"} 3"#;
+    let aborted =
+        r#"vllm:request_success_total{engine="0",finished_reason="abort",model_name="echo"} 3"#;
     assert!(metrics.text().contains(aborted), "{}", metrics.text());
 }
 
