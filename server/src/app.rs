@@ -1,9 +1,9 @@
 //! The HTTP side: addresses, and the layers that every request passes.
 //!
 //! From the outside in: CORS (a preflight needs no key, errors carry its headers), request id,
-//! log and counts, key. The key is checked before a byte of the body is read.
+//! log and counts, key. The key is checked before a byte of the body is read. An address is behind
+//! the key unless it is in the list of the open ones.
 
-use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +13,16 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::auth::ApiKeys;
-use crate::client::{Client, RequestId};
+use crate::body::{BodyLimits, BodyRoom};
+use crate::client::RequestId;
 use crate::error::ApiError;
 use crate::gate::Gate;
 use crate::lifecycle::Lifecycle;
+use crate::listen::{ConnectionLimits, Front, Socket};
 use crate::routes;
 use crate::routes::live::Watchers;
 use crate::routes::page::PageMode;
@@ -29,8 +30,6 @@ use crate::service::Service;
 use crate::telemetry::{self, Record};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Time that open connections have to end by themselves once all work is done.
-const CLOSING_TIME: Duration = Duration::from_secs(2);
 /// Longest request id that is taken from a client.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -45,6 +44,8 @@ pub struct App {
     pub settings: HttpSettings,
     /// Bounds the reading of requests.
     pub gate: Gate,
+    /// Bounds the memory of their bodies.
+    pub body_room: BodyRoom,
     /// Whether new work is taken.
     pub lifecycle: Lifecycle,
     /// Room for those who watch the engine.
@@ -54,14 +55,41 @@ pub struct App {
 /// Limits and habits of the HTTP side.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// Longest body.
-    pub max_body_bytes: usize,
+    /// How bodies are read.
+    pub body: BodyLimits,
+    /// What connections may hold.
+    pub connections: ConnectionLimits,
     /// Origins whose pages may use the server; empty for all.
     pub allowed_origins: Vec<HeaderValue>,
     /// Requests that are read at the same time.
     pub num_readers: usize,
     /// Whether there is a page at `/`.
     pub page: PageMode,
+    /// Who may read the metrics.
+    pub metrics: MetricsAccess,
+}
+
+/// Who may read the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// Whoever has a key.
+    #[default]
+    Keys,
+    /// Everybody.
+    Open,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            body: BodyLimits::default(),
+            connections: ConnectionLimits::default(),
+            allowed_origins: Vec::new(),
+            num_readers: std::thread::available_parallelism().map_or(1, usize::from),
+            page: PageMode::default(),
+            metrics: MetricsAccess::default(),
+        }
+    }
 }
 
 impl App {
@@ -76,6 +104,7 @@ impl App {
             service: Arc::new(service),
             keys,
             gate: Gate::new(settings.num_readers, max_places),
+            body_room: BodyRoom::new(settings.body.max_total_bytes),
             lifecycle: Lifecycle::new(),
             watchers: Watchers::default(),
             settings,
@@ -95,11 +124,7 @@ impl App {
 /// All addresses with their layers.
 pub fn router(app: Arc<App>) -> Router {
     let cors = cors(&app.settings);
-    let page = match app.settings.page {
-        PageMode::Served => routes::page::router(),
-        PageMode::Off => Router::new(),
-    };
-    Router::new()
+    let mut locked = Router::new()
         .route("/v1/chat/completions", post(routes::chat::create))
         .route("/v1/completions", post(routes::completions::create))
         .route("/v1/embeddings", post(routes::embeddings::create))
@@ -108,14 +133,25 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/engine/live", get(routes::live::live))
         .route("/tokenize", post(routes::tokenize::tokenize))
         .route("/detokenize", post(routes::tokenize::detokenize))
-        .route("/health", get(routes::status::health))
-        .route("/metrics", get(routes::status::metrics))
         .route("/openapi.json", get(routes::openapi::show))
-        .route("/version", get(routes::status::version))
+        .route("/version", get(routes::status::version));
+    let mut open = match app.settings.page {
+        PageMode::Served => routes::page::router(),
+        PageMode::Off => Router::new(),
+    };
+    open = open
+        .route("/health", get(routes::status::ready))
+        .route("/health/live", get(routes::status::live))
+        .route("/health/ready", get(routes::status::ready));
+    match app.settings.metrics {
+        MetricsAccess::Keys => locked = locked.route("/metrics", get(routes::status::metrics)),
+        MetricsAccess::Open => open = open.route("/metrics", get(routes::status::metrics)),
+    }
+    locked
         .fallback(unknown_url)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), check_key))
-        .merge(page.method_not_allowed_fallback(method_not_allowed)) // needs no key
+        .merge(open.method_not_allowed_fallback(method_not_allowed))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), telemetry::observe))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), add_id))
         .layer(cors)
@@ -124,21 +160,9 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// Serves on `listener` until the lifecycle says that all is drained. Connections that are still
 /// open then, idle or stuck, get a moment for the last bytes.
-pub async fn serve(listener: TcpListener, app: Arc<App>) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Small events must not wait for more to send; a failure costs only latency.
-        let _ = stream.set_nodelay(true);
-    });
-    let (begins_to_close, must_end) = (Arc::clone(&app), Arc::clone(&app));
-    let serving = axum::serve(listener, router(app))
-        .with_graceful_shutdown(async move { begins_to_close.drained().await });
-    tokio::select! {
-        ended = serving.into_future() => ended,
-        () = async {
-            must_end.drained().await;
-            tokio::time::sleep(CLOSING_TIME).await;
-        } => Ok(()),
-    }
+pub async fn serve(listener: TcpListener, app: Arc<App>) {
+    let limits = app.settings.connections.clone();
+    Socket { listener, limits }.serve(Arc::new(Front::serving(&app))).await;
 }
 
 fn cors(settings: &HttpSettings) -> CorsLayer {
@@ -149,27 +173,27 @@ fn cors(settings: &HttpSettings) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([REQUEST_ID, header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600))
 }
 
-/// Only the health of the server is anybody's business.
+/// Lets in whoever has a key, and ends what is unfinished when there is no more time for it.
 async fn check_key(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let client = if request.uri().path() == "/health" {
-        Client::named("health")
-    } else {
-        match app.keys.check(request.headers()) {
-            Ok(client) => client,
-            Err(error) => return error.into_response(),
-        }
+    let client = match app.keys.check(request.headers()) {
+        Ok(client) => client,
+        Err(error) => return error.into_response(),
     };
     if let Some(record) = request.extensions().get::<Arc<Record>>() {
         record.identify(&client.name);
     }
     request.extensions_mut().insert(client);
-    next.run(request).await
+    let mut cut = app.service.cut.receiver();
+    tokio::select! {
+        response = next.run(request) => response,
+        () = cut.wait() => ApiError::cut_off().into_response(),
+    }
 }
 
 /// Answers with the client's `X-Request-Id`, or with one of the server's own.

@@ -4,9 +4,11 @@
 //! says the same things as the flags, so its values simply become the defaults. Flags that vLLM
 //! users know keep their names and meaning.
 
+mod access;
 mod engine;
 mod file;
 mod http;
+mod limits;
 mod models;
 mod size;
 
@@ -19,8 +21,10 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use folio::locate::HubCache;
 
+pub(crate) use access::AccessArgs;
 pub(crate) use engine::{Device, EngineArgs};
 pub(crate) use http::HttpArgs;
+pub(crate) use limits::{LimitArgs, Seconds};
 pub(crate) use models::{Dtype, LoadFormat, ModelArgs};
 pub(crate) use size::Bytes;
 

@@ -7,14 +7,44 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::client::{Client, RequestId};
 use crate::error::ApiError;
 use crate::lifecycle::ActiveWork;
 
-/// Longest time without a byte of a body.
-const BYTE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Unit in which the room for bodies is given out.
+const ROOM_UNIT_BYTES: usize = 1024;
+
+/// How bodies are read.
+#[derive(Clone, Debug)]
+pub struct BodyLimits {
+    /// Longest body.
+    pub max_bytes: usize,
+    /// Memory for all bodies that are being read or wait to be parsed.
+    pub max_total_bytes: usize,
+    /// Longest time without a byte of a body.
+    pub timeout: Duration,
+    /// Bytes a second that a body must come with once `timeout` is over; 0 for any.
+    pub min_bytes_per_second: u64,
+}
+
+impl Default for BodyLimits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 32 << 20,
+            max_total_bytes: 1 << 30,
+            timeout: Duration::from_secs(60),
+            min_bytes_per_second: 1024,
+        }
+    }
+}
+
+/// Memory that bodies may take, all together.
+#[derive(Debug)]
+pub struct BodyRoom(Arc<Semaphore>);
 
 /// A JSON body that was read whole, and the right to work on it.
 #[derive(Debug)]
@@ -33,17 +63,18 @@ impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;
 
     /// Refuses, in this order: while draining, another content type, too long a body, one that
-    /// stops coming. Only a request that is here whole is work that the server finishes.
+    /// stops coming, one that there is no room for. Only a request that is here whole is work
+    /// that the server finishes.
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         app.lifecycle.check()?;
         check_content_type(request.headers())?;
-        let max_bytes = app.settings.max_body_bytes;
-        if announced_length(request.headers()).is_some_and(|length| length > max_bytes as u64) {
-            return Err(ApiError::body_too_large(max_bytes));
+        let limits = &app.settings.body;
+        if announced_length(request.headers()).is_some_and(|len| len > limits.max_bytes as u64) {
+            return Err(ApiError::body_too_large(limits.max_bytes));
         }
         let client = Client::of(request.extensions());
         let request_id = RequestId::of(request.extensions());
-        let bytes = read(request.into_body(), max_bytes).await?;
+        let bytes = read(request.into_body(), limits, &app.body_room).await?;
         if let Some(record) = &client.record {
             record.receive();
         }
@@ -52,18 +83,65 @@ impl FromRequest<Arc<App>> for JsonBody {
     }
 }
 
+impl BodyRoom {
+    /// Room for `max_bytes`.
+    pub fn new(max_bytes: usize) -> Self {
+        let num_units = (max_bytes / ROOM_UNIT_BYTES).min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Semaphore::new(num_units)))
+    }
+
+    /// Takes room until `room` holds `num_bytes`.
+    fn grow(
+        &self,
+        room: &mut Option<OwnedSemaphorePermit>,
+        num_bytes: usize,
+    ) -> Result<(), ApiError> {
+        let num_held = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let num_more = num_bytes.div_ceil(ROOM_UNIT_BYTES).saturating_sub(num_held);
+        if num_more == 0 {
+            return Ok(());
+        }
+        let num_more = u32::try_from(num_more).unwrap_or(u32::MAX);
+        let more = Arc::clone(&self.0)
+            .try_acquire_many_owned(num_more)
+            .map_err(|_| ApiError::no_room_for_body())?;
+        match room {
+            Some(room) => room.merge(more),
+            None => *room = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a body with the room that they take.
+struct Held {
+    bytes: Vec<u8>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The whole of `body`, as long as it keeps coming.
-async fn read(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
-    let mut body = Limited::new(body, max_bytes);
+async fn read(body: Body, limits: &BodyLimits, all_room: &BodyRoom) -> Result<Bytes, ApiError> {
+    let mut body = Limited::new(body, limits.max_bytes);
     let mut bytes = Vec::new();
+    let mut room = None;
+    let start = Instant::now();
     loop {
-        let frame = tokio::time::timeout(BYTE_TIMEOUT, body.frame()).await;
-        let frame = frame.map_err(|_| ApiError::body_timeout(BYTE_TIMEOUT.as_secs()))?;
+        let frame = next_frame(&mut body, limits, (start, bytes.len())).await?;
         match frame {
-            None => return Ok(bytes.into()),
-            Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            None => return Ok(Bytes::from_owner(Held { bytes, _room: room })),
+            Some(Ok(frame)) => {
+                let data = frame.data_ref().map_or(&[][..], |data| data);
+                all_room.grow(&mut room, bytes.len() + data.len())?;
+                bytes.extend_from_slice(data);
+            }
             Some(Err(error)) if error.is::<LengthLimitError>() => {
-                return Err(ApiError::body_too_large(max_bytes));
+                return Err(ApiError::body_too_large(limits.max_bytes));
             }
             Some(Err(error)) => {
                 let message = format!("the body could not be read: {error}");
@@ -71,6 +149,32 @@ async fn read(body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
             }
         }
     }
+}
+
+type Frame = Option<Result<hyper::body::Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>>;
+
+/// The next part of a body that began at `start` and of which `num_bytes` have come.
+async fn next_frame(
+    body: &mut Limited<Body>,
+    limits: &BodyLimits,
+    (start, num_bytes): (Instant, usize),
+) -> Result<Frame, ApiError> {
+    let timeout = limits.timeout;
+    let mut max_wait = timeout;
+    let min_rate = limits.min_bytes_per_second;
+    if min_rate > 0 {
+        let earned = Duration::from_secs_f64(num_bytes as f64 / min_rate as f64);
+        let deadline = timeout.saturating_add(earned);
+        max_wait = max_wait.min(deadline.saturating_sub(start.elapsed()));
+    }
+    let frame = tokio::time::timeout(max_wait, body.frame()).await;
+    frame.map_err(|_| {
+        if max_wait < timeout {
+            ApiError::body_too_slow(min_rate)
+        } else {
+            ApiError::body_timeout(timeout)
+        }
+    })
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {

@@ -2,6 +2,8 @@
 //!
 //! A message names the field, the value and the limit; `param` is the field's path in the body.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -143,10 +145,24 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     }
 
-    /// 408: no byte of the body came for `seconds`.
-    pub fn body_timeout(seconds: u64) -> Self {
-        let message = format!("no byte of the body came for {seconds} seconds");
+    /// 408: no byte of the body came for `timeout`.
+    pub fn body_timeout(timeout: Duration) -> Self {
+        let message = format!("no byte of the body came for {} seconds", timeout.as_secs_f64());
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+    }
+
+    /// 408: the body came slower than `min_bytes_per_second`.
+    pub fn body_too_slow(min_bytes_per_second: u64) -> Self {
+        let message =
+            format!("the body came slower than {min_bytes_per_second} bytes a second, the least");
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+    }
+
+    /// 503: the bodies that are being read take all the memory there is for them.
+    pub fn no_room_for_body() -> Self {
+        let message = "the bodies that are being read take all the memory there is for them                        (--max-total-body-size)";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_room_for_body", message)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))
     }
 
     /// 400: the body could not be read to its end.
@@ -186,6 +202,33 @@ impl ApiError {
             StatusCode::SERVICE_UNAVAILABLE,
             "shutting_down",
             "the server is shutting down and takes no new requests",
+        )
+    }
+
+    /// 503: the server shut down before the answer was whole.
+    pub fn cut_off() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting_down",
+            "the server is shutting down and cut this answer off",
+        )
+    }
+
+    /// 503: the models are not loaded yet.
+    pub fn loading() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "loading",
+            "the models are being loaded: /health/ready says when the server is ready",
+        )
+    }
+
+    /// 503: the connection is one too many.
+    pub fn too_many_connections() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_connections",
+            "as many connections are open as the server takes (--max-connections)",
         )
     }
 

@@ -17,6 +17,7 @@ pub mod error;
 pub mod gate;
 pub mod generate;
 pub mod lifecycle;
+pub mod listen;
 pub mod live;
 pub mod locate;
 pub mod metrics;

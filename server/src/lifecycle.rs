@@ -103,6 +103,46 @@ impl Lifecycle {
     }
 }
 
+/// Ends all answers, whole or not, when there is no more time for them.
+#[derive(Debug)]
+pub struct Cut(watch::Sender<bool>);
+
+/// Waits for the [`Cut`].
+#[derive(Clone, Debug)]
+pub struct CutReceiver(watch::Receiver<bool>);
+
+impl Cut {
+    /// Has not come.
+    pub fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Ends all answers from now on.
+    pub fn cut(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Something to wait with.
+    pub fn receiver(&self) -> CutReceiver {
+        CutReceiver(self.0.subscribe())
+    }
+}
+
+impl Default for Cut {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CutReceiver {
+    /// Waits for the cut, for ever if it can no longer come.
+    pub async fn wait(&mut self) {
+        if self.0.wait_for(|is_cut| *is_cut).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 impl Default for Lifecycle {
     fn default() -> Self {
         Self::new()

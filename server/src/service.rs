@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use folio_engine::EngineHandle;
 
 use crate::error::ApiError;
+use crate::lifecycle::Cut;
 use crate::metrics::Metrics;
 use crate::models::{Models, ServedModel};
 use crate::openai::Header;
@@ -24,6 +25,8 @@ pub struct Service {
     pub models: Models,
     /// Counts requests.
     pub metrics: Arc<Metrics>,
+    /// Ends the answers that are left when the server stops.
+    pub cut: Cut,
     /// Whether the scheduling policy looks at priorities.
     priorities: Priorities,
     ids: Counter,
@@ -50,6 +53,7 @@ impl Service {
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
             metrics: Arc::new(Metrics::new(&models)?),
+            cut: Cut::new(),
             engine,
             engine_thread,
             models,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use super::Bytes;
+use super::{AccessArgs, LimitArgs, Seconds};
 
 /// Address, keys and limits of the server.
 #[derive(Args, Debug)]
@@ -19,33 +19,26 @@ pub(crate) struct HttpArgs {
     #[arg(long, env = "FOLIO_PORT", default_value_t = 8000)]
     pub port: u16,
 
-    /// Key that clients must send as `Authorization: Bearer KEY`; repeat it, or separate by
-    /// commas, for several. Everything but /health needs one
-    #[arg(
-        long,
-        env = "FOLIO_API_KEY",
-        value_name = "KEY",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub api_key: Vec<String>,
-
-    /// Serve other machines without asking for a key
-    #[arg(long, env = "FOLIO_ALLOW_UNAUTHENTICATED")]
-    pub allow_unauthenticated: bool,
-
     /// Origin whose web pages may use the server (CORS); repeatable [default: any origin,
     /// without credentials]
     #[arg(long, env = "FOLIO_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
 
-    /// Longest request body, in bytes or with a unit such as MiB
-    #[arg(long, env = "FOLIO_MAX_BODY_SIZE", value_name = "BYTES", default_value = "32MiB")]
-    pub max_body_size: Bytes,
-
     /// Serve the API alone, without the page at `/`
     #[arg(long, env = "FOLIO_NO_UI")]
     pub no_ui: bool,
+
+    /// How long running requests may go on once the server is told to stop; then they are cut off
+    #[arg(long, env = "FOLIO_DRAIN_TIMEOUT", value_name = "SECONDS", default_value = "25")]
+    pub drain_timeout: Seconds,
+
+    /// Who may use the server.
+    #[command(flatten)]
+    pub access: AccessArgs,
+
+    /// What clients can hold.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// An IP address, or the one name that needs no look-up.

@@ -64,7 +64,7 @@ fn flags_keep_vllms_names() {
     assert!(args.engine.no_enable_prefix_caching);
     assert_eq!(args.engine.scheduling_policy, "priority");
     assert_eq!(args.engine.default_seed, Some(-3));
-    assert_eq!(args.http.max_body_size, Bytes(32 << 20));
+    assert_eq!(args.http.limits.max_body_size, Bytes(32 << 20));
 }
 
 #[test]

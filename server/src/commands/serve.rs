@@ -3,59 +3,138 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use axum::http::{HeaderValue, Uri};
-use folio::app::{App, HttpSettings, serve};
+use folio::app::{App, HttpSettings, MetricsAccess};
 use folio::auth::ApiKeys;
+use folio::body::BodyLimits;
+use folio::listen::{ConnectionLimits, Front, Socket};
 use folio::routes::page::PageMode;
 use folio::service::Service;
 use folio_engine::types::ModelKind;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
-use crate::args::{HttpArgs, ServeArgs};
+use crate::args::{HttpArgs, LimitArgs, Seconds, ServeArgs};
 use crate::load::{Loaded, load};
 
-/// Serves until a signal says stop: the first lets what runs finish, the second does not.
+/// Time for the last words of requests that are cut off.
+const CUTTING_TIME: Duration = Duration::from_secs(3);
+/// Smallest head that every client of a browser's kind fits in, and that the reader can hold.
+const MIN_HEADER_BYTES: u64 = 8 << 10;
+
+/// Serves until a signal says stop: the first lets what runs finish as long as there is time for
+/// it, the second ends at once.
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let settings = settings(&args.http)?;
-    let keys = ApiKeys::new(args.http.api_key.iter().map(String::as_str));
+    let keys = ApiKeys::new(args.http.access.api_key.iter().map(String::as_str));
     check_exposure(&args.http, &keys)?;
     // Bound before anything is loaded: a port in use should not cost a minute to find out.
     let address = SocketAddr::new(args.http.host, args.http.port);
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
-    let loaded = tokio::task::spawn_blocking(move || load(&args.models, &args.engine)).await??;
-    announce(address, &loaded, &keys)?;
-    let app = Arc::new(App::new(loaded.service, keys, settings));
     let mut signals = Signals::new()?;
-    let server = tokio::spawn(serve(listener, Arc::clone(&app)));
-    tokio::pin!(server);
-    tokio::select! {
-        ended = &mut server => return Ok(ended??),
-        () = signals.next() => {}
-    }
+    let front = Arc::new(Front::loading());
+    let socket = Socket { listener, limits: settings.connections.clone() };
+    let server = tokio::spawn(socket.serve(Arc::clone(&front)));
+    say(&format!("Bound to {address}; loading the models"))?;
+    let drain_timeout = args.http.drain_timeout.0;
+    let loading = tokio::task::spawn_blocking(move || load(&args.models, &args.engine));
+    let loaded = tokio::select! {
+        loaded = loading => loaded??,
+        () = signals.next() => return say("Stopped while loading"),
+    };
+    let Loaded { service, device, plan, notes } = loaded;
+    let app = Arc::new(App::new(service, keys, settings));
+    front.open(&app);
+    announce(address, &app, &[("Device", device), ("Memory", plan)], &notes)?;
+    signals.next().await;
+    stop(&app, server, signals, drain_timeout).await
+}
+
+/// Takes no more requests and ends when those that run have ended, when their time is over, or at
+/// the next signal.
+async fn stop(
+    app: &App,
+    mut server: JoinHandle<()>,
+    mut signals: Signals,
+    drain_timeout: Duration,
+) -> Result<()> {
     app.lifecycle.drain();
-    let num_active = app.lifecycle.num_active();
     say(&format!(
-        "Stopping when all work is done (requests: {num_active}); a second signal stops at once"
+        "Stopping when all work is done (requests: {}), within {} seconds; a second signal stops \
+         at once",
+        app.lifecycle.num_active(),
+        drain_timeout.as_secs_f64()
     ))?;
     tokio::select! {
-        ended = &mut server => ended??,
-        () = signals.next() => say("Stopped with requests unfinished")?,
+        ended = &mut server => return Ok(ended?),
+        () = signals.next() => return say("Stopped with requests unfinished"),
+        () = tokio::time::sleep(drain_timeout) => {}
     }
-    Ok(())
+    let num_active = app.lifecycle.num_active();
+    say(&format!("The time to drain is over: cutting off what runs (requests: {num_active})"))?;
+    app.service.cut.cut();
+    tokio::select! {
+        ended = &mut server => Ok(ended?),
+        () = signals.next() => say("Stopped with requests unfinished"),
+        () = tokio::time::sleep(CUTTING_TIME) => Ok(()),
+    }
 }
 
 fn settings(args: &HttpArgs) -> Result<HttpSettings> {
-    ensure!(args.max_body_size.0 > 0, "--max-body-size is 0 and must be at least 1 byte");
     Ok(HttpSettings {
-        max_body_bytes: usize::try_from(args.max_body_size.0)?,
+        body: body_limits(&args.limits)?,
+        connections: connection_limits(&args.limits)?,
         allowed_origins: allowed_origins(&args.allowed_origins)?,
-        num_readers: std::thread::available_parallelism().map_or(1, usize::from),
+        metrics: if args.access.allow_unauthenticated_metrics {
+            MetricsAccess::Open
+        } else {
+            MetricsAccess::Keys
+        },
         page: if args.no_ui { PageMode::Off } else { PageMode::Served },
+        ..HttpSettings::default()
     })
+}
+
+fn body_limits(args: &LimitArgs) -> Result<BodyLimits> {
+    let (max_bytes, max_total) = (args.max_body_size.0, args.max_total_body_size.0);
+    ensure!(max_bytes > 0, "--max-body-size is 0 and must be at least 1 byte");
+    ensure!(
+        max_total >= max_bytes,
+        "--max-total-body-size is {max_total} bytes and must be at least --max-body-size, which \
+         is {max_bytes}"
+    );
+    Ok(BodyLimits {
+        max_bytes: usize::try_from(max_bytes)?,
+        max_total_bytes: usize::try_from(max_total)?,
+        timeout: positive("--body-timeout", args.body_timeout)?,
+        min_bytes_per_second: args.min_body_rate.0,
+    })
+}
+
+fn connection_limits(args: &LimitArgs) -> Result<ConnectionLimits> {
+    let max_head_bytes = args.max_header_size.0;
+    ensure!(
+        max_head_bytes >= MIN_HEADER_BYTES,
+        "--max-header-size is {max_head_bytes} bytes and must be at least {MIN_HEADER_BYTES}"
+    );
+    Ok(ConnectionLimits {
+        max_connections: args.max_connections as usize,
+        head_timeout: positive("--header-timeout", args.header_timeout)?,
+        idle_timeout: positive("--keep-alive-timeout", args.keep_alive_timeout)?,
+        stall_timeout: positive("--read-timeout", args.read_timeout)?,
+        max_head_bytes: usize::try_from(max_head_bytes)?,
+        max_streams: args.max_streams_per_connection,
+    })
+}
+
+fn positive(flag: &str, seconds: Seconds) -> Result<Duration> {
+    ensure!(!seconds.0.is_zero(), "{flag} is 0 and must be longer");
+    Ok(seconds.0)
 }
 
 /// The origins, none for all of them; each as browsers write it.
@@ -96,9 +175,9 @@ fn check_keys(keys: &[String]) -> Result<()> {
 
 /// Without a key, other machines are kept out unless the operator says otherwise.
 fn check_exposure(args: &HttpArgs, keys: &ApiKeys) -> Result<()> {
-    check_keys(&args.api_key)?;
+    check_keys(&args.access.api_key)?;
     ensure!(
-        !keys.is_open() || args.host.is_loopback() || args.allow_unauthenticated,
+        !keys.is_open() || args.host.is_loopback() || args.access.allow_unauthenticated,
         "--host {} lets other machines in, but there is no --api-key: give one, or \
          --allow-unauthenticated",
         args.host
@@ -106,11 +185,16 @@ fn check_exposure(args: &HttpArgs, keys: &ApiKeys) -> Result<()> {
     Ok(())
 }
 
-fn announce(address: SocketAddr, loaded: &Loaded, keys: &ApiKeys) -> Result<()> {
-    for note in &loaded.notes {
+fn announce(
+    address: SocketAddr,
+    app: &App,
+    facts: &[(&str, String)],
+    notes: &[String],
+) -> Result<()> {
+    for note in notes {
         say(&format!("Note: {note}"))?;
     }
-    let models = loaded.service.models.all().iter().map(|model| {
+    let models = app.service.models.all().iter().map(|model| {
         let kind = match model.limits.kind {
             ModelKind::Decoder => "chat",
             ModelKind::Encoder => "embeddings",
@@ -118,10 +202,11 @@ fn announce(address: SocketAddr, loaded: &Loaded, keys: &ApiKeys) -> Result<()> 
         format!("{} ({kind})", model.names.join(" = "))
     });
     say(&format!("Models: {}", models.collect::<Vec<_>>().join(", ")))?;
-    say(&format!("Device: {}", loaded.device))?;
-    say(&format!("Memory: {}", loaded.plan))?;
+    for (name, fact) in facts {
+        say(&format!("{name}: {fact}"))?;
+    }
     say(&format!("Listening on http://{address}"))?;
-    say(&format!("Try: {}", example(address, &loaded.service, keys)))
+    say(&format!("Try: {}", example(address, &app.service, &app.keys)))
 }
 
 /// A command that shows the server at work.
@@ -186,7 +271,7 @@ mod tests {
         let Command::Serve(args) = Cli::read(args)?.command else {
             panic!("not serve");
         };
-        let keys = ApiKeys::new(args.http.api_key.iter().map(String::as_str));
+        let keys = ApiKeys::new(args.http.access.api_key.iter().map(String::as_str));
         check_exposure(&args.http, &keys)?;
         settings(&args.http)
     }
@@ -195,6 +280,12 @@ mod tests {
     fn settings_that_cannot_work_are_refused_by_name() {
         for (arg, expected) in [
             ("--max-body-size=0", "--max-body-size"),
+            ("--max-body-size=2GiB", "--max-total-body-size"),
+            ("--max-header-size=4KiB", "at least 8192"),
+            ("--max-connections=0", "--max-connections"),
+            ("--header-timeout=0", "--header-timeout"),
+            ("--body-timeout=-1", "--body-timeout"),
+            ("--drain-timeout=soon", "--drain-timeout"),
             ("--api-key=", "key 1 of 1 is empty"),
             ("--api-key=a,b c", "key 2 of 2 has white space"),
             ("--api-key=a\n", "white space"),

@@ -8,6 +8,7 @@ use futures_util::stream::SelectAll;
 use super::choice::{ChoiceReader, Piece, TextToken};
 use crate::client::Client;
 use crate::error::ApiError;
+use crate::lifecycle::CutReceiver;
 use crate::metrics::{Handed, Meters, Outcome};
 use crate::models::ServedModel;
 use crate::openai::{Finish, PromptDetails, Usage};
@@ -18,6 +19,7 @@ use crate::service::Service;
 pub struct Running {
     service: Arc<Service>,
     client: Client,
+    cut: CutReceiver,
     model: Arc<ServedModel>,
     readers: SelectAll<ChoiceReader>,
     /// Tokens read of each choice, by index.
@@ -60,6 +62,7 @@ impl Running {
         Self {
             service: Arc::clone(service),
             client,
+            cut: service.cut.receiver(),
             model,
             num_tokens: vec![0; readers.len()],
             meters,
@@ -89,10 +92,17 @@ impl Running {
         &self.service
     }
 
-    /// The next piece of any choice; `None` when all have ended. After an error the rest is
-    /// cancelled.
+    /// The next piece of any choice; `None` when all have ended. After an error, of which the end
+    /// of the server is one, the rest is cancelled.
     pub async fn next(&mut self) -> Option<Result<Piece, ApiError>> {
-        let next = self.readers.next().await?;
+        if self.readers.is_empty() {
+            return None;
+        }
+        let next = tokio::select! {
+            biased;
+            () = self.cut.wait() => Err(ApiError::cut_off()),
+            next = self.readers.next() => next?,
+        };
         match &next {
             Ok(piece) => self.count(piece),
             Err(error) => {

@@ -258,9 +258,14 @@ fn operating() -> Vec<Operation> {
         .errors(&[400, 429, 503]),
         get("/version", tag, "The program's version", Answer::json::<VersionResponse>()),
         get("/openapi.json", tag, "This document", Answer::Json(|_| any_object())),
-        get("/health", Tag::Health, "Whether new work is taken", Answer::json::<HealthResponse>())
-            .errors(&[503]),
+        health("/health", "Whether new work is taken").errors(&[503]),
+        health("/health/ready", "Whether new work is taken").errors(&[503]),
+        health("/health/live", "Whether the program runs"),
     ]
+}
+
+fn health(path: &'static str, summary: &'static str) -> Operation {
+    get(path, Tag::Health, summary, Answer::json::<HealthResponse>())
 }
 
 fn any_object() -> Schema {

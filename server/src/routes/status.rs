@@ -1,4 +1,4 @@
-//! `GET /health`, `GET /metrics` and `GET /version`.
+//! `GET /health` and its kin, `GET /metrics` and `GET /version`.
 
 use std::sync::Arc;
 
@@ -12,8 +12,13 @@ use crate::error::ApiError;
 use crate::metrics::CONTENT_TYPE;
 use crate::openai::{HealthResponse, VersionResponse};
 
+/// Whether the program runs at all: if this fails, only a restart helps.
+pub async fn live() -> Json<HealthResponse> {
+    Json(HealthResponse { status: "ok" })
+}
+
 /// Whether new work is taken and there is an engine to do it.
-pub async fn health(State(app): State<Arc<App>>) -> Result<Json<HealthResponse>, ApiError> {
+pub async fn ready(State(app): State<Arc<App>>) -> Result<Json<HealthResponse>, ApiError> {
     if app.lifecycle.is_draining() {
         return Err(ApiError::shutting_down());
     }

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use folio::app::{App, HttpSettings, router};
+use folio::app::{App, HttpSettings, MetricsAccess, router};
 use folio::auth::ApiKeys;
+use folio::body::BodyLimits;
+use folio::listen::ConnectionLimits;
 use folio::models::{Models, ServedModel};
 use folio::routes::page::PageMode;
 use folio::service::{Priorities, Service};
@@ -31,6 +33,9 @@ pub(crate) struct Options {
     pub keys: Vec<&'static str>,
     pub origins: Vec<&'static str>,
     pub max_body_bytes: usize,
+    pub max_total_body_bytes: usize,
+    pub connections: ConnectionLimits,
+    pub metrics: MetricsAccess,
     pub max_queued_requests: u32,
     pub num_blocks: u32,
     pub policy: &'static str,
@@ -44,6 +49,9 @@ impl Default for Options {
             keys: Vec::new(),
             origins: Vec::new(),
             max_body_bytes: 32 << 20,
+            max_total_body_bytes: 1 << 30,
+            connections: ConnectionLimits::default(),
+            metrics: MetricsAccess::Keys,
             max_queued_requests: 4096,
             num_blocks: 1025,
             policy: "fcfs",
@@ -134,7 +142,13 @@ impl Server {
         };
         let service = Service::new(engine, models(), priorities, options.seed).unwrap();
         let settings = HttpSettings {
-            max_body_bytes: options.max_body_bytes,
+            body: BodyLimits {
+                max_bytes: options.max_body_bytes,
+                max_total_bytes: options.max_total_body_bytes,
+                ..BodyLimits::default()
+            },
+            connections: options.connections,
+            metrics: options.metrics,
             allowed_origins: options
                 .origins
                 .iter()

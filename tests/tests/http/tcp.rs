@@ -259,7 +259,7 @@ async fn the_server_ends_when_all_is_drained() {
     let (status, answer) = read(&mut client).await;
     assert_eq!(status, 200);
     assert_eq!(streamed_text(&answer), "last words");
-    serving.await.unwrap().unwrap();
+    serving.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,6 +280,6 @@ async fn clients_that_are_stuck_do_not_keep_a_drained_server() {
     let never_reads = open(address, CHAT, &body).await;
     wait_until("the work to begin", || server.gauges().totals.num_generated_tokens > 0).await;
     server.app.lifecycle.drain();
-    serving.await.unwrap().unwrap();
+    serving.await.unwrap();
     drop((half_a_head, half_a_body, never_reads));
 }
