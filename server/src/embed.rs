@@ -145,7 +145,7 @@ async fn receive(
             Some(Event::Finished { reason, stats }) => {
                 return check_end(reason, vector).map(|()| stats);
             }
-            Some(Event::Token(_)) => {
+            Some(Event::Token(_) | Event::PromptLogprobs(_)) => {
                 return Err(ApiError::internal("a token where a vector was expected"));
             }
             None => return Err(ApiError::engine_stopped()),

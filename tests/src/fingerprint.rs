@@ -97,7 +97,11 @@ impl Executor for FingerprintExecutor {
             self.check_reads(sequences, scheduled);
         }
         let results = plan.seqs.iter().map(|scheduled| self.result(sequences, scheduled));
-        self.output = Some(StepOutput { results: results.collect(), device_time: Nanos(1000) });
+        self.output = Some(StepOutput {
+            results: results.collect(),
+            device_time: Nanos(1000),
+            ..Default::default()
+        });
         Ok(())
     }
 

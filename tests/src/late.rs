@@ -219,7 +219,7 @@ impl LateExecutor {
             }
         }
         let results = step.rows.iter().zip(texts).map(|(row, text)| self.result(row, text));
-        StepOutput { results: results.collect(), device_time: Nanos(1000) }
+        StepOutput { results: results.collect(), device_time: Nanos(1000), ..Default::default() }
     }
 
     /// Writes the positions of a decoder's row, or garbage.

@@ -17,8 +17,8 @@ use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
 use folio_engine::sched::policies::Fcfs;
 use folio_engine::types::{
     Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, LogitsProcessor,
-    ManualClock, ModelId, Penalties, PrefixCaching, Request, RequestId, Sampling, SamplingParams,
-    StopConditions, Task, TenantId, TokenId,
+    ManualClock, ModelId, Penalties, PrefixCaching, PromptLogprob, Request, RequestId, Sampling,
+    SamplingParams, StopConditions, Task, TenantId, TokenId,
 };
 use folio_kernels::cuda::Element;
 use folio_tests::generation;
@@ -186,8 +186,15 @@ type Bits = (u32, Vec<(TokenId, u32)>);
 /// What a choice yields: tokens with the bits of their log-probabilities, and its end.
 #[derive(Debug, Default, PartialEq)]
 struct Trace {
+    /// Bits of the prompt's log-probabilities, and ranks.
+    prompt: Option<Vec<(Bits, u32)>>,
     tokens: Vec<(TokenId, Option<Bits>)>,
     end: Option<FinishReason>,
+}
+
+fn score_bits(score: &PromptLogprob) -> (Bits, u32) {
+    let top = score.logprobs.top.iter().map(|&(id, p)| (id, p.to_bits())).collect();
+    ((score.logprobs.logprob.to_bits(), top), score.rank)
 }
 
 fn trace(mut receiver: EventReceiver) -> Trace {
@@ -203,6 +210,10 @@ fn trace(mut receiver: EventReceiver) -> Trace {
             }
             Event::Finished { reason, .. } => trace.end = Some(reason),
             Event::Started(_) => {}
+            Event::PromptLogprobs(scores) => {
+                let bits = |score: PromptLogprob| score_bits(&score);
+                trace.prompt = Some(scores.into_iter().map(bits).collect());
+            }
             Event::Embedding(_) => panic!("an embedding from a decoder"),
         }
     }
@@ -238,9 +249,10 @@ fn asks() -> Vec<Ask> {
             token_ids: if index % 2 == 0 { vec![3, 20, 41, 62] } else { Vec::new() },
         };
         let logprobs = (index % 3 == 1).then_some(3);
+        let prompt_logprobs = (index % 4 == 1).then_some(2);
         Ask {
             prompt: prompt.collect(),
-            params: SamplingParams { sampling, penalties, stop, logprobs },
+            params: SamplingParams { sampling, penalties, stop, logprobs, prompt_logprobs },
             num_choices: 1 + (index as u32 % 3),
             is_processed: index % 6 == 5,
         }

@@ -21,7 +21,8 @@ struct Ask {
     num_choices: u32,
 }
 
-/// Bits of everything a choice yields: chosen token, its log-probability, the likeliest ones.
+/// Bits of everything a choice yields: chosen token (or rank of a prompt's token), its
+/// log-probability, the likeliest ones.
 type Trace = Vec<(TokenId, u32, Vec<(TokenId, u32)>)>;
 
 struct Engine {
@@ -64,6 +65,10 @@ fn trace(mut receiver: EventReceiver) -> Trace {
             }
             Event::Finished { reason, .. } => assert_eq!(reason, FinishReason::Length),
             Event::Started(_) => {}
+            Event::PromptLogprobs(scores) => trace.extend(scores.into_iter().map(|score| {
+                let top = score.logprobs.top.iter().map(|&(id, p)| (id, p.to_bits()));
+                (score.rank, score.logprobs.logprob.to_bits(), top.collect())
+            })),
             Event::Embedding(_) => panic!("an embedding from a decoder"),
         }
     }
@@ -88,7 +93,9 @@ fn asks() -> Vec<Ask> {
             _ => Penalties::default(),
         };
         let stop = StopConditions { max_tokens: 24, ..StopConditions::default() };
-        let params = SamplingParams { sampling, penalties, stop, logprobs: Some(3) };
+        let prompt_logprobs = (index % 2 == 1).then_some(2);
+        let params =
+            SamplingParams { sampling, penalties, stop, logprobs: Some(3), prompt_logprobs };
         asks.push(Ask { prompt, params, num_choices: 1 + (index as u32 % 3) });
     }
     asks
@@ -151,6 +158,25 @@ fn under_preemption() {
     engine.run(&asks());
     let num_preemptions = engine.core.gauges().totals.num_preemptions;
     assert!(num_preemptions > 3, "only {num_preemptions} preemptions: the pool was too large");
+}
+
+#[test]
+fn a_prefix_cache_hides_no_log_probability_of_a_prompt() {
+    let mut ask = asks().remove(9);
+    ask.params.prompt_logprobs = Some(4);
+    ask.params.stop.max_tokens = 1;
+    ask.num_choices = 1;
+    let mut engine = Engine::start("llama-gqa", ROOMY);
+    let cold = engine.run(std::slice::from_ref(&ask)).remove(0);
+    assert_eq!(cold[0].len(), ask.prompt.len(), "all prompt tokens but the first, and one more");
+    let hits = |engine: &Engine| engine.core.gauges().prefix.num_hit_tokens;
+    assert_eq!(hits(&engine), 0);
+    assert_eq!(engine.run(std::slice::from_ref(&ask)).remove(0), cold, "the same request again");
+    assert_eq!(hits(&engine), 0, "logits are not cached");
+    ask.params.prompt_logprobs = None;
+    let tokens_only = engine.run(&[ask]).remove(0);
+    assert_eq!(tokens_only[0][..], cold[0][cold[0].len() - 1..]);
+    assert!(hits(&engine) > 0, "its blocks serve others");
 }
 
 #[test]

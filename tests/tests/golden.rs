@@ -6,12 +6,16 @@
 
 mod golden_support;
 
+use folio_engine::types::PromptLogprob;
 use golden_support::{
-    DecoderCase, EncoderCase, Lane, Loaded, decoder_cases, encoder_cases, generate, minilm,
+    DecoderCase, EncoderCase, Lane, Loaded, Prompt, decoder_cases, encoder_cases, generate, minilm,
+    prompt_logprobs,
 };
 
 /// How far a logit may be from the reference, relative to the largest of its row.
 const LOGIT_TOLERANCE: f32 = 1e-4;
+/// How far a log-probability may be from the reference.
+const LOGPROB_TOLERANCE: f64 = 1e-4;
 /// How far a number of an embedding may be from the reference.
 const EMBEDDING_TOLERANCE: f32 = 1e-5;
 /// A greedy step is compared where the reference's best two logits are further apart than this.
@@ -85,6 +89,46 @@ fn greedy_tokens_of_the_whole_engine_match_the_reference() {
             );
         }
     }
+}
+
+#[test]
+fn log_probabilities_of_prompts_match_the_reference() {
+    for case in decoder_cases() {
+        for (index, prompt) in case.prompts.iter().enumerate() {
+            let whole = prompt_logprobs(&case, prompt, (4096, 5));
+            let error = worst_logprob_error(&case, prompt, &whole);
+            let name = &case.name;
+            assert!(error <= LOGPROB_TOLERANCE, "{name}, prompt {index}: error {error:e}");
+            for chunk in [1, 7, 33] {
+                let cut = prompt_logprobs(&case, prompt, (chunk, 5));
+                assert_eq!(cut, whole, "{name}, prompt {index}, chunks of {chunk}");
+            }
+        }
+    }
+}
+
+/// Largest difference of a log-probability, of a prompt's token or of one of the likeliest, from
+/// that of the reference's logits in double precision.
+fn worst_logprob_error(case: &DecoderCase, prompt: &Prompt, found: &[PromptLogprob]) -> f64 {
+    assert_eq!(found.len(), prompt.ids.len() - 1, "all tokens but the first");
+    let rows = prompt.logits.chunks_exact(case.vocab_size);
+    let mut worst = 0.0f64;
+    for ((row, score), &token) in rows.zip(found).zip(&prompt.ids[1..]) {
+        let logit = |token: u32| f64::from(row[token as usize]);
+        let sum = row.iter().map(|&x| f64::from(x).exp()).sum::<f64>();
+        let own = (token, score.logprobs.logprob);
+        assert_eq!(score.logprobs.top.len(), 5);
+        for &(token, logprob) in std::iter::once(&own).chain(&score.logprobs.top) {
+            let difference = (f64::from(logprob) - (logit(token) - sum.ln())).abs();
+            assert!(difference.is_finite(), "token {token}: {logprob}");
+            worst = worst.max(difference);
+        }
+        // Ranks may differ where logits are closer than the arithmetic can tell.
+        let num_above = |bound: f64| row.iter().filter(|&&x| f64::from(x) > bound).count();
+        let ranks = num_above(logit(token) + NOISE) + 1..=num_above(logit(token) - NOISE).max(1);
+        assert!(ranks.contains(&(score.rank as usize)), "rank {} of {ranks:?}", score.rank);
+    }
+    worst
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn trace(mut receiver: EventReceiver) -> Trace {
                 }
             }
             Event::Finished { reason, .. } => return Trace { tokens, logprobs, end: reason },
-            Event::Started(_) => {}
+            Event::Started(_) | Event::PromptLogprobs(_) => {}
             Event::Embedding(_) => panic!("an embedding from a decoder"),
         }
     }
@@ -110,7 +110,13 @@ fn asks() -> Vec<Ask> {
             _ => Penalties::default(),
         };
         let stop = StopConditions { max_tokens: 20, ..StopConditions::default() };
-        let params = SamplingParams { sampling, penalties, stop, logprobs: Some(3) };
+        let params = SamplingParams {
+            sampling,
+            penalties,
+            stop,
+            logprobs: Some(3),
+            prompt_logprobs: None,
+        };
         let len = (index % 3 != 1).then_some(8 + 2 * index);
         Ask { prompt: prompt.collect(), params, num_choices: 1 + index as u32 % 3, len }
     };

@@ -102,7 +102,8 @@ impl Bench {
             (_, true) => SeqResult::Token(SampledToken { id: token, logprobs: None }),
             (_, false) => SeqResult::Computed,
         });
-        let output = StepOutput { results: results.collect(), device_time: Nanos(1) };
+        let output =
+            StepOutput { results: results.collect(), device_time: Nanos(1), ..Default::default() };
         let _ = self.scheduler.commit(plan, output, Nanos(0));
         self.scheduler.assert_consistent();
     }

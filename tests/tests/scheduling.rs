@@ -84,7 +84,8 @@ impl Bench {
             (_, true) => SeqResult::Token(SampledToken { id: 1, logprobs: None }),
             (_, false) => SeqResult::Computed,
         });
-        let output = StepOutput { results: results.collect(), device_time: Nanos(1) };
+        let output =
+            StepOutput { results: results.collect(), device_time: Nanos(1), ..Default::default() };
         let _ = self.scheduler.commit(plan, output, self.now);
         self.scheduler.assert_consistent();
     }
@@ -513,7 +514,7 @@ fn a_choice_that_fails_at_once_never_started() {
     bench.chat(vec![1, 2, 3], 5, 1);
     let plan = bench.plan();
     let results = vec![SeqResult::Failed("not finite".into())];
-    let output = StepOutput { results, device_time: Nanos(1) };
+    let output = StepOutput { results, device_time: Nanos(1), ..Default::default() };
     let _ = bench.scheduler.commit(&plan, output, bench.now);
     let events: Vec<_> = std::iter::from_fn(|| bench.receivers[0].try_recv().ok()).collect();
     let [Event::Finished { reason, .. }] = &events[..] else { panic!("{events:?}") };

@@ -48,6 +48,15 @@ pub fn fill(batch: &mut Batch, rows: &[BatchRow<'_>], block_size: Option<u32>) {
     }
 }
 
+/// Wants the outputs of more positions of row `row`, which the batch was filled from, after those
+/// that are wanted already.
+pub fn push_outputs(batch: &mut Batch, row: usize, positions: Range<u32>) {
+    let (start, first) = (batch.num_computed[row], batch.cu_seqlens_q[row]);
+    let end = start + batch.cu_seqlens_q[row + 1] - first;
+    assert!(start <= positions.start && positions.end <= end, "{positions:?} of {start}..{end}");
+    batch.output_rows.extend(positions.map(|position| first + position - start));
+}
+
 fn clear(batch: &mut Batch) {
     batch.token_ids.clear();
     batch.positions.clear();
@@ -137,6 +146,8 @@ mod tests {
         assert_eq!(batch.max_blocks, 2);
         assert_eq!(batch.block_tables, [5, 2, 9, 0, 7, 0]);
         assert_eq!(batch.output_rows, [4, 5, 6, 7]);
+        push_outputs(&mut batch, 0, 3..5);
+        assert_eq!(batch.output_rows, [4, 5, 6, 7, 1, 2]);
     }
 
     #[test]

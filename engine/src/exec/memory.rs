@@ -1,6 +1,6 @@
 //! How much memory the models take, decided before any of it is allocated.
 
-use super::cuda;
+use super::{cuda, scoring};
 use crate::model::ModelConfig;
 use crate::ops::{ActivationLayout, CudaDevice, KvShape, Reserve};
 use crate::types::{ConfigError, Error, ModelKind, Result};
@@ -74,12 +74,9 @@ impl MemoryPlan {
             config.check_device(options.layout)?;
             weights_bytes += config.weights_bytes_on(options.layout);
             max_model_len = max_model_len.max(config.limits().max_model_len);
-            let num_outputs = match config.limits().kind {
-                ModelKind::Decoder => options.max_num_seqs.min(options.max_num_batched_tokens),
-                ModelKind::Encoder => 0,
-            };
+            let num_logits = options.max_num_seqs.max(scoring::MAX_ROWS as u32);
             let num_tokens = options.max_num_batched_tokens;
-            let needed = config.activations_bytes(num_tokens, num_outputs, options.layout)?;
+            let needed = config.activations_bytes(num_tokens, num_logits, options.layout)?;
             arena_bytes = arena_bytes.max(needed + pooled_bytes(config, options));
         }
         let reserve = Reserve {

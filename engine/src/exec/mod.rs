@@ -9,6 +9,7 @@ pub mod pooling;
 pub mod random;
 pub mod runner;
 pub mod sampler;
+pub mod scoring;
 
 pub use batch::{BatchRow, Emits};
 pub use cuda::{CudaRunner, SwapChoice, SwapRates, TokenSize};

@@ -4,6 +4,7 @@
 //! plan, then samples or pools those that emit. Every sequence is computed on its own within the
 //! batch, so numbers that are not finite fail one sequence and no other.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use folio_kernels::cpu::Pool;
@@ -12,6 +13,7 @@ use folio_kernels::cuda::Driver;
 use super::batch::{self, BatchRow, Emits};
 use super::memory::MemoryPlan;
 use super::sampler::{EmittingRows, Sampler};
+use super::scoring::{self, PromptScorer, ToScore};
 use super::{Executor, pooling};
 use crate::model::{Model, ModelConfig, ModelFiles, PoolingConfig};
 use crate::ops::{ActivationLayout, Batch, CpuDevice, CudaDevice, CudaOptions, Device, Tensor};
@@ -86,6 +88,7 @@ pub struct ModelRunner {
     block_size: u32,
     batch: Batch,
     sampler: Sampler,
+    scorer: PromptScorer,
     clock: SystemClock,
     output: Option<StepOutput>,
 }
@@ -128,6 +131,7 @@ impl ModelRunner {
             block_size: options.plan.reserve.kv.map_or(1, |kv| kv.block_size as u32),
             batch: Batch::default(),
             sampler: Sampler::new(),
+            scorer: PromptScorer::default(),
             clock: SystemClock::start(),
             output: None,
         };
@@ -157,17 +161,28 @@ impl ModelRunner {
     ///
     /// This is the arithmetic of a step without sampling or pooling, for scoring and for tests.
     pub fn forward(&mut self, model: ModelId, rows: &[BatchRow<'_>]) -> Result<&mut [f32]> {
-        let outputs = self.run(model, rows);
+        let hidden = self.run(model, rows, &[]);
+        let outputs = self.models[model.index()].model.logits(self.device.as_mut(), hidden);
         self.device.read(outputs)
     }
 
-    fn run(&mut self, model: ModelId, rows: &[BatchRow<'_>]) -> Tensor {
+    /// Hidden states: of a decoder's emitting rows, then of `to_score`, the places of positions in
+    /// `rows`; of all tokens from an encoder.
+    fn run(
+        &mut self,
+        model: ModelId,
+        rows: &[BatchRow<'_>],
+        to_score: &[(usize, Range<u32>)],
+    ) -> Tensor {
         let loaded = &self.models[model.index()];
         let block_size = match loaded.role {
             Role::Decoder { .. } => Some(self.block_size),
             Role::Encoder { .. } => None,
         };
         batch::fill(&mut self.batch, rows, block_size);
+        for (row, positions) in to_score {
+            batch::push_outputs(&mut self.batch, *row, positions.clone());
+        }
         self.device.begin(&self.batch);
         loaded.model.forward(self.device.as_mut())
     }
@@ -178,37 +193,65 @@ impl ModelRunner {
         model: ModelId,
         plan: &StepPlan,
         sequences: &mut Sequences,
-        results: &mut [SeqResult],
+        output: &mut StepOutput,
     ) -> Result<()> {
         let scheduled = || plan.seqs.iter().enumerate().filter(|(_, seq)| seq.model == model);
         let rows = scheduled().map(|(_, seq)| row_of(seq, sequences)).collect::<Vec<_>>();
         if rows.is_empty() {
             return Ok(());
         }
-        let outputs = self.run(model, &rows);
+        let (to_score, places) = to_score(scheduled(), sequences);
+        let hidden = self.run(model, &rows, &places);
         let emitted = match self.models[model.index()].role {
             Role::Decoder { vocab_size } => {
                 let emitting = scheduled().filter(|(_, seq)| seq.emits);
                 let ids = emitting.map(|(_, seq)| seq.id).collect::<Vec<_>>();
-                self.sample(outputs, vocab_size, &ids, sequences)?
+                self.sample((model, hidden), vocab_size, &ids, sequences)?
             }
-            Role::Encoder { hidden_size, pooling } => self.pool(outputs, hidden_size, pooling)?,
+            Role::Encoder { hidden_size, pooling } => self.pool(hidden, hidden_size, pooling)?,
         };
         let emitting = scheduled().filter(|(_, seq)| seq.emits);
         for ((index, _), result) in emitting.zip(emitted) {
-            results[index] = result;
+            output.results[index] = result;
+        }
+        self.score((model, hidden), &to_score, sequences, output)
+    }
+
+    /// Enters the log-probabilities of prompts; `hidden` ends with the rows of `to_score`.
+    fn score(
+        &mut self,
+        (model, hidden): (ModelId, Tensor),
+        to_score: &[ToScore],
+        sequences: &Sequences,
+        output: &mut StepOutput,
+    ) -> Result<()> {
+        if to_score.is_empty() {
+            return Ok(());
+        }
+        let num_rows = to_score.iter().map(|one| one.positions.len()).sum::<usize>();
+        let hidden = hidden.rows_in(hidden.rows() - num_rows..hidden.rows());
+        let model = self.models[model.index()].model.as_ref();
+        let device: &mut dyn Device = self.device.as_mut();
+        let scored = self.scorer.score((device, model), hidden, to_score, sequences)?;
+        output.prompt_scores.extend(scored.scores);
+        for (index, message) in scored.failed {
+            output.results[index] = SeqResult::Failed(message);
         }
         Ok(())
     }
 
     fn sample(
         &mut self,
-        logits: Tensor,
+        (model, hidden): (ModelId, Tensor),
         vocab_size: usize,
         ids: &[SequenceId],
         sequences: &mut Sequences,
     ) -> Result<Vec<SeqResult>> {
         let mut results = Vec::with_capacity(ids.len());
+        let mark = self.device.arena().mark();
+        let model = self.models[model.index()].model.as_ref();
+        let logits = model.logits(self.device.as_mut(), hidden.first_rows(ids.len()));
+        self.device.arena().rewind(mark);
         let rows = EmittingRows { logits: self.device.read(logits)?, vocab_size, ids };
         self.sampler.sample(rows, sequences, &mut results);
         Ok(results)
@@ -242,12 +285,14 @@ impl Executor for ModelRunner {
         let num_swaps = plan.swap_out.len() + plan.swap_in.len();
         assert_eq!(num_swaps, 0, "blocks to swap where all memory is the host's");
         self.device.copy_blocks(&plan.copies);
-        let mut results = vec![SeqResult::Computed; plan.seqs.len()];
+        let results = vec![SeqResult::Computed; plan.seqs.len()];
+        let mut output = StepOutput { results, ..StepOutput::default() };
         for model in 0..self.models.len() as u32 {
-            self.step(ModelId(model), plan, sequences, &mut results)?;
+            self.step(ModelId(model), plan, sequences, &mut output)?;
         }
         self.device.check()?;
-        self.output = Some(StepOutput { results, device_time: self.clock.now().since(start) });
+        output.device_time = self.clock.now().since(start);
+        self.output = Some(output);
         Ok(())
     }
 
@@ -291,6 +336,18 @@ fn role_of(config: &ModelConfig) -> Role {
         }
         _ => Role::Decoder { vocab_size: limits.vocab_size as usize },
     }
+}
+
+/// What to score in the rows of one model, and where that is: rows with positions.
+fn to_score<'a>(
+    scheduled: impl Iterator<Item = (usize, &'a ScheduledSeq)>,
+    sequences: &Sequences,
+) -> (Vec<ToScore>, Vec<(usize, Range<u32>)>) {
+    let scheduled = scheduled.collect::<Vec<_>>();
+    let to_score = scoring::to_score(scheduled.iter().copied(), sequences);
+    let row_of = |one: &ToScore| scheduled.partition_point(|(index, _)| *index < one.index);
+    let places = to_score.iter().map(|one| (row_of(one), one.positions.clone())).collect();
+    (to_score, places)
 }
 
 fn row_of<'a>(seq: &ScheduledSeq, sequences: &'a Sequences) -> BatchRow<'a> {

@@ -217,6 +217,7 @@ fn outcome(mut receiver: EventReceiver) -> (Vec<u32>, FinishReason) {
             Event::Embedding(vector) => bits.extend(vector.iter().map(|x| x.to_bits())),
             Event::Finished { reason, .. } => return (bits, reason),
             Event::Started(_) => {}
+            Event::PromptLogprobs(_) => panic!("nobody asked about the prompt"),
         }
     }
     panic!("a request without an end");

@@ -174,17 +174,20 @@ impl ModelConfig {
         })
     }
 
-    /// Bytes of activations in a step of `num_tokens` of which `num_outputs` emit, on a device
-    /// with this layout: the arena's peak in a dry run of the very forward pass.
+    /// Bytes of activations in a step of `num_tokens`, all of which may be outputs, with logits of
+    /// at most `num_logits` rows at a time, on a device with this layout: the arena's peak in a dry
+    /// run of the very forward pass.
     pub fn activations_bytes(
         &self,
         num_tokens: u32,
-        num_outputs: u32,
+        num_logits: u32,
         layout: ActivationLayout,
     ) -> Result<usize> {
         let model = self.build(&mut DryWeights::default())?;
-        let mut ops = DryOps::new(num_tokens as usize, num_outputs as usize, layout);
-        model.forward(&mut ops);
+        let num_tokens = num_tokens as usize;
+        let mut ops = DryOps::new(num_tokens, num_tokens, layout);
+        let hidden = model.forward(&mut ops);
+        model.logits(&mut ops, hidden.first_rows(hidden.rows().min(num_logits as usize)));
         Ok(ops.peak())
     }
 

@@ -248,7 +248,11 @@ impl Model for Decoder {
             };
             residual = layer.forward(ops, residual, self.rope, next);
         }
-        ops.logits(residual.normed, self.output)
+        residual.normed
+    }
+
+    fn logits(&self, ops: &mut dyn Ops, hidden: Tensor) -> Tensor {
+        ops.logits(hidden, self.output)
     }
 }
 

@@ -179,6 +179,10 @@ impl Model for Encoder {
         }
         residual.normed
     }
+
+    fn logits(&self, _ops: &mut dyn Ops, hidden: Tensor) -> Tensor {
+        hidden
+    }
 }
 
 impl Layer {

@@ -28,9 +28,13 @@ use crate::types::{ModelKind, Result};
 pub trait Model: std::fmt::Debug + Send {
     /// Computes the batch that the device knows.
     ///
-    /// A decoder stores keys and values of all tokens and returns the logits of the output rows,
-    /// `[E, V]`; an encoder returns the hidden states of all tokens, `[T, H]`.
+    /// A decoder stores keys and values of all tokens and returns the hidden states of the output
+    /// rows, `[E, H]`; an encoder returns those of all tokens, `[T, H]`.
     fn forward(&self, ops: &mut dyn Ops) -> Tensor;
+
+    /// The logits `[R, V]` of some of the rows `[R, H]` that a decoder's forward pass returned.
+    /// Other models have none and return the rows.
+    fn logits(&self, ops: &mut dyn Ops, hidden: Tensor) -> Tensor;
 }
 
 /// What a configuration describes: enough to plan memory and to take the right weights.

@@ -23,7 +23,7 @@ pub struct Batch {
     pub block_tables: Vec<u32>,
     /// Width of `block_tables`.
     pub max_blocks: usize,
-    /// Tokens whose outputs are wanted, as indices below T, ascending: `[E]`.
+    /// Tokens whose outputs are wanted, as indices below T: `[E]`.
     pub output_rows: Vec<u32>,
 }
 

@@ -64,12 +64,18 @@ impl Tensor {
         Self { rows, ..self }
     }
 
+    /// Its rows in `range`.
+    #[must_use]
+    pub fn rows_in(self, range: std::ops::Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.rows, "rows {range:?} of {self:?}");
+        let offset = self.offset + range.start * self.stride * self.dtype.num_bytes();
+        Self { offset, rows: range.len(), ..self }
+    }
+
     /// One of its rows.
     #[must_use]
     pub fn row(self, row: usize) -> Self {
-        assert!(row < self.rows, "row {row} of {self:?}");
-        let offset = self.offset + row * self.stride * self.dtype.num_bytes();
-        Self { offset, rows: 1, ..self }
+        self.rows_in(row..row + 1)
     }
 
     /// The same rows with `cols` columns, up to where the next row begins.

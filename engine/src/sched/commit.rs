@@ -9,8 +9,8 @@ use super::SchedEvent;
 use super::scheduler::{End, Scheduler, State};
 use super::sequence::Sequence;
 use crate::types::{
-    Continuation, Delivery, Event, FinishReason, MarkKind, Nanos, SampledToken, ScheduledSeq,
-    SeqResult, SequenceId, StepOutput, StepPlan, StepReport, TokenId,
+    Continuation, Delivery, Event, FinishReason, MarkKind, Nanos, PromptLogprob, SampledToken,
+    ScheduledSeq, SeqResult, SequenceId, StepOutput, StepPlan, StepReport, TokenId,
 };
 
 impl Scheduler {
@@ -20,6 +20,9 @@ impl Scheduler {
         assert_eq!(plan.seqs.len(), output.results.len(), "one result a scheduled sequence");
         self.state.pipeline.finish(&mut self.state.allocator);
         let mut report = StepReport { device_time: output.device_time, ..StepReport::default() };
+        for scores in output.prompt_scores {
+            self.state.enter_prompt_scores(&plan.seqs[scores.index], scores.logprobs);
+        }
         for (scheduled, result) in plan.seqs.iter().zip(output.results) {
             if !self.state.sequences.contains(scheduled.id) {
                 report.num_wasted_tokens += scheduled.positions.len() as u32;
@@ -71,7 +74,8 @@ impl Scheduler {
             }
             SeqResult::Token(token) => {
                 assert!(scheduled.emits, "sequence {id} was not to emit");
-                report.num_sampled_tokens += 1;
+                let is_wanted = self.state.sequences.get(id).max_results() > 0;
+                report.num_sampled_tokens += u32::from(is_wanted);
                 self.state.mark_result(id, now);
                 self.state.append(id, token)
             }
@@ -118,6 +122,19 @@ impl State {
         self.watch.advance(scheduled.id, sequence.table.nodes.len());
     }
 
+    /// Keeps what a step found about a prompt. Steps end in order, so it comes in order.
+    fn enter_prompt_scores(&mut self, scheduled: &ScheduledSeq, scores: Vec<PromptLogprob>) {
+        if !self.sequences.contains(scheduled.id) {
+            return;
+        }
+        let sequence = self.sequences.get_mut(scheduled.id);
+        let expected = sequence.positions_to_score(&scheduled.positions);
+        assert_eq!(scores.len(), expected.len(), "log-probabilities of positions {expected:?}");
+        assert_eq!(expected.start, sequence.progress.num_scored, "scores out of order");
+        sequence.progress.num_scored = expected.end;
+        sequence.progress.prompt_logprobs.extend(scores);
+    }
+
     /// Remembers for a trace that a chunk was computed.
     fn mark_chunk(&self, scheduled: &ScheduledSeq, now: Nanos) {
         let sequence = self.sequences.get(scheduled.id);
@@ -128,7 +145,7 @@ impl State {
     }
 
     /// Remembers when a result was known. Before the first, tells the receiver how its choice
-    /// fared so far.
+    /// fared so far, and how likely its prompt was where that is wanted.
     fn mark_result(&mut self, id: SequenceId, now: Nanos) {
         let sequence = self.sequences.get_mut(id);
         if let Some(first) = sequence.stats.first_token {
@@ -140,6 +157,10 @@ impl State {
         sequence.stats.first_token = Some(now);
         self.totals.time_to_first_token.add(now.since(sequence.stats.arrival));
         let _ = sequence.events().send(Event::Started(sequence.stats));
+        if sequence.wants_prompt_logprobs() {
+            let logprobs = std::mem::take(&mut sequence.progress.prompt_logprobs);
+            let _ = sequence.events().send(Event::PromptLogprobs(logprobs));
+        }
         if sequence.choice_index == 0 {
             let (num_tokens, num_cached) =
                 (sequence.request.prompt_len, sequence.stats.num_cached_tokens);
@@ -151,9 +172,13 @@ impl State {
         }
     }
 
-    /// Appends and delivers a token; tells whether the sequence ends with it.
+    /// Appends and delivers a token; tells whether the sequence ends with it. Where only the prompt
+    /// was to be looked at, the token is nobody's.
     fn append(&mut self, id: SequenceId, token: SampledToken) -> Option<End> {
         let sequence = self.sequences.get_mut(id);
+        if sequence.max_results() == 0 {
+            return Some(End::Reported(FinishReason::Length));
+        }
         let token_id = token.id;
         sequence.append(token_id);
         self.tallies[sequence.request.model.index()].num_generated_tokens += 1;

@@ -313,7 +313,8 @@ impl Scheduler {
     fn admit_waiting(&mut self, id: SequenceId, reserve: u32, step: &mut Step) -> Admission {
         let state = &mut self.state;
         let sequence = state.sequences.get_mut(id);
-        let peek = state.allocator.peek_prefix(&sequence.tokens, sequence.request.cache_salt);
+        let peek =
+            state.allocator.peek_prefix(sequence.tokens_to_match(), sequence.request.cache_salt);
         let start = peek.num_tokens.max(sequence.num_computed());
         let num_ready_blocks = start / state.config.block_size;
         if state.watch.hold(id, &sequence.request.prompt_hashes, num_ready_blocks) {
@@ -337,7 +338,10 @@ impl Scheduler {
         }
         state.queue.remove(id);
         let salt = sequence.request.cache_salt;
-        let matched = state.allocator.match_prefix(&sequence.tokens, salt, &mut sequence.table);
+        let mut table = std::mem::take(&mut sequence.table);
+        let tokens = sequence.tokens_to_match();
+        let matched = state.allocator.match_prefix(tokens, salt, &mut table);
+        sequence.table = table;
         assert_eq!(matched, peek.num_tokens, "sequence {id}: matched prefix");
         sequence.start_at(matched);
         if sequence.stats.num_preemptions == 0 {
@@ -404,7 +408,8 @@ impl State {
     /// Free blocks that a waiting sequence takes for its first step.
     fn blocks_to_start(&self, id: SequenceId, limits: Limits) -> u32 {
         let sequence = self.sequences.get(id);
-        let peek = self.allocator.peek_prefix(&sequence.tokens, sequence.request.cache_salt);
+        let peek =
+            self.allocator.peek_prefix(sequence.tokens_to_match(), sequence.request.cache_salt);
         let start = peek.num_tokens.max(sequence.num_computed());
         let end = sequence.num_known().min(start.saturating_add(limits.chunk));
         let num_cached = peek.num_tokens / self.config.block_size;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::types::{
     EngineConfig, Event, FinishReason, LatencySum, ModelId, ModelKind, Nanos, PrefixCaching,
-    Refusal, Request, RequestStats, SequenceId, Task, TenantId,
+    Refusal, Request, RequestStats, SamplingParams, SequenceId, Task, TenantId,
 };
 
 /// Decides every step of the engine. Deterministic: equal calls give equal plans.
@@ -143,7 +143,9 @@ pub fn check_request(request: &Request, config: &EngineConfig) -> Result<(), Ref
             return invalid("a decoder model cannot embed".into());
         }
     };
-    if model.kind == ModelKind::Decoder && max_tokens == 0 {
+    let scores_prompt = |params: &SamplingParams| params.prompt_logprobs.is_some();
+    let may_be_zero = matches!(&request.task, Task::Generate(params) if scores_prompt(params));
+    if model.kind == ModelKind::Decoder && max_tokens == 0 && !may_be_zero {
         return invalid("max_tokens = 0: must be at least 1".into());
     }
     let prompt = u32::try_from(request.prompt.len()).unwrap_or(u32::MAX);
@@ -426,7 +428,8 @@ impl State {
     /// Creates a sequence for each choice; all but the first follow it. Returns the followers.
     fn insert_choices(&mut self, request: Request, now: Nanos) -> Vec<SequenceId> {
         let prompt_hashes = match (self.config.prefix_caching, &request.task) {
-            (PrefixCaching::On, Task::Generate(_)) => {
+            // Who looks at the whole prompt waits for nobody to compute its beginning.
+            (PrefixCaching::On, Task::Generate(params)) if params.prompt_logprobs.is_none() => {
                 chain_hashes(&request.prompt, self.config.block_size, request.cache_salt)
             }
             _ => Arc::from([]),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::BlockTable;
 use crate::types::{
-    CacheSalt, Choice, EventSender, LogitsProcessor, ModelId, Nanos, RequestId, RequestStats,
-    SamplingParams, SequenceId, Task, TenantId, TokenGrammar, TokenId, TokenSource,
+    CacheSalt, Choice, EventSender, LogitsProcessor, ModelId, Nanos, PromptLogprob, RequestId,
+    RequestStats, SamplingParams, SequenceId, Task, TenantId, TokenGrammar, TokenId, TokenSource,
 };
 
 /// What the choices of one request have in common.
@@ -51,7 +51,7 @@ pub struct Sequence {
 }
 
 /// How far a sequence is computed, and what the steps in flight will add to it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     /// Leading positions computed by steps that were committed.
     pub(super) num_computed: u32,
@@ -61,6 +61,10 @@ pub(super) struct Progress {
     pub(super) num_placeholders: u32,
     /// The latest step that computes it, by the scheduler's count of steps.
     pub(super) last_step: u64,
+    /// Leading positions of the prompt whose logits were looked at, where that is wanted.
+    pub(super) num_scored: u32,
+    /// What was seen there, until it is delivered.
+    pub(super) prompt_logprobs: Vec<PromptLogprob>,
 }
 
 /// Where a sequence stands.
@@ -171,6 +175,30 @@ impl Sequence {
         }
     }
 
+    /// Whether the log-probabilities of its prompt are wanted; those of a request are delivered to
+    /// its first choice.
+    #[must_use]
+    pub fn wants_prompt_logprobs(&self) -> bool {
+        let is_wanted = |params: &SamplingParams| params.prompt_logprobs.is_some();
+        self.choice_index == 0 && self.sampling().is_some_and(is_wanted)
+    }
+
+    /// Those among `positions` whose logits tell how likely the next prompt token was, where that
+    /// is wanted and not known yet. After a preemption they are not computed twice.
+    #[must_use]
+    pub fn positions_to_score(&self, positions: &Range<u32>) -> Range<u32> {
+        let end = if self.wants_prompt_logprobs() { self.request.prompt_len - 1 } else { 0 };
+        let start = positions.start.max(self.progress.num_scored);
+        start..positions.end.min(end).max(start)
+    }
+
+    /// Tokens of which the prefix cache may supply all but the last: not those whose logits are
+    /// still to be looked at, for the cache has none.
+    pub(super) fn tokens_to_match(&self) -> &[TokenId] {
+        let unscored = self.positions_to_score(&(0..self.num_known()));
+        if unscored.is_empty() { &self.tokens } else { &self.tokens[..=unscored.start as usize] }
+    }
+
     /// Counts of past tokens, kept only for requests with a penalty.
     #[must_use]
     pub fn counts(&self) -> Option<&TokenCounts> {
@@ -233,7 +261,7 @@ impl Sequence {
     }
 
     /// Results after which it ends, at the latest.
-    fn max_results(&self) -> u32 {
+    pub(super) fn max_results(&self) -> u32 {
         self.sampling().map_or(1, |params| params.stop.max_tokens)
     }
 

@@ -177,6 +177,7 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn num_cached_tokens(&self, request: &PolicyRequest<'_>) -> u32 {
         let sequence = request.0;
-        self.allocator.peek_prefix(&sequence.tokens, sequence.request.cache_salt).num_tokens
+        let tokens = sequence.tokens_to_match();
+        self.allocator.peek_prefix(tokens, sequence.request.cache_salt).num_tokens
     }
 }

@@ -18,13 +18,14 @@ pub use error::{Error, Refusal, Result};
 pub use grammar::{Continuation, GrammarError, TokenGrammar, allows};
 pub use id::{BlockId, CacheSalt, HostBlockId, ModelId, RequestId, SequenceId, TenantId, TokenId};
 pub use plan::{
-    BlockCopy, BlockSwap, SampledToken, ScheduledSeq, SeqResult, StepOutput, StepPlan, StepReport,
-    TokenSource,
+    BlockCopy, BlockSwap, PromptScores, SampledToken, ScheduledSeq, SeqResult, StepOutput,
+    StepPlan, StepReport, TokenSource,
 };
 pub use request::{
     Choice, Delivery, Event, EventReceiver, EventSender, FinishReason, Request, RequestStats, Task,
 };
 pub use sampling::{
-    LogitsProcessor, Penalties, Sampling, SamplingParams, StopConditions, TokenLogprobs,
+    LogitsProcessor, Penalties, PromptLogprob, Sampling, SamplingParams, StopConditions,
+    TokenLogprobs,
 };
 pub use timeline::{MAX_MARKS, Mark, MarkKind, MarkReceiver};

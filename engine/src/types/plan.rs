@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::{BlockId, HostBlockId, ModelId, Nanos, SequenceId, TokenId, TokenLogprobs};
+use super::{
+    BlockId, HostBlockId, ModelId, Nanos, PromptLogprob, SequenceId, TokenId, TokenLogprobs,
+};
 
 /// The work of one step. Order is batch-row order; no sequence appears twice.
 ///
@@ -80,8 +82,20 @@ pub struct BlockSwap {
 pub struct StepOutput {
     /// One result for each entry of [`StepPlan::seqs`].
     pub results: Vec<SeqResult>,
+    /// What was found about prompts, for sequences that want it.
+    pub prompt_scores: Vec<PromptScores>,
     /// Time the device spent on the step.
     pub device_time: Nanos,
+}
+
+/// Log-probabilities of prompt tokens that a step found for one sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptScores {
+    /// Index of the sequence in [`StepPlan::seqs`].
+    pub index: usize,
+    /// One for each position among the step's that is to be scored, in order: that of the token
+    /// after it.
+    pub logprobs: Vec<PromptLogprob>,
 }
 
 /// What a step yielded for one sequence.

@@ -4,8 +4,8 @@ use tokio::sync::mpsc;
 
 use super::timeline::MarkSender;
 use super::{
-    CacheSalt, LogitsProcessor, Mark, MarkKind, MarkReceiver, ModelId, Nanos, RequestId,
-    SampledToken, SamplingParams, TenantId, TokenGrammar, TokenId,
+    CacheSalt, LogitsProcessor, Mark, MarkKind, MarkReceiver, ModelId, Nanos, PromptLogprob,
+    RequestId, SampledToken, SamplingParams, TenantId, TokenGrammar, TokenId,
 };
 
 /// One unit of work for the engine; moved in, never shared.
@@ -70,14 +70,18 @@ impl std::fmt::Debug for Choice {
     }
 }
 
-/// What happens to one choice, in order: [`Event::Started`], any number of tokens or one
-/// embedding, then one [`Event::Finished`]. A choice that ends before its first result has only
+/// What happens to one choice, in order: [`Event::Started`], the log-probabilities of the prompt
+/// where they were asked for, any number of tokens or one embedding, then one
+/// [`Event::Finished`]. A choice that ends before its first result has only
 /// the last.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The first result is known and follows. For front ends that may stop listening before the
     /// end, as after a stop string.
     Started(RequestStats),
+    /// How likely the tokens of the prompt were, from the second on. For the first choice of a
+    /// request that asks for it.
+    PromptLogprobs(Vec<PromptLogprob>),
     /// The next token, a stop token included.
     Token(SampledToken),
     /// The pooled vector.
@@ -148,10 +152,10 @@ pub enum Delivery {
 
 impl EventSender {
     /// A channel for a choice that yields at most `max_tokens` tokens (or one embedding), with
-    /// room for its end. Capacity is a bound, not an allocation.
+    /// room for what comes before them and for its end. Capacity is a bound, not an allocation.
     #[must_use]
     pub fn channel(max_tokens: u32) -> (Self, EventReceiver) {
-        let (sender, receiver) = mpsc::channel(max_tokens as usize + 3);
+        let (sender, receiver) = mpsc::channel(max_tokens as usize + 4);
         (Self { events: Some(sender), marks: None }, receiver)
     }
 

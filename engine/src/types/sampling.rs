@@ -15,6 +15,10 @@ pub struct SamplingParams {
     /// `Some(k)`: report the chosen token's log-probability and the `k` likeliest (0 to 20),
     /// from the log-softmax of the raw logits.
     pub logprobs: Option<u32>,
+    /// `Some(k)`: report each prompt token's log-probability after those before it, with the `k`
+    /// likeliest, to the first choice. The prompt is computed whole then, whatever the prefix
+    /// cache holds of it, and [`StopConditions::max_tokens`] may be 0.
+    pub prompt_logprobs: Option<u32>,
 }
 
 impl SamplingParams {
@@ -93,7 +97,8 @@ impl Penalties {
 /// When a generation ends. Stop strings are the front end's: it sees text, the engine does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopConditions {
-    /// End after this many generated tokens; at least 1.
+    /// End after this many generated tokens; at least 1, or 0 where only
+    /// [`SamplingParams::prompt_logprobs`] are wanted.
     pub max_tokens: u32,
     /// Tokens of `token_ids` cannot be sampled before this many were generated.
     pub min_tokens: u32,
@@ -102,13 +107,22 @@ pub struct StopConditions {
     pub token_ids: Vec<TokenId>,
 }
 
-/// Log-probabilities at one generated position.
+/// Log-probabilities at one position.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenLogprobs {
     /// Natural log-probability of the chosen token under the raw logits.
     pub logprob: f32,
     /// The likeliest tokens, best first, ties by smaller id.
     pub top: Vec<(TokenId, f32)>,
+}
+
+/// How likely a token of the prompt was after those before it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PromptLogprob {
+    /// Its log-probability and the likeliest tokens at its place.
+    pub logprobs: TokenLogprobs,
+    /// 1 for the likeliest token; in general one more than the tokens that were likelier.
+    pub rank: u32,
 }
 
 /// Rewrites the logits of one choice. One instance a choice, so that its state needs no row

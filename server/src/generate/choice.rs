@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use folio_engine::types::{
-    Event, EventReceiver, FinishReason, RequestStats, SampledToken, TokenId, TokenLogprobs,
+    Event, EventReceiver, FinishReason, PromptLogprob, RequestStats, SampledToken, TokenId,
+    TokenLogprobs,
 };
 use futures_util::Stream;
 
@@ -26,7 +27,11 @@ const MAX_TOKENS_PER_PIECE: u32 = 64;
 pub struct Piece {
     /// Which choice of its job.
     pub index: u32,
-    /// Text to append; empty at most in the last piece.
+    /// How likely the tokens of the prompt were, from the second on: once, in a piece of the
+    /// first choice of a prompt, when that was asked for.
+    pub prompt_logprobs: Option<Vec<PromptLogprob>>,
+    /// Text to append; empty at most in the last piece and in that with the prompt's
+    /// log-probabilities.
     pub text: String,
     /// The tokens that became part of the text, when log-probabilities were asked for.
     pub tokens: Vec<TextToken>,
@@ -112,6 +117,10 @@ impl ChoiceReader {
             Event::Started(stats) => {
                 self.stats = stats;
                 self.piece.started = Some(stats);
+                Ok(())
+            }
+            Event::PromptLogprobs(logprobs) => {
+                self.piece.prompt_logprobs = Some(logprobs);
                 Ok(())
             }
             Event::Token(token) => {
@@ -203,7 +212,8 @@ impl Stream for ChoiceReader {
             } else {
                 receiver.poll_recv(cx)
             };
-            if polled.is_pending() && has_text {
+            let has_news = has_text || this.piece.prompt_logprobs.is_some();
+            if polled.is_pending() && has_news {
                 return Poll::Ready(Some(Ok(this.take_piece())));
             }
             let accepted = match ready!(polled) {

@@ -98,6 +98,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
             token_ids: read_stop_tokens(fields)?,
         },
         logprobs: None,
+        prompt_logprobs: None,
     };
     let end_of_sequence = match fields.boolean("ignore_eos")? {
         Some(true) => EndOfSequence::Ignored,

@@ -11,10 +11,11 @@ use folio_engine::exec::{
 use folio_engine::model::{ModelConfig, ModelFiles, PoolingConfig};
 use folio_engine::sched::policies::Fcfs;
 use folio_engine::types::{
-    BlockId, Choice, EngineConfig, Event, EventReceiver, EventSender, ManualClock, ModelId,
-    PrefixCaching, Request, RequestId, Sampling, SamplingParams, StopConditions, Task, TenantId,
-    TokenId,
+    BlockId, Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ManualClock,
+    ModelId, PrefixCaching, PromptLogprob, Request, RequestId, Sampling, SamplingParams,
+    StopConditions, Task, TenantId, TokenId,
 };
+use folio_tests::{Setup, generation};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -257,6 +258,38 @@ pub(crate) fn generate(case: &DecoderCase) -> Vec<Vec<TokenId>> {
         events.filter_map(token).collect()
     };
     receivers.into_iter().map(tokens).collect()
+}
+
+/// What the whole engine says of each token of a prompt after the first, when it is given `chunk`
+/// tokens at a time: with the `num_top` likeliest tokens.
+pub(crate) fn prompt_logprobs(
+    case: &DecoderCase,
+    prompt: &Prompt,
+    (chunk, num_top): (u32, u32),
+) -> Vec<PromptLogprob> {
+    let files = ModelFiles::Directory(case.directory.clone());
+    let setup = Setup { chunk: Some(chunk), ..Setup::ROOMY };
+    let mut core = setup.start(files).expect("a readable fixture");
+    let params = SamplingParams { prompt_logprobs: Some(num_top), ..SamplingParams::default() };
+    let (request, mut receivers) = generation(prompt.ids.clone(), params, 1);
+    core.admit(request);
+    while !core.is_idle() {
+        let turn = core.step();
+        assert!(matches!(turn, Turn::Stepped(_)), "{turn:?}");
+    }
+    let receiver = receivers.remove(0);
+    let events = events_of(receiver);
+    let [Event::Started(_), Event::PromptLogprobs(found), Event::Finished { reason, .. }] =
+        &events[..]
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(*reason, FinishReason::Length);
+    found.clone()
+}
+
+fn events_of(mut receiver: EventReceiver) -> Vec<Event> {
+    std::iter::from_fn(move || receiver.try_recv().ok()).collect()
 }
 
 fn greedy_request(prompt: &Prompt) -> (Request, EventReceiver) {

@@ -102,7 +102,7 @@ impl Executor for FakeExecutor {
                 (true, _) => SeqResult::Embedding(embedding(sequences.get(seq.id).tokens())),
             })
             .collect();
-        self.output = Some(StepOutput { results, device_time: Nanos(1) });
+        self.output = Some(StepOutput { results, device_time: Nanos(1), ..Default::default() });
         Ok(())
     }
 

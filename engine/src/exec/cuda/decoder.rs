@@ -8,8 +8,11 @@ use super::results::Results;
 use super::sampling::{Chooser, DeviceSampling, limits};
 use super::slots::{Place, SlotTable, Tenancy};
 use crate::exec::sampler::{EmittingRows, Sampler};
+use crate::exec::scoring::{self, PromptScorer, Scored, ToScore};
 use crate::model::Model;
-use crate::ops::{CudaDevice, Device, Graphs, Pages, RowTokens, StepUpload, Tensor, UploadRow};
+use crate::ops::{
+    CudaDevice, Device, Graphs, Ops, Pages, RowTokens, StepUpload, Tensor, UploadRow,
+};
 use crate::sched::Sequences;
 use crate::types::{Result, ScheduledSeq, SeqResult, SequenceId, TokenSource};
 
@@ -22,6 +25,7 @@ pub(super) struct DecoderState {
     sampling: DeviceSampling,
     graphs: DecodeGraphs,
     host: Sampler,
+    scorer: PromptScorer,
     ids: Vec<SequenceId>,
     places: Vec<Place>,
     /// What the latest step sampled on the device: rows, and the most that one of them needs.
@@ -39,6 +43,7 @@ impl DecoderState {
             sampling: DeviceSampling::new(device.context(), limits)?,
             graphs: DecodeGraphs::default(),
             host: Sampler::new(),
+            scorer: PromptScorer::default(),
             ids: Vec::new(),
             places: Vec::new(),
             sampled: None,
@@ -61,11 +66,15 @@ impl DecoderState {
         for num_rows in captured_rows(self.max_rows) {
             device.stage(|upload| self.pad(upload, num_rows));
             device.start_step(Pages::Cached);
-            let mut logits = model.forward(device);
+            let forward = |device: &mut CudaDevice| {
+                let hidden = model.forward(device);
+                model.logits(device, hidden)
+            };
+            let mut logits = forward(device);
             if graphs == Graphs::Captured {
                 let graph = device.capture(|device| {
                     device.start_step(Pages::Cached);
-                    logits = model.forward(device);
+                    logits = forward(device);
                 })?;
                 self.graphs.push(DecodeGraph { num_rows, graph, logits });
             }
@@ -79,32 +88,42 @@ impl DecoderState {
         self.graphs.len()
     }
 
-    /// Computes the rows of a step, given with their places in the plan, and samples those that
-    /// emit.
+    /// Computes the rows of a step, given with their places in the plan, samples those that emit,
+    /// and scores the prompts among them for which that is wanted, which waits for the device.
     pub(super) fn step(
         &mut self,
         (device, model): (&mut CudaDevice, &dyn Model),
         rows: &[(usize, &ScheduledSeq)],
         sequences: &mut Sequences,
         outcomes: &mut [Outcome],
-    ) -> Result<()> {
+    ) -> Result<Scored> {
         self.place(device, rows, sequences);
         let is_decode = |(_, seq): &(usize, &ScheduledSeq)| seq.emits && seq.positions.len() == 1;
         let graph =
             if rows.iter().all(is_decode) { self.graphs.with_room_for(rows.len()) } else { None };
         let num_rows = graph.map_or(rows.len(), |graph| graph.num_rows);
+        let to_score = scoring::to_score(rows.iter().copied(), sequences);
         device.stage(|upload| {
             self.pack(upload, rows, sequences);
             self.pad(upload, num_rows - rows.len());
+            push_to_score(upload, rows, &to_score);
         });
-        let logits = if let Some(graph) = graph {
+        if let Some(graph) = graph {
+            assert!(to_score.is_empty(), "a decode step scores a prompt");
             device.replay(graph.graph);
-            graph.logits
-        } else {
-            device.start_step(Pages::Cached);
-            model.forward(device)
-        };
-        self.sample((device, logits), rows, sequences, outcomes)
+            self.sample((device, graph.logits), rows, sequences, outcomes)?;
+            return Ok(Scored::default());
+        }
+        device.start_step(Pages::Cached);
+        let hidden = model.forward(device);
+        let num_scored = to_score.iter().map(|one| one.positions.len()).sum::<usize>();
+        let (num_outputs, mark) = (hidden.rows(), device.arena().mark());
+        let logits = model.logits(device, hidden.first_rows(num_outputs - num_scored));
+        self.sample((device, logits), rows, sequences, outcomes)?;
+        // What was sampled from is read in the order of the stream, before it is overwritten.
+        device.arena().rewind(mark);
+        let hidden = hidden.rows_in(num_outputs - num_scored..num_outputs);
+        self.scorer.score((device, model), hidden, &to_score, sequences)
     }
 
     /// Has the samples of the latest step copied out.
@@ -234,4 +253,26 @@ impl DecoderState {
         device.launch(|context| sample(context, state, args));
         self.sampled = Some((logits.rows(), kind));
     }
+}
+
+/// Wants the outputs of the positions of `to_score`, behind those of the rows that emit.
+fn push_to_score(
+    upload: &mut StepUpload<'_>,
+    rows: &[(usize, &ScheduledSeq)],
+    to_score: &[ToScore],
+) {
+    if to_score.is_empty() {
+        return;
+    }
+    let mut tokens = Vec::new();
+    let mut first_token = 0;
+    for (index, seq) in rows {
+        let of_row = to_score.iter().filter(|one| one.index == *index);
+        for one in of_row {
+            let offsets = one.positions.clone().map(|position| position - seq.positions.start);
+            tokens.extend(offsets.map(|offset| first_token + offset));
+        }
+        first_token += seq.positions.len() as u32;
+    }
+    upload.push_more_outputs(tokens.into_iter());
 }

@@ -28,8 +28,8 @@ use crate::model::{ModelConfig, ModelFiles, Normalization, Pooling, PoolingConfi
 use crate::ops::{CudaDevice, CudaOptions, Device, Pages, Reserve, RowTokens, Tensor, UploadRow};
 use crate::sched::Sequences;
 use crate::types::{
-    Clock, Error, ModelId, ModelLimits, Nanos, Result, ScheduledSeq, SeqResult, StepOutput,
-    StepPlan, SystemClock,
+    Clock, Error, ModelId, ModelLimits, Nanos, PromptScores, Result, ScheduledSeq, SeqResult,
+    StepOutput, StepPlan, SystemClock,
 };
 
 /// Steps that are in flight at once: one that runs, and one behind it.
@@ -64,6 +64,7 @@ struct InFlight {
     turn: usize,
     /// One for each scheduled sequence.
     outcomes: Vec<Outcome>,
+    prompt_scores: Vec<PromptScores>,
 }
 
 /// Where the result of a scheduled sequence will be.
@@ -164,8 +165,8 @@ impl CudaRunner {
         plan: &StepPlan,
         sequences: &mut Sequences,
         outcomes: &mut [Outcome],
-    ) -> Result<()> {
-        let mut first_float = 0;
+    ) -> Result<Vec<PromptScores>> {
+        let (mut first_float, mut prompt_scores) = (0, Vec::new());
         for model in 0..self.models.len() {
             let num_seqs = scheduled(plan, ModelId(model as u32)).count();
             match (self.models[model].role, &mut self.decoder) {
@@ -173,7 +174,12 @@ impl CudaRunner {
                 (Role::Decoder { .. }, Some(decoder)) => {
                     let rows: Vec<_> = scheduled(plan, ModelId(model as u32)).collect();
                     let model = self.models[model].model.as_ref();
-                    decoder.step((&mut self.device, model), &rows, sequences, outcomes)?;
+                    let device = (&mut self.device, model);
+                    let scored = decoder.step(device, &rows, sequences, outcomes)?;
+                    for (index, message) in scored.failed {
+                        outcomes[index] = Outcome::Decided(SeqResult::Failed(message));
+                    }
+                    prompt_scores.extend(scored.scores);
                     decoder.fetch(&mut self.device, &mut self.results[self.turn]);
                 }
                 (Role::Decoder { .. }, None) => panic!("a decoder without its state"),
@@ -183,7 +189,7 @@ impl CudaRunner {
                 }
             }
         }
-        Ok(())
+        Ok(prompt_scores)
     }
 }
 
@@ -203,10 +209,11 @@ impl Executor for CudaRunner {
         self.device.swap_blocks(&plan.swap_out, &plan.swap_in);
         self.device.copy_blocks(&plan.copies);
         let mut outcomes: Vec<_> = plan.seqs.iter().map(|_| Outcome::Computed).collect();
-        self.submit_all(plan, sequences, &mut outcomes)?;
+        let prompt_scores = self.submit_all(plan, sequences, &mut outcomes)?;
         self.results[self.turn].mark(&mut self.device);
         self.device.check()?;
-        self.in_flight.push_back(InFlight { start, turn: self.turn, outcomes });
+        let step = InFlight { start, turn: self.turn, outcomes, prompt_scores };
+        self.in_flight.push_back(step);
         self.turn = (self.turn + 1) % MAX_IN_FLIGHT;
         Ok(())
     }
@@ -229,7 +236,7 @@ impl Executor for CudaRunner {
         let outcomes = step.outcomes.into_iter().map(read).collect();
         // Steps overlap: what this one took begins when the one before it ended, at the earliest.
         let device_time = self.clock.now().since(step.start);
-        Ok(StepOutput { results: outcomes, device_time })
+        Ok(StepOutput { results: outcomes, prompt_scores: step.prompt_scores, device_time })
     }
 }
 

@@ -57,7 +57,8 @@ impl CudaRunner {
                 self.device.begin_step(pages, |upload| {
                     push_prompts(upload, slot, num_tokens, reserve);
                 });
-                loaded.model.forward(&mut self.device);
+                let hidden = loaded.model.forward(&mut self.device);
+                loaded.model.logits(&mut self.device, hidden);
             }
         }
     }
@@ -104,7 +105,8 @@ impl CudaRunner {
                     upload.push_output(row as u32, None);
                 }
             });
-            loaded.model.forward(device);
+            let hidden = loaded.model.forward(device);
+            loaded.model.logits(device, hidden);
             device.synchronize()?;
             let time = self.clock.now().since(start);
             shortest = Some(shortest.map_or(time, |shortest| shortest.min(time)));

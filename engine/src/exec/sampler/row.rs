@@ -7,7 +7,7 @@ use super::mass;
 use super::weights::Weights;
 use crate::exec::random::RandomStream;
 use crate::sched::Sequence;
-use crate::types::{SampledToken, Sampling, SamplingParams, TokenId, TokenLogprobs};
+use crate::types::{PromptLogprob, SampledToken, Sampling, SamplingParams, TokenId, TokenLogprobs};
 
 /// All that the choice of a token depends on, besides the logits.
 #[derive(Clone, Copy, Debug)]
@@ -223,6 +223,20 @@ impl RowScratch {
         let mut find = |floor| ranking.find(target, floor..ceiling, &mut self.candidates);
         // The second search is for temperatures so extreme that the depth is wrong.
         find(floor.max(lowest)).or_else(|| find(lowest)).unwrap_or(Cut::NONE)
+    }
+
+    /// How likely `token` is by the raw logits `row` `[V]`, with the `num_top` likeliest tokens.
+    pub fn score(
+        &mut self,
+        row: &[f32],
+        token: TokenId,
+        num_top: u32,
+    ) -> Result<PromptLogprob, Unsampleable> {
+        let raw = self.raw_logprobs(row, num_top)?;
+        let logit = row[token as usize];
+        let num_likelier = row.iter().filter(|&&other| other > logit).count() as u32;
+        let logprobs = TokenLogprobs { logprob: raw.logprob(logit), top: raw.top };
+        Ok(PromptLogprob { logprobs, rank: num_likelier + 1 })
     }
 
     /// Log-softmax of the raw logits `row` `[V]` and its `num_top` likeliest tokens; tokens that

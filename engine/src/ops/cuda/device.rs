@@ -111,9 +111,7 @@ fn pack(upload: &mut StepUpload<'_>, batch: &Batch) {
         let blocks = &batch.block_tables[row * batch.max_blocks..][..batch.max_blocks];
         upload.push(row_of, blocks.iter().copied());
     }
-    for &token in &batch.output_rows {
-        upload.push_output(token, None);
-    }
+    upload.push_more_outputs(batch.output_rows.iter().copied());
 }
 
 fn widen<const N: usize>(bytes: &[u8], parse: impl Fn([u8; N]) -> f32, into: &mut Vec<f32>) {

@@ -62,7 +62,7 @@ impl StepMemory {
         let layout = UploadLayout {
             max_rows: reserve.max_num_seqs,
             max_outputs: reserve.max_num_seqs,
-            max_ids: reserve.max_num_tokens + reserve.max_num_seqs * max_blocks,
+            max_ids: max_ids(reserve, max_blocks),
         };
         let num_bytes = layout.num_words() * 4;
         let stage = || {
@@ -86,7 +86,7 @@ impl StepMemory {
     pub(crate) fn overhead_bytes(reserve: Reserve) -> usize {
         let max_blocks = reserve.kv.map_or(0, |kv| max_blocks(kv, reserve));
         let tables = (reserve.max_num_seqs + 1) * (max_blocks + 1) * 4;
-        let ids = reserve.max_num_tokens + reserve.max_num_seqs * max_blocks;
+        let ids = max_ids(reserve, max_blocks);
         let upload = (reserve.max_num_seqs * (StepRow::NUM_WORDS + 2) + ids) * 4;
         arrays_bytes(reserve.max_num_tokens, reserve.max_num_seqs) + tables + upload
     }
@@ -151,15 +151,21 @@ impl StepMemory {
         (self.layout.max_rows, self.max_tokens)
     }
 
-    /// Tokens whose outputs are wanted, `i32`, `[E]`.
-    pub(crate) fn output_rows(&self) -> DevicePtr {
-        self.upload.ptr().offset(self.layout.outputs() * 4)
+    /// Tokens whose outputs are wanted in a step, `i32`, `[E]`.
+    pub(crate) fn output_rows(&self, step: StepSizes) -> DevicePtr {
+        let start = step.moved_outputs.unwrap_or(self.layout.outputs());
+        self.upload.ptr().offset(start * 4)
     }
 
     /// Row of the step that each output belongs to, `i32`, `[E]`, below 0 where it is not sampled.
     pub(crate) fn emitting_rows(&self) -> DevicePtr {
         self.upload.ptr().offset(self.layout.emitting() * 4)
     }
+}
+
+/// Token ids, block ids and, where every token is an output, those.
+fn max_ids(reserve: Reserve, max_blocks: usize) -> usize {
+    2 * reserve.max_num_tokens + reserve.max_num_seqs * max_blocks
 }
 
 /// Whether a step reads and writes the KV cache.

@@ -145,7 +145,8 @@ impl Ops for CudaDevice {
 
     fn gather_outputs(&mut self, input: Tensor) -> Tensor {
         let output = self.arena.alloc(self.step.num_outputs, input.cols());
-        let (rows, from, to) = (self.memory().output_rows(), self.view(input), self.view(output));
+        let rows = self.memory().output_rows(self.step);
+        let (from, to) = (self.view(input), self.view(output));
         self.launch(|context| cuda::gather_rows(context, from, rows, to));
         output
     }

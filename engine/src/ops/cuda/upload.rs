@@ -15,7 +15,7 @@ use crate::types::TokenId;
 pub(crate) struct UploadLayout {
     /// Rows that there is room for, S.
     pub(crate) max_rows: usize,
-    /// Output rows, E.
+    /// Output rows, E, that a graph may read.
     pub(crate) max_outputs: usize,
     /// Token ids and block ids together.
     pub(crate) max_ids: usize,
@@ -74,6 +74,8 @@ pub(crate) struct StepSizes {
     pub(crate) num_tokens: usize,
     /// Output rows, E.
     pub(crate) num_outputs: usize,
+    /// Where the output rows begin, in words, if not at their fixed place.
+    pub(crate) moved_outputs: Option<usize>,
     /// Rows with one token.
     pub(crate) num_single_rows: usize,
     /// Most tokens of a row.
@@ -160,6 +162,21 @@ impl<'a> StepUpload<'a> {
         self.sizes.num_outputs += 1;
     }
 
+    /// Wants more outputs, none of them sampled on the device, after all others: the list moves to
+    /// where it has room, so the step is none that a graph holds.
+    pub(crate) fn push_more_outputs(&mut self, tokens: impl Iterator<Item = u32>) {
+        let start = self.end;
+        for index in 0..self.sizes.num_outputs {
+            let token = u32::from_ne_bytes(self.words[self.layout.outputs() + index]);
+            self.push_id(token);
+        }
+        for token in tokens {
+            self.push_id(token);
+        }
+        self.sizes.num_outputs = self.end - start;
+        self.sizes.moved_outputs = Some(start);
+    }
+
     /// The sizes of the step, and how many bytes from the first on are to be copied.
     pub(crate) fn finish(self) -> (StepSizes, usize) {
         (self.sizes, self.end * 4)
@@ -203,6 +220,7 @@ mod tests {
             num_rows: 3,
             num_tokens: 4,
             num_outputs: 2,
+            moved_outputs: None,
             num_single_rows: 2,
             max_row_tokens: 2,
             max_seq_len: 41,
@@ -216,6 +234,21 @@ mod tests {
         assert_eq!(words[24..26], [2, 3]);
         assert_eq!(words[26..28], [1, -1]);
         assert_eq!(words[28..num_bytes / 4], [10, 11, 20, 21, 22, 9, 4]);
+    }
+
+    #[test]
+    fn more_outputs_than_fit_move_behind_the_tokens() {
+        let mut bytes = vec![0u8; LAYOUT.num_words() * 4];
+        let mut upload = StepUpload::new(LAYOUT, &mut bytes);
+        let tokens = RowTokens::Given(&[10, 11, 12]);
+        upload.push(UploadRow { slot: 0, start: 0, tokens, first_new_block: 0 }, 0..0);
+        upload.push_output(2, Some(0));
+        upload.push_more_outputs(0..2);
+        let (sizes, num_bytes) = upload.finish();
+        assert_eq!((sizes.num_outputs, sizes.moved_outputs), (3, Some(31)));
+        let (words, _) = bytes.as_chunks::<4>();
+        let words = words.iter().map(|word| i32::from_ne_bytes(*word)).collect::<Vec<_>>();
+        assert_eq!(words[31..num_bytes / 4], [2, 0, 1]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Case {
     }
 
     fn slot(&self) -> SlotParams<'_> {
-        let SamplingParams { sampling, penalties, stop, logprobs } = &self.params;
+        let SamplingParams { sampling, penalties, stop, logprobs, .. } = &self.params;
         SlotParams {
             draw: SlotDraw {
                 temperature: sampling.temperature,
@@ -263,6 +263,7 @@ impl Dice {
                     token_ids: self.tokens(vocab_size, num_stops),
                 },
                 logprobs: self.one_of(&[None, None, Some(0), Some(1), Some(5), Some(20)]),
+                prompt_logprobs: None,
             },
         }
     }

@@ -86,6 +86,7 @@ fn everything_at_once() {
         },
         stop: StopConditions { max_tokens: 100, min_tokens: 9, token_ids: vec![0, 17] },
         logprobs: Some(4),
+        prompt_logprobs: None,
     };
     let counts = [(1, 0), (2, 1), (3, 5), (38, 2)];
     let context = RowContext { counts: &counts, num_generated: 8, ..context(&params) };
