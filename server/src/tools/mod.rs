@@ -1,9 +1,28 @@
 //! What a model's answer in a chat is made of: content, reasoning, tool calls.
 //!
-//! Invariant: however a text is cut into portions, the same parts come out of it, and all of the
-//! text comes out in some part, but for marks and the white space around them. A text that only
-//! looks like a call is content. Neighbours: `generate::chat` runs a parser for each choice.
+//! Invariants: a parser reads characters, so the same parts come out however a text is cut; all
+//! of the text comes out in some part, but for marks and the white space around them; a text that
+//! only looks like a call is content. Neighbours: `generate::chat` runs a parser for each choice,
+//! `openai` reads which tools there are.
 
+mod call;
+mod format;
+mod grammar;
+mod hermes;
+mod llama;
+mod mark;
+mod mistral;
 mod parser;
+mod parts;
+mod reasoning;
+mod scan;
 
-pub use parser::{ChatParser, Part};
+pub use format::{
+    CallIdStyle, ChatFormats, ReasoningFormat, ReasoningStart, ToolFormat, UnknownFormat,
+};
+pub(crate) use format::special_marks;
+pub use parser::{CallSettings, ChatParser, ParserSettings};
+pub use parts::Part;
+
+#[cfg(test)]
+mod tests;

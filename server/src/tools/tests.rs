@@ -1,0 +1,1 @@
+//! Parsers against transcripts in each format, cut in all kinds of ways.
