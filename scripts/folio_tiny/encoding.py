@@ -16,7 +16,19 @@ ROW_LENGTHS = (128, 256, 1024)
 
 # Content may be a string or a list of text parts; tool calls are written as JSON between marks.
 CHAT_TEMPLATE = """\
+{%- if tools -%}
+{{- '<|im_start|>system\\n' -}}
+{%- if messages[0]['role'] == 'system' -%}
+{{- messages[0]['content'] + '\\n' -}}
+{%- endif -%}
+{{- 'Tools:\\n' -}}
+{%- for tool in tools -%}
+{{- (tool['function'] | tojson) + '\\n' -}}
+{%- endfor -%}
+{{- 'To call one: <tool_call>\\n{"name": ..., "arguments": ...}\\n</tool_call><|im_end|>\\n' -}}
+{%- endif -%}
 {%- for message in messages -%}
+{%- if not (tools and loop.first and message['role'] == 'system') -%}
 {{- '<|im_start|>' + message['role'] + '\\n' -}}
 {%- if message['content'] is string -%}
 {{- message['content'] -}}
@@ -37,6 +49,7 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- endif -%}
 {{- '<|im_end|>\\n' -}}
+{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '<|im_start|>assistant\\n' -}}

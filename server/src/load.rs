@@ -66,7 +66,11 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
         check_purpose(source, &config)?;
         notes.extend(config.notes().iter().cloned());
         let template = template.as_deref().filter(|_| id == 0);
-        served.push(served_model(source, &config, (ModelId(id), template))?);
+        let mut model = served_model(source, &config, (ModelId(id), template))?;
+        if id == 0 {
+            model.text = with_formats(model.text, models)?;
+        }
+        served.push(model);
         configs.push(config);
     }
     let device = device::choose(engine, models.dtype, &configs)?;
@@ -198,6 +202,18 @@ fn served_model(
         hidden_size: config.hidden_size(),
         fingerprint: fingerprint(files, config)?,
     })
+}
+
+/// The model's text side with the formats of answers that the operator named.
+fn with_formats(text: TextModel, args: &ModelArgs) -> Result<TextModel> {
+    let formats = text.formats();
+    let formats = formats.with_names(&args.tool_call_parser, &args.reasoning_parser)?;
+    ensure!(
+        formats.tools.is_some() || !args.enable_auto_tool_choice,
+        "--enable-auto-tool-choice: the model's chat template shows no tools, or calls in a format \
+         that is not known; name one with --tool-call-parser"
+    );
+    Ok(text.with_formats(formats))
 }
 
 /// Changes with the program's version, the model's configuration and the size of its weights.

@@ -13,6 +13,7 @@ use crate::lifecycle::Cut;
 use crate::metrics::Metrics;
 use crate::models::{Models, ServedModel};
 use crate::openai::Header;
+use crate::tools::CallIdStyle;
 
 /// The engine, the models it runs, and what is counted about them.
 #[derive(Debug)]
@@ -101,6 +102,26 @@ impl Service {
     pub fn unique_id(&self, prefix: &str) -> String {
         let number = self.ids.next();
         format!("{prefix}-{:016x}{number:08x}", self.ids.key)
+    }
+
+    /// An id for a tool call that no other call has.
+    pub fn call_id(&self, style: CallIdStyle) -> String {
+        const LETTERS: &[u8; 62] =
+            b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        let number = self.ids.next();
+        match style {
+            CallIdStyle::Long => format!("call_{:016x}{number:08x}", self.ids.key),
+            CallIdStyle::Short => {
+                let mut rest = mix(self.ids.key ^ mix(number));
+                (0..9)
+                    .map(|_| {
+                        let letter = LETTERS[(rest % 62) as usize];
+                        rest /= 62;
+                        char::from(letter)
+                    })
+                    .collect()
+            }
+        }
     }
 
     /// A seed for a request that brings none: each gets another.

@@ -39,6 +39,21 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "FOLIO_CHAT_TEMPLATE", value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
 
+    /// How the model writes tool calls: hermes (also called qwen3), llama3_json, mistral, none;
+    /// auto looks at its chat template
+    #[arg(long, env = "FOLIO_TOOL_CALL_PARSER", value_name = "NAME", default_value = "auto")]
+    pub tool_call_parser: String,
+
+    /// Refuse to start unless the model can call tools of its own will; it may wherever its format
+    /// is known
+    #[arg(long, env = "FOLIO_ENABLE_AUTO_TOOL_CHOICE")]
+    pub enable_auto_tool_choice: bool,
+
+    /// How the model marks its reasoning: think (also called qwen3 and deepseek_r1), mistral,
+    /// none; auto looks at its chat template
+    #[arg(long, env = "FOLIO_REASONING_PARSER", value_name = "NAME", default_value = "auto")]
+    pub reasoning_parser: String,
+
     /// Number format that a GPU computes in [auto: as the model is stored]
     #[arg(long, env = "FOLIO_DTYPE", value_enum, default_value_t = Dtype::Auto)]
     pub dtype: Dtype,

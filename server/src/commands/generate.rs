@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use folio::client::Client;
 use folio::error::ApiError;
-use folio::generate::{Job, Prompt};
+use folio::generate::{ChatPlan, Job, Prompt};
 use folio::openai::{ChatRequest, CompletionRequest};
 use folio::service::Service;
 use folio_engine::types::ModelKind;
@@ -89,7 +89,8 @@ fn job(service: &Service, wish: &Wish) -> Result<Job, ApiError> {
         messages.push(json!({ "role": "user", "content": wish.prompt }));
         body["messages"] = messages.into();
         let request = ChatRequest::read(body)?;
-        (Prompt::chat(model, &request)?, request.generation)
+        let plan = ChatPlan::new(model, request)?;
+        (plan.prompt, plan.generation)
     };
     Job::new(service, &Client::anonymous(), Arc::clone(model), vec![prompt], generation)
 }

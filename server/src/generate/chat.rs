@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use super::choice::{End, Piece, TextToken};
 use super::job::Job;
-use super::prompt::Prompt;
+use super::plan::{CallsEnding, ChatPlan, Reading};
 use super::running::Running;
 use crate::client::Client;
 use crate::error::ApiError;
 use crate::models::ServedModel;
-use crate::openai::{ChatRequest, Finish, Usage};
+use crate::openai::{ChatRequest, CompletionDetails, Finish, ShownReasoning, Usage};
 use crate::service::Service;
 use crate::tools::{ChatParser, Part};
 
@@ -21,6 +21,7 @@ use crate::tools::{ChatParser, Part};
 #[derive(Debug)]
 pub struct ChatJob {
     job: Job,
+    reading: Reading,
 }
 
 /// What is new in one choice. Never empty: it has a part, a token or an end.
@@ -104,16 +105,19 @@ impl ChatJob {
         model: &Arc<ServedModel>,
         request: ChatRequest,
     ) -> Result<Self, ApiError> {
-        let prompt = Prompt::chat(model, &request)?;
-        let job = Job::new(service, client, Arc::clone(model), vec![prompt], request.generation)?;
-        Ok(Self { job })
+        let plan = ChatPlan::new(model, request)?;
+        let (model, prompts) = (Arc::clone(model), vec![plan.prompt]);
+        let mut job = Job::new(service, client, model, prompts, plan.generation)?;
+        job.show(plan.reading.shown.clone());
+        Ok(Self { job, reading: plan.reading })
     }
 
     /// Hands the job to the engine.
     pub fn start(self, service: &Arc<Service>) -> Result<ChatStream, ApiError> {
         let running = self.job.start(service)?;
-        let choices = (0..running.num_choices()).map(|index| ChoiceState::new(index)).collect();
-        Ok(ChatStream { running, choices })
+        let choice = |index| ChoiceState::new(index, &self.reading);
+        let choices = (0..running.num_choices()).map(choice).collect();
+        Ok(ChatStream { running, choices, reading: self.reading })
     }
 }
 
@@ -122,6 +126,7 @@ impl ChatJob {
 pub struct ChatStream {
     running: Running,
     choices: Vec<ChoiceState>,
+    reading: Reading,
 }
 
 impl ChatStream {
@@ -145,7 +150,9 @@ impl ChatStream {
             };
             let service = self.running.service();
             let choice = self.choices.get_mut(piece.index as usize);
-            if let Some(delta) = choice.and_then(|choice| choice.accept(service, piece)) {
+            if let Some(delta) =
+                choice.and_then(|choice| choice.accept((service, &self.reading), piece))
+            {
                 return Some(Ok(delta));
             }
         }
@@ -165,7 +172,13 @@ impl ChatStream {
 
     /// Tokens used so far. Prompts count once, whatever the number of choices.
     pub fn usage(&self) -> Usage {
-        self.running.usage()
+        let mut usage = self.running.usage();
+        if self.reading.parser.reasoning.is_some() {
+            let num_tokens = self.choices.iter().map(|choice| choice.num_reasoning_tokens);
+            let reasoning_tokens = num_tokens.sum();
+            usage.completion_tokens_details = Some(CompletionDetails { reasoning_tokens });
+        }
+        usage
     }
 }
 
@@ -174,28 +187,45 @@ impl ChatStream {
 struct ChoiceState {
     parser: ChatParser,
     num_calls: u32,
+    num_reasoning_tokens: u64,
+    /// Where the tokens begin that may prove to be of the reasoning.
+    offsets: Vec<usize>,
     /// Tokens whose text is still held back.
     delta: ChatDelta,
 }
 
 impl ChoiceState {
-    fn new(index: u32) -> Self {
-        let delta = ChatDelta { index, ..ChatDelta::default() };
-        Self { parser: ChatParser::default(), num_calls: 0, delta }
+    fn new(index: u32, reading: &Reading) -> Self {
+        Self {
+            parser: ChatParser::new(&reading.parser),
+            num_calls: 0,
+            num_reasoning_tokens: 0,
+            offsets: Vec::new(),
+            delta: ChatDelta { index, ..ChatDelta::default() },
+        }
     }
 
     /// Takes the next piece. `None` while all of its text is held back.
-    fn accept(&mut self, service: &Service, piece: Piece) -> Option<ChatDelta> {
-        let mut parts = Vec::new();
-        self.parser.push(&piece.text, &mut parts);
+    fn accept(
+        &mut self,
+        (service, reading): (&Service, &Reading),
+        piece: Piece,
+    ) -> Option<ChatDelta> {
+        let was_open = self.parser.reasoning_end().is_none();
+        let mut parts = self.parser.push(&piece.text);
         if piece.finish.is_some() {
-            self.parser.finish(&mut parts);
+            parts.extend(self.parser.finish());
+        }
+        if was_open {
+            self.count_reasoning(&piece.offsets);
         }
         for part in parts {
-            self.add(service, part);
+            self.add(service, reading, part);
         }
         self.delta.tokens.extend(piece.tokens);
-        self.delta.end = piece.finish.map(|engine| ChatEnd { reason: self.reason(engine), engine });
+        self.delta.end = piece
+            .finish
+            .map(|engine| ChatEnd { reason: self.reason(engine, reading.ending), engine });
         let is_held = self.delta.parts.is_empty() && self.delta.end.is_none();
         (!is_held).then(|| {
             let index = self.delta.index;
@@ -204,7 +234,22 @@ impl ChoiceState {
         })
     }
 
-    fn add(&mut self, service: &Service, part: Part) {
+    /// Counts the tokens up to the end of the reasoning; all, while it is not known to end.
+    fn count_reasoning(&mut self, offsets: &[usize]) {
+        self.offsets.extend_from_slice(offsets);
+        let Some(end) = self.parser.reasoning_end() else {
+            self.num_reasoning_tokens = self.offsets.len() as u64;
+            return;
+        };
+        let offsets = std::mem::take(&mut self.offsets);
+        self.num_reasoning_tokens = offsets.iter().filter(|&&offset| offset < end).count() as u64;
+    }
+
+    fn add(&mut self, service: &Service, reading: &Reading, part: Part) {
+        let is_reasoning = matches!(part, Part::Reasoning(_));
+        if is_reasoning && reading.reasoning == ShownReasoning::LeftOut {
+            return;
+        }
         let parts = &mut self.delta.parts;
         match (part, parts.last_mut()) {
             (Part::Content(text), Some(ChatPart::Content(last)))
@@ -215,7 +260,7 @@ impl ChoiceState {
             (Part::Content(text), _) => parts.push(ChatPart::Content(text)),
             (Part::Reasoning(text), _) => parts.push(ChatPart::Reasoning(text)),
             (Part::CallStart(name), _) => {
-                let id = service.unique_id("call");
+                let id = service.call_id(reading.call_ids);
                 let start = ToolCallStart { index: self.num_calls, id, name };
                 parts.push(ChatPart::CallStart(start));
                 self.num_calls += 1;
@@ -226,10 +271,10 @@ impl ChoiceState {
         }
     }
 
-    fn reason(&self, end: End) -> Finish {
-        match end.reason {
-            Finish::Stop if self.num_calls > 0 => Finish::ToolCalls,
-            reason => reason,
+    fn reason(&self, end: End, ending: CallsEnding) -> Finish {
+        match (end.reason, ending) {
+            (Finish::Stop, CallsEnding::ToolCalls) if self.num_calls > 0 => Finish::ToolCalls,
+            (reason, _) => reason,
         }
     }
 }

@@ -89,18 +89,19 @@ pub(super) struct ChoiceReader {
 }
 
 impl ChoiceReader {
-    /// Reads from `receiver` what `generation` asked of `model`.
+    /// Reads from `receiver` what `generation` asked of `model`. The special tokens in `shown`
+    /// leave their text.
     pub(super) fn new(
         model: &Arc<ServedModel>,
         generation: &Generation,
-        index: u32,
-        receiver: EventReceiver,
+        shown: &Arc<[TokenId]>,
+        (index, receiver): (u32, EventReceiver),
     ) -> Self {
         let tokenizer = Arc::clone(model.text.tokenizer());
         Self {
             index,
             receiver: Some(receiver),
-            detokenizer: Detokenizer::new(tokenizer, Skip::Special),
+            detokenizer: Detokenizer::new(tokenizer, Skip::Special).showing(shown),
             matcher: StopMatcher::new(&generation.stop),
             model: Arc::clone(model),
             end_of_sequence: generation.end_of_sequence,

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use folio_engine::types::{Choice, EventReceiver, EventSender, Request, SamplingParams, Task};
+use folio_engine::types::{
+    Choice, EventReceiver, EventSender, Request, SamplingParams, Task, TokenId,
+};
 
 use super::choice::ChoiceReader;
 use super::prompt::Prompt;
@@ -23,6 +25,8 @@ pub struct Job {
     requests: Vec<Request>,
     receivers: Vec<EventReceiver>,
     paths: Vec<String>,
+    /// Special tokens that leave their text in the answer.
+    shown: Arc<[TokenId]>,
 }
 
 impl Job {
@@ -45,6 +49,7 @@ impl Job {
             requests: Vec::new(),
             receivers: Vec::new(),
             paths: Vec::new(),
+            shown: Arc::new([]),
         };
         for prompt in prompts {
             job.add(service, prompt)?;
@@ -111,6 +116,11 @@ impl Job {
         Ok(params)
     }
 
+    /// Shows these special tokens in the answer's text, for a parser to find.
+    pub fn show(&mut self, tokens: Vec<TokenId>) {
+        self.shown = tokens.into();
+    }
+
     /// Hands the requests to the engine: all, or none with an error.
     pub fn start(self, service: &Arc<Service>) -> Result<Running, ApiError> {
         let lens = self.requests.iter().map(|request| request.prompt.len() as u64);
@@ -124,7 +134,7 @@ impl Job {
             .submit(self.requests)
             .map_err(|refusal| ApiError::from_refusal(&refusal, first(&self.paths)))?;
         let readers = self.receivers.into_iter().enumerate().map(|(index, receiver)| {
-            ChoiceReader::new(&self.model, &self.generation, index as u32, receiver)
+            ChoiceReader::new(&self.model, &self.generation, &self.shown, (index as u32, receiver))
         });
         let model = Arc::clone(&self.model);
         Ok(Running::new(service, self.client, model, readers.collect(), &handed))

@@ -7,6 +7,7 @@
 mod chat;
 mod choice;
 mod job;
+mod plan;
 mod prompt;
 mod running;
 
@@ -15,5 +16,6 @@ pub use chat::{
 };
 pub use choice::{End, Piece, TextToken};
 pub use job::Job;
+pub use plan::{CallsEnding, ChatPlan, Reading};
 pub use prompt::Prompt;
 pub use running::{Finished, Running};

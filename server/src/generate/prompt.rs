@@ -4,9 +4,8 @@ use folio_engine::types::TokenId;
 
 use crate::error::ApiError;
 use crate::models::ServedModel;
-use crate::openai::{ChatRequest, Content, Input};
-use crate::service::unix_seconds;
-use crate::text::{ChatInput, GenerationPrompt, SpecialTokens};
+use crate::openai::{Content, Input};
+use crate::text::SpecialTokens;
 
 /// One prompt, and the path of the field it came from.
 #[derive(Clone, Debug)]
@@ -18,22 +17,6 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    /// Tokens of a conversation, up to where the model is to answer.
-    pub fn chat(model: &ServedModel, request: &ChatRequest) -> Result<Self, ApiError> {
-        let path = "messages".to_owned();
-        let input = ChatInput {
-            messages: &request.messages,
-            tools: None,
-            documents: None,
-            generation_prompt: GenerationPrompt::Add,
-            kwargs: request.template_arguments.as_ref(),
-            now: unix_seconds() as i64,
-        };
-        let tokens = model.text.encode_chat(&input, model.limits.max_model_len);
-        let tokens = tokens.map_err(|error| ApiError::from_text(&error, &path))?;
-        Ok(Self { path, tokens })
-    }
-
     /// Tokens of a text with the model's special tokens around it, or given tokens as they are.
     pub fn encode(model: &ServedModel, input: Input) -> Result<Self, ApiError> {
         let path = input.path;

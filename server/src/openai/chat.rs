@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::fields::Fields;
 use super::generation::{self, Generation, Reply};
 use super::messages;
+use super::tools::{self, Tools};
 use super::trace::RequestBody;
 use crate::error::ApiError;
 
@@ -20,17 +21,13 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("metadata", &["{}"]),
     ("modalities", &["[\"text\"]"]),
     ("moderation", &[]),
-    ("parallel_tool_calls", &["true"]),
     ("prediction", &[]),
     ("prompt_cache_key", &[]),
     ("prompt_cache_options", &["{}"]),
     ("prompt_cache_retention", &["\"in_memory\"", "\"in-memory\""]),
-    ("reasoning_effort", &["\"none\""]),
     ("response_format", &["{\"type\":\"text\"}"]),
     ("service_tier", &["\"auto\"", "\"default\""]),
     ("store", &["false"]),
-    ("tool_choice", &["\"none\"", "\"auto\""]),
-    ("tools", &["[]"]),
     ("verbosity", &["\"medium\""]),
     ("web_search_options", &[]),
 ];
@@ -42,12 +39,69 @@ pub struct ChatRequest {
     pub model: String,
     /// Role objects, never empty.
     pub messages: Vec<Value>,
+    /// What the model may call.
+    pub tools: Tools,
     /// Variables for the chat template (`chat_template_kwargs`).
     pub template_arguments: Option<Map<String, Value>>,
+    /// How much the model is to think, and whether that is shown.
+    pub reasoning: Reasoning,
     /// How to generate.
     pub generation: Generation,
     /// How to answer.
     pub reply: Reply,
+}
+
+/// What a request says about reasoning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reasoning {
+    /// How much the model is to think (`reasoning_effort`), where the client said.
+    pub effort: Option<Effort>,
+    /// Whether the answer has it (`include_reasoning`).
+    pub shown: ShownReasoning,
+}
+
+/// Whether an answer has the model's reasoning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShownReasoning {
+    /// The default.
+    #[default]
+    Included,
+    /// It is generated, and counted, but not sent.
+    LeftOut,
+}
+
+/// How much a model is to think.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Not at all.
+    None,
+    /// As little as it can.
+    Minimal,
+    /// A little.
+    Low,
+    /// As it does by itself.
+    Medium,
+    /// Much.
+    High,
+    /// Very much.
+    ExtraHigh,
+}
+
+impl Effort {
+    /// All, by their words.
+    pub const WORDS: [(&str, Self); 6] = [
+        ("none", Self::None),
+        ("minimal", Self::Minimal),
+        ("low", Self::Low),
+        ("medium", Self::Medium),
+        ("high", Self::High),
+        ("xhigh", Self::ExtraHigh),
+    ];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, effort)| *effort == self).map_or("", |(word, _)| word)
+    }
 }
 
 impl ChatRequest {
@@ -56,15 +110,26 @@ impl ChatRequest {
         let mut fields = Fields::new("", body)?;
         let model = super::model(&mut fields)?;
         let messages = messages::read(fields.require_shaped("messages", messages::shape)?)?;
+        let tools = tools::read(&mut fields)?;
         let template_arguments = fields.object("chat_template_kwargs")?.map(Fields::into_rest);
+        let reasoning = read_reasoning(&mut fields)?;
         let mut generation = generation::read(&mut fields)?;
         read_max_completion_tokens(&mut fields, &mut generation)?;
         generation.params.logprobs = read_logprobs(&mut fields)?;
         let reply = generation::read_reply(&mut fields)?;
         fields.refuse_unsupported(UNSUPPORTED)?;
         fields.finish()?;
-        Ok(Self { model, messages, template_arguments, generation, reply })
+        Ok(Self { model, messages, tools, template_arguments, reasoning, generation, reply })
     }
+}
+
+fn read_reasoning(fields: &mut Fields) -> Result<Reasoning, ApiError> {
+    let effort = fields.word("reasoning_effort", &Effort::WORDS)?;
+    let shown = match fields.boolean("include_reasoning")? {
+        Some(false) => ShownReasoning::LeftOut,
+        _ => ShownReasoning::Included,
+    };
+    Ok(Reasoning { effort, shown })
 }
 
 /// The newer name of `max_tokens`. Both may be given if they agree.

@@ -14,9 +14,10 @@ mod messages;
 mod response;
 mod structure;
 mod tokenize;
+mod tools;
 mod trace;
 
-pub use chat::ChatRequest;
+pub use chat::{ChatRequest, Effort, Reasoning, ShownReasoning};
 pub use completions::{CompletionRequest, Echo};
 pub use embeddings::{EmbeddingRequest, Encoding};
 pub use generation::{EndOfSequence, Generation, Queueing, Reply, UsageChunk};
@@ -33,6 +34,7 @@ pub use structure::{Constraint, Structure};
 pub use tokenize::{
     DetokenizeRequest, DetokenizeResponse, TokenizeInput, TokenizeRequest, TokenizeResponse,
 };
+pub use tools::{ParallelCalls, Strictness, Tool, ToolChoice, Tools};
 pub use trace::{RequestBody, Trace, general};
 
 use crate::error::ApiError;

@@ -88,6 +88,24 @@ impl ChatTemplate {
         self.source.templates().iter().any(|(_, text)| has(text))
     }
 
+    /// Whether any of the templates has the word `name`, as those do that use such a variable.
+    pub fn uses(&self, name: &str) -> bool {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let has = |text: &str| {
+            text.match_indices(name).any(|(at, _)| {
+                let before = text[..at].chars().next_back();
+                let after = text[at + name.len()..].chars().next();
+                !before.is_some_and(is_part) && !after.is_some_and(is_part)
+            })
+        };
+        !name.is_empty() && self.source.templates().iter().any(|(_, text)| has(text))
+    }
+
+    /// The templates' texts.
+    pub fn source(&self) -> &TemplateSource {
+        &self.source
+    }
+
     /// Renders `input` with the template for it: `tool_use` where there are tools and the model
     /// has one, else `default`.
     ///

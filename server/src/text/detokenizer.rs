@@ -26,6 +26,8 @@ pub enum Skip {
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
     skip: Skip,
+    /// Special tokens that are not skipped.
+    shown: Arc<[TokenId]>,
     state: State,
 }
 
@@ -33,7 +35,14 @@ impl Detokenizer {
     /// Starts at the beginning of a text.
     pub fn new(tokenizer: Arc<Tokenizer>, skip: Skip) -> Self {
         let state = State::new(tokenizer.decoding());
-        Self { tokenizer, skip, state }
+        Self { tokenizer, skip, shown: Arc::new([]), state }
+    }
+
+    /// Shows these special tokens, such as the marks of a tool call, whatever is skipped.
+    #[must_use]
+    pub fn showing(mut self, tokens: &Arc<[TokenId]>) -> Self {
+        self.shown = Arc::clone(tokens);
+        self
     }
 
     /// Takes one more token and returns the text that became certain with it: often the token's
@@ -41,7 +50,8 @@ impl Detokenizer {
     /// vocabulary (models may have more rows than tokens) has no text.
     pub fn push(&mut self, id: TokenId) -> String {
         let mut text = String::new();
-        push_token(&mut self.state, &self.tokenizer, id, self.skip, &mut text);
+        let skip = if self.shown.contains(&id) { Skip::Nothing } else { self.skip };
+        push_token(&mut self.state, &self.tokenizer, id, skip, &mut text);
         text
     }
 

@@ -10,6 +10,7 @@ use super::error::{Error, Result};
 use super::messages::{self, DeveloperRole};
 use super::template_source::{TEMPLATE_FILE, TOOL_USE_FILE, TemplateSource};
 use super::tokenizer::{FILE as TOKENIZER_FILE, SpecialTokens, Tokenizer};
+use crate::tools::ChatFormats;
 
 /// Reads a file of the model by its name; `None` if the model has no such file.
 pub type ReadFile<'a> = dyn Fn(&str) -> Result<Option<Vec<u8>>> + 'a;
@@ -21,6 +22,7 @@ pub struct TextModel {
     config: TokenizerConfig,
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
+    formats: ChatFormats,
 }
 
 impl TextModel {
@@ -49,7 +51,9 @@ impl TextModel {
         let template =
             source.map(|source| ChatTemplate::new(source, special_tokens)).transpose()?;
         let tokenizer = Arc::new(Tokenizer::new(&tokenizer_json, &config)?);
-        Ok(Self { label: label.to_owned(), config, tokenizer, template })
+        let formats = template.as_ref().map(|template| ChatFormats::detect(template.source()));
+        let formats = formats.unwrap_or_default();
+        Ok(Self { label: label.to_owned(), config, tokenizer, template, formats })
     }
 
     /// The tokenizer.
@@ -60,6 +64,24 @@ impl TextModel {
     /// The chat template, if the model has one.
     pub fn template(&self) -> Option<&ChatTemplate> {
         self.template.as_ref()
+    }
+
+    /// How the model writes tool calls and reasoning: as its chat template shows, unless
+    /// [`Self::with_formats`] said otherwise.
+    pub fn formats(&self) -> ChatFormats {
+        self.formats
+    }
+
+    /// Says how the model writes tool calls and reasoning.
+    #[must_use]
+    pub fn with_formats(mut self, formats: ChatFormats) -> Self {
+        self.formats = formats;
+        self
+    }
+
+    /// Whether the chat template uses the variable `name`.
+    pub fn template_uses(&self, name: &str) -> bool {
+        self.template.as_ref().is_some_and(|template| template.uses(name))
     }
 
     /// Id of the special token that the configuration calls `name`, such as `bos_token`.
@@ -93,9 +115,16 @@ impl TextModel {
     /// # Errors
     /// As [`Self::render_chat`], [`Error::TooLong`] and [`Error::Tokenize`].
     pub fn encode_chat(&self, input: &ChatInput<'_>, max_tokens: u32) -> Result<Vec<TokenId>> {
-        let text = self.render_chat(input)?;
-        self.tokenizer.check_length(&text, max_tokens)?;
-        self.tokenizer.encode(&text, SpecialTokens::Omit)
+        self.encode_rendered(&self.render_chat(input)?, max_tokens)
+    }
+
+    /// The tokens of a conversation that [`Self::render_chat`] rendered.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] and [`Error::Tokenize`].
+    pub fn encode_rendered(&self, text: &str, max_tokens: u32) -> Result<Vec<TokenId>> {
+        self.tokenizer.check_length(text, max_tokens)?;
+        self.tokenizer.encode(text, SpecialTokens::Omit)
     }
 }
 

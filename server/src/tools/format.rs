@@ -78,12 +78,12 @@ const REASONING_NAMES: [(&str, ReasoningFormat); 4] = [
 ];
 
 impl ChatFormats {
-    /// What the model's chat template shows. Formats that look alike but are others are not taken
-    /// for one that is known.
+    /// What the model's chat template shows: calls only if it shows tools. Formats that look alike
+    /// but are others are not taken for one that is known.
     pub fn detect(template: &TemplateSource) -> Self {
         let has = |word: &str| template.templates().iter().any(|(_, text)| text.contains(word));
         let is_other = ["<function=", "<arg_key>", "<|tool_calls_section_begin|>"].map(has);
-        let tools = if is_other.contains(&true) {
+        let tools = if is_other.contains(&true) || !has("tools") {
             None
         } else if has(hermes::OPEN) {
             Some(ToolFormat::Hermes)
@@ -100,20 +100,15 @@ impl ChatFormats {
     }
 
     /// Puts the formats that an operator named in place of those that were found.
-    pub fn with_names(
-        mut self,
-        tools: Option<&str>,
-        reasoning: Option<&str>,
-    ) -> Result<Self, UnknownFormat> {
-        match tools {
-            None | Some("auto") => {}
-            Some(name) => self.tools = by_name("--tool-call-parser", &TOOL_NAMES, name)?,
+    ///
+    /// # Errors
+    /// For a name that is not known.
+    pub fn with_names(mut self, tools: &str, reasoning: &str) -> Result<Self, UnknownFormat> {
+        if tools != "auto" {
+            self.tools = by_name("--tool-call-parser", &TOOL_NAMES, tools)?;
         }
-        match reasoning {
-            None | Some("auto") => {}
-            Some(name) => {
-                self.reasoning = by_name("--reasoning-parser", &REASONING_NAMES, name)?;
-            }
+        if reasoning != "auto" {
+            self.reasoning = by_name("--reasoning-parser", &REASONING_NAMES, reasoning)?;
         }
         Ok(self)
     }

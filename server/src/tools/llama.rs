@@ -75,9 +75,10 @@ impl LlamaParser {
         let rest = self.raw.trim_start_matches(is_separator);
         let is_open = rest.is_empty() || rest == TAG || self.is_after_tag();
         if is_open && c == '{' {
-            let names = match self.is_tagged {
-                true => CallNames::Any,
-                false => CallNames::OneOf(Arc::clone(&self.names)),
+            let names = if self.is_tagged {
+                CallNames::Any
+            } else {
+                CallNames::OneOf(Arc::clone(&self.names))
             };
             let mut reader = CallReader::new(names);
             reader.push(c, parts);

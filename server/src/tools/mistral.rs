@@ -165,9 +165,10 @@ impl MistralParser {
     fn end_call(&mut self) {
         self.has_calls = true;
         self.raw.clear();
-        self.state = match self.is_array {
-            true => State::InArray(Place::AfterCall),
-            false => State::Text(MarkFinder::new(MARK)),
+        self.state = if self.is_array {
+            State::InArray(Place::AfterCall)
+        } else {
+            State::Text(MarkFinder::new(MARK))
         };
     }
 
@@ -205,10 +206,9 @@ impl MistralParser {
                     parts.content(&held);
                 }
             }
-            State::Opened | State::Name(_) => parts.content(&self.raw),
             // After a call only the array's end is missing.
             State::InArray(_) if !self.raw.contains(MARK) => {}
-            State::InArray(_) => parts.content(&self.raw),
+            State::Opened | State::Name(_) | State::InArray(_) => parts.content(&self.raw),
             State::Call(reader) => {
                 if !reader.unused().is_empty() {
                     parts.content(&self.raw);

@@ -17,10 +17,11 @@ mod parts;
 mod reasoning;
 mod scan;
 
+pub(crate) use format::special_marks;
 pub use format::{
     CallIdStyle, ChatFormats, ReasoningFormat, ReasoningStart, ToolFormat, UnknownFormat,
 };
-pub(crate) use format::special_marks;
+pub(crate) use grammar::required_calls;
 pub use parser::{CallSettings, ChatParser, ParserSettings};
 pub use parts::Part;
 

@@ -180,9 +180,9 @@ impl JsonScanner {
                 };
             }
             (Escape::None, '\\') => Escape::Backslash,
-            (Escape::None, _) => Escape::None,
             (Escape::Backslash, 'u') => Escape::Hex(4),
-            (Escape::Backslash, '"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') => Escape::None,
+            (Escape::None, _)
+            | (Escape::Backslash, '"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') => Escape::None,
             (Escape::Hex(1), c) if c.is_ascii_hexdigit() => Escape::None,
             (Escape::Hex(left), c) if c.is_ascii_hexdigit() => Escape::Hex(left - 1),
             (Escape::Backslash | Escape::Hex(_), _) => return Scan::Bad,

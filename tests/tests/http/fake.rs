@@ -20,8 +20,18 @@ use serde_json::{Value, json};
 /// The decoder.
 pub(crate) const CHAT: ModelId = ModelId(0);
 /// Tokens of the decoder: 256 bytes, then these.
-pub(crate) const SPECIAL: [&str; 6] =
-    ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|developer|>"];
+pub(crate) const SPECIAL: [&str; 10] = [
+    "<|end|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|tool|>",
+    "<|developer|>",
+    "<tool_call>",
+    "</tool_call>",
+    "<think>",
+    "</think>",
+];
 /// Ends a message.
 pub(crate) const END: TokenId = 256;
 const USER: TokenId = 258;
@@ -178,10 +188,15 @@ pub(crate) fn embedding(tokens: &[TokenId]) -> Vec<f32> {
     values.iter().map(|v| v / norm).collect()
 }
 
+/// The decoder's chat template, unless a test has another. It shows tools, and calls as Qwen and
+/// Hermes write them.
+pub(crate) const TEMPLATE: &str = "{% if tools %}<|system|>{% for tool in tools %}\
+    {{ tool | tojson }}{% endfor %}{# calls: <tool_call> #}<|end|>{% endif %}\
+    {% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}\
+    {% if add_generation_prompt %}<|assistant|>{% endif %}";
+
 /// Files of the decoder: one token a byte.
-pub(crate) fn chat_file(name: &str) -> Option<Vec<u8>> {
-    let template = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}\
-                    <|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
+pub(crate) fn chat_file(name: &str, template: &str) -> Option<Vec<u8>> {
     match name {
         "tokenizer.json" => Some(tokenizer(&SPECIAL, &Value::Null)),
         "chat_template.jinja" => Some(template.as_bytes().to_vec()),

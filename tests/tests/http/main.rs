@@ -20,3 +20,4 @@ mod metrics;
 mod openapi;
 mod support;
 mod tcp;
+mod tools;

@@ -39,6 +39,7 @@ pub(crate) struct Options {
     pub max_queued_requests: u32,
     pub num_blocks: u32,
     pub policy: &'static str,
+    pub template: &'static str,
     pub seed: Option<u64>,
     pub page: PageMode,
 }
@@ -56,6 +57,7 @@ impl Default for Options {
             num_blocks: 1025,
             policy: "fcfs",
             seed: None,
+            template: fake::TEMPLATE,
             page: PageMode::Served,
         }
     }
@@ -140,7 +142,8 @@ impl Server {
             "priority" => Priorities::Honoured,
             _ => Priorities::Refused,
         };
-        let service = Service::new(engine, models(), priorities, options.seed).unwrap();
+        let service =
+            Service::new(engine, models(options.template), priorities, options.seed).unwrap();
         let settings = HttpSettings {
             body: BodyLimits {
                 max_bytes: options.max_body_bytes,
@@ -228,12 +231,12 @@ fn limits(kind: ModelKind, max_model_len: u32) -> ModelLimits {
     ModelLimits { kind, max_model_len, vocab_size: VOCAB_SIZE }
 }
 
-fn models() -> Models {
+fn models(template: &str) -> Models {
     let chat = ServedModel {
         id: ModelId(0),
         names: vec!["echo".into(), "org/echo-1".into()],
         limits: limits(ModelKind::Decoder, MAX_CHAT_LEN),
-        text: TextModel::load("echo", &|name| Ok(fake::chat_file(name)), None).unwrap(),
+        text: TextModel::load("echo", &|name| Ok(fake::chat_file(name, template)), None).unwrap(),
         end_tokens: vec![fake::END],
         hidden_size: 4,
         fingerprint: "fp_test".into(),
