@@ -23,6 +23,7 @@ use crate::error::ApiError;
 use crate::gate::Gate;
 use crate::lifecycle::Lifecycle;
 use crate::listen::{ConnectionLimits, Front, Socket};
+use crate::responses::{Store, StoreLimits};
 use crate::routes;
 use crate::routes::live::Watchers;
 use crate::routes::page::PageMode;
@@ -48,6 +49,8 @@ pub struct App {
     pub body_room: BodyRoom,
     /// Whether new work is taken.
     pub lifecycle: Lifecycle,
+    /// Responses that clients may come back to.
+    pub responses: Store,
     /// Room for those who watch the engine.
     pub watchers: Watchers,
 }
@@ -63,6 +66,8 @@ pub struct HttpSettings {
     pub allowed_origins: Vec<HeaderValue>,
     /// Requests that are read at the same time.
     pub num_readers: usize,
+    /// How many finished responses are kept.
+    pub responses: StoreLimits,
     /// Whether there is a page at `/`.
     pub page: PageMode,
     /// Who may read the metrics.
@@ -86,6 +91,7 @@ impl Default for HttpSettings {
             connections: ConnectionLimits::default(),
             allowed_origins: Vec::new(),
             num_readers: std::thread::available_parallelism().map_or(1, usize::from),
+            responses: StoreLimits::default(),
             page: PageMode::default(),
             metrics: MetricsAccess::default(),
         }
@@ -106,6 +112,7 @@ impl App {
             gate: Gate::new(settings.num_readers, max_places),
             body_room: BodyRoom::new(settings.body.max_total_bytes),
             lifecycle: Lifecycle::new(),
+            responses: Store::new(settings.responses),
             watchers: Watchers::default(),
             settings,
         }
@@ -126,7 +133,13 @@ pub fn router(app: Arc<App>) -> Router {
     let cors = cors(&app.settings);
     let mut locked = Router::new()
         .route("/v1/chat/completions", post(routes::chat::create))
+        .route("/v1/chat/completions/render", post(routes::render::chat))
         .route("/v1/completions", post(routes::completions::create))
+        .route("/v1/completions/render", post(routes::render::completion))
+        .route("/v1/responses", post(routes::responses::create))
+        .route("/v1/responses/{id}", get(routes::responses::show).delete(routes::responses::delete))
+        .route("/v1/responses/{id}/cancel", post(routes::responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(routes::responses::input_items))
         .route("/v1/embeddings", post(routes::embeddings::create))
         .route("/v1/models", get(routes::models::list))
         .route("/v1/models/{*id}", get(routes::models::show))

@@ -125,6 +125,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "unknown_url", message)
     }
 
+    /// 404: no such response is kept; `param` is what named it.
+    pub fn response_not_found(param: &str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "response_not_found", message).at(param)
+    }
+
     /// 405: the address exists, but not for this method.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         let message = format!("{path} does not take {method}");
@@ -292,6 +297,20 @@ impl ApiError {
     /// The sentence for people.
     pub fn message(&self) -> &str {
         &self.0.body.message
+    }
+
+    /// Path of the field at fault.
+    pub fn param(&self) -> Option<&str> {
+        self.0.body.param.as_deref()
+    }
+
+    /// The same error for a client that knows the field at fault as `param`.
+    pub(crate) fn renamed(mut self, param: String) -> Self {
+        let body = &mut self.0.body;
+        if let Some(known) = body.param.replace(param.clone()) {
+            body.message = body.message.replace(&known, &param);
+        }
+        self
     }
 
     /// Whether it says that the field at `path` is needed and not there.

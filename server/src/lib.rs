@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod models;
 pub mod openai;
 pub mod openapi;
+pub mod responses;
 pub mod routes;
 pub mod service;
 pub mod sse;

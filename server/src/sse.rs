@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use serde::Serialize;
 
 use crate::error::ApiError;
@@ -105,6 +105,14 @@ pub fn respond<S: Source>(
         let chunk = state.next().await?;
         Some((Ok::<_, Infallible>(Event::default().data(chunk)), state))
     });
+    answer(events)
+}
+
+/// An answer that is a stream of `events`.
+pub fn answer<S>(events: S) -> Response
+where
+    S: Stream<Item = Result<Event, Infallible>> + Send + 'static,
+{
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
     let headers = response.headers_mut();

@@ -110,13 +110,8 @@ fn asks() -> Vec<Ask> {
             _ => Penalties::default(),
         };
         let stop = StopConditions { max_tokens: 20, ..StopConditions::default() };
-        let params = SamplingParams {
-            sampling,
-            penalties,
-            stop,
-            logprobs: Some(3),
-            prompt_logprobs: None,
-        };
+        let params =
+            SamplingParams { sampling, penalties, stop, logprobs: Some(3), prompt_logprobs: None };
         let len = (index % 3 != 1).then_some(8 + 2 * index);
         Ask { prompt: prompt.collect(), params, num_choices: 1 + index as u32 % 3, len }
     };

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use super::{AccessArgs, LimitArgs, Seconds};
+use super::{AccessArgs, Bytes, LimitArgs, Seconds};
 
 /// Address, keys and limits of the server.
 #[derive(Args, Debug)]
@@ -23,6 +23,25 @@ pub(crate) struct HttpArgs {
     /// without credentials]
     #[arg(long, env = "FOLIO_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
+
+    /// Most finished responses of /v1/responses that are kept in memory for previous_response_id and
+    /// GET; the one used least recently goes. 0 keeps none
+    #[arg(
+        long,
+        env = "FOLIO_MAX_STORED_RESPONSES",
+        value_name = "RESPONSES",
+        default_value_t = 4096
+    )]
+    pub max_stored_responses: usize,
+
+    /// Most bytes that all kept responses have together, with a unit such as MiB
+    #[arg(
+        long,
+        env = "FOLIO_MAX_STORED_RESPONSE_BYTES",
+        value_name = "BYTES",
+        default_value = "256MiB"
+    )]
+    pub max_stored_response_bytes: Bytes,
 
     /// Serve the API alone, without the page at `/`
     #[arg(long, env = "FOLIO_NO_UI")]

@@ -11,6 +11,7 @@ use folio::app::{App, HttpSettings, MetricsAccess};
 use folio::auth::ApiKeys;
 use folio::body::BodyLimits;
 use folio::listen::{ConnectionLimits, Front, Socket};
+use folio::responses::StoreLimits;
 use folio::routes::page::PageMode;
 use folio::service::Service;
 use folio_engine::types::ModelKind;
@@ -94,6 +95,10 @@ fn settings(args: &HttpArgs) -> Result<HttpSettings> {
             MetricsAccess::Open
         } else {
             MetricsAccess::Keys
+        },
+        responses: StoreLimits {
+            max_count: args.max_stored_responses,
+            max_bytes: usize::try_from(args.max_stored_response_bytes.0)?,
         },
         page: if args.no_ui { PageMode::Off } else { PageMode::Served },
         ..HttpSettings::default()

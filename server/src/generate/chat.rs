@@ -112,6 +112,11 @@ impl ChatJob {
         Ok(Self { job, reading: plan.reading })
     }
 
+    /// What it asks of the engine.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
     /// Hands the job to the engine.
     pub fn start(self, service: &Arc<Service>) -> Result<ChatStream, ApiError> {
         let running = self.job.start(service)?;

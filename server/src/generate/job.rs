@@ -121,6 +121,21 @@ impl Job {
         self.shown = tokens.into();
     }
 
+    /// The model that it is for.
+    pub(super) fn model(&self) -> &Arc<ServedModel> {
+        &self.model
+    }
+
+    /// What was asked.
+    pub(super) fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    /// What the engine would get.
+    pub(super) fn requests(&self) -> &[Request] {
+        &self.requests
+    }
+
     /// Hands the requests to the engine: all, or none with an error.
     pub fn start(self, service: &Arc<Service>) -> Result<Running, ApiError> {
         let lens = self.requests.iter().map(|request| request.prompt.len() as u64);

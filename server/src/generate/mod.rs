@@ -9,6 +9,7 @@ mod choice;
 mod job;
 mod plan;
 mod prompt;
+mod render;
 mod running;
 
 pub use chat::{

@@ -11,7 +11,10 @@ mod generation;
 mod inputs;
 mod json;
 mod messages;
+mod rendered;
 mod response;
+mod response_items;
+mod responses;
 mod structure;
 mod tokenize;
 mod tools;
@@ -23,12 +26,16 @@ pub use embeddings::{EmbeddingRequest, Encoding};
 pub use generation::{EndOfSequence, Generation, Queueing, Reply, UsageChunk};
 pub use inputs::{Content, Input};
 pub use json::parse;
+pub use rendered::{Rendered, RenderedSampling};
 pub use response::{
     CalledFunction, ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage,
     ChatResponse, CompletionChoice, CompletionDetails, CompletionLogprobs, CompletionResponse,
     Delta, EmbeddingItem, EmbeddingResponse, EmbeddingUsage, Finish, FunctionDelta, Header,
     HealthResponse, MessageToolCall, ModelCard, ModelList, PromptDetails, ReasoningText,
     TokenLogprob, ToolCallDelta, TopLogprob, Usage, Vector, VersionResponse, finite_logprob,
+};
+pub use responses::{
+    Delivery, Keeping, ReasoningSettings, ResponseSettings, ResponsesRequest, TextSettings,
 };
 pub use structure::{Constraint, Structure};
 pub use tokenize::{

@@ -10,8 +10,9 @@ use crate::live::Frame;
 use crate::openai::{
     ChatChunk, ChatRequest, ChatResponse, CompletionRequest, CompletionResponse, DetokenizeRequest,
     DetokenizeResponse, EmbeddingRequest, EmbeddingResponse, HealthResponse, ModelCard, ModelList,
-    TokenizeRequest, TokenizeResponse, VersionResponse,
+    Rendered, ResponsesRequest, TokenizeRequest, TokenizeResponse, VersionResponse,
 };
+use crate::responses::{Deleted, EventFrame, InputItems, Response};
 
 /// What one method of one address does.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Operation {
     pub summary: &'static str,
     /// Its body.
     pub request: Option<RequestSpec>,
+    /// Names and schemas of its parameters in the query.
+    pub query: Vec<(&'static str, Value)>,
     /// Status of a success.
     pub status: u16,
     /// What a success looks like.
@@ -125,17 +128,21 @@ impl Operation {
         format!("{}{}", self.method, letters.collect::<String>())
     }
 
-    /// The parameters in the path.
+    /// The parameters in path and query.
     pub(super) fn parameters(&self) -> impl Iterator<Item = Value> {
         let parts = self.path.split('{').skip(1);
-        parts.filter_map(|part| part.split('}').next()).map(|name| {
+        let query = self.query.iter().map(|(name, schema)| {
+            json!({ "name": name, "in": "query", "required": false, "schema": schema })
+        });
+        let path = parts.filter_map(|part| part.split('}').next()).map(|name| {
             json!({
                 "name": name,
                 "in": "path",
                 "required": true,
                 "schema": { "type": "string", "minLength": 1 },
             })
-        })
+        });
+        path.chain(query)
     }
 }
 
@@ -147,7 +154,17 @@ const READ: &[u16] = &[400, 404, 408, 413, 415, 429, 500, 503];
 fn get(path: &'static str, tag: Tag, summary: &'static str, answer: Answer) -> Operation {
     let answers = vec![answer];
     let errors = &[500];
-    Operation { method: "get", path, tag, summary, request: None, status: 200, answers, errors }
+    Operation {
+        method: "get",
+        path,
+        tag,
+        summary,
+        request: None,
+        query: Vec::new(),
+        status: 200,
+        answers,
+        errors,
+    }
 }
 
 fn post(path: &'static str, tag: Tag, summary: &'static str, request: RequestSpec) -> Operation {
@@ -157,6 +174,7 @@ fn post(path: &'static str, tag: Tag, summary: &'static str, request: RequestSpe
         tag,
         summary,
         request: Some(request),
+        query: Vec::new(),
         status: 200,
         answers: Vec::new(),
         errors: WORK,
@@ -167,6 +185,10 @@ impl Operation {
     fn answers(mut self, answers: impl IntoIterator<Item = Answer>) -> Self {
         self.answers.extend(answers);
         self
+    }
+
+    fn query(self, query: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
+        Self { query: query.into_iter().collect(), ..self }
     }
 
     fn errors(self, errors: &'static [u16]) -> Self {
@@ -187,6 +209,8 @@ macro_rules! request {
 /// All of them.
 pub fn operations() -> Vec<Operation> {
     let mut all = generating();
+    all.extend(rendering());
+    all.extend(responses());
     all.extend(embedding());
     all.extend(models());
     all.extend(operating());
@@ -208,6 +232,61 @@ fn generating() -> Vec<Operation> {
             Answer::json::<CompletionResponse<'static>>(),
             Answer::events::<CompletionResponse<'static>>(),
         ]),
+    ]
+}
+
+fn rendering() -> Vec<Operation> {
+    let tag = Tag::Models;
+    vec![
+        post(
+            "/v1/chat/completions/render",
+            tag,
+            "Shows the prompt of a conversation; nothing is computed",
+            request!(ChatRequest, "chat"),
+        )
+        .answers([Answer::json::<Rendered>()]),
+        post(
+            "/v1/completions/render",
+            tag,
+            "Shows the prompts of a completion; nothing is computed",
+            request!(CompletionRequest, "completion"),
+        )
+        .answers([Answer::json::<Vec<Rendered>>()]),
+    ]
+}
+
+fn responses() -> Vec<Operation> {
+    let tag = Tag::Generate;
+    let (one, errors) = ("/v1/responses/{id}", &[400, 404, 500][..]);
+    let stored = Answer::json::<Response>();
+    let order = json!({ "type": "string", "enum": ["asc", "desc"] });
+    let limit = json!({ "type": "integer", "minimum": 1, "maximum": 100 });
+    let delete = get(one, tag, "Forgets a kept response", Answer::json::<Deleted>());
+    let cancel = get(
+        "/v1/responses/{id}/cancel",
+        tag,
+        "Refused: only background responses could be cancelled, and there are none",
+        stored,
+    );
+    vec![
+        post("/v1/responses", tag, "Makes a response", request!(ResponsesRequest, "response"))
+            .answers([stored, Answer::events::<EventFrame>()]),
+        get(one, tag, "Shows a kept response", stored)
+            .query([
+                ("stream", json!({ "type": "string", "enum": ["false"] })),
+                ("include_obfuscation", json!({ "type": "string", "enum": ["false"] })),
+            ])
+            .errors(errors),
+        Operation { method: "delete", ..delete }.errors(errors),
+        Operation { method: "post", ..cancel }.errors(errors),
+        get(
+            "/v1/responses/{id}/input_items",
+            tag,
+            "Lists the items of a kept response's own input",
+            Answer::json::<InputItems>(),
+        )
+        .query([("limit", limit), ("order", order), ("after", json!({ "type": "string" }))])
+        .errors(errors),
     ]
 }
 

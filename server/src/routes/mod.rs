@@ -7,5 +7,7 @@ pub mod live;
 pub mod models;
 pub mod openapi;
 pub mod page;
+pub mod render;
+pub mod responses;
 pub mod status;
 pub mod tokenize;

@@ -7,7 +7,9 @@ use std::path::Path;
 use axum::body::Body;
 use axum::http::Request;
 use folio::openapi::{Access, Operation, document, operations};
+use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
+use tower::ServiceExt;
 
 use crate::support::{Options, Server, post};
 
@@ -50,9 +52,15 @@ async fn the_server_sends_the_document_and_each_address_takes_its_method() {
         let method = operation.method.to_uppercase();
         let request = Request::builder().method(method.as_str()).uri(&path);
         let request = request.header("content-type", "application/json");
-        let reply = server.send(request.body(Body::from("{}")).unwrap()).await;
-        let code = serde_json::from_slice::<Value>(&reply.body).unwrap_or_default();
-        let code = code["error"]["code"].as_str().unwrap_or_default();
+        let response = server.router.clone().oneshot(request.body(Body::from("{}")).unwrap()).await;
+        let response = response.unwrap();
+        // Some streams go on as long as the server does.
+        if response.status().is_success() {
+            continue;
+        }
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let error: Value = serde_json::from_slice(&body).unwrap();
+        let code = error["error"]["code"].as_str().unwrap();
         assert!(!["unknown_url", "method_not_allowed"].contains(&code), "{method} {path}: {code}");
     }
 }

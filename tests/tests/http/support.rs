@@ -11,6 +11,7 @@ use folio::auth::ApiKeys;
 use folio::body::BodyLimits;
 use folio::listen::ConnectionLimits;
 use folio::models::{Models, ServedModel};
+use folio::responses::StoreLimits;
 use folio::routes::page::PageMode;
 use folio::service::{Priorities, Service};
 use folio::text::TextModel;
@@ -41,6 +42,7 @@ pub(crate) struct Options {
     pub policy: &'static str,
     pub template: &'static str,
     pub seed: Option<u64>,
+    pub responses: StoreLimits,
     pub page: PageMode,
 }
 
@@ -58,6 +60,7 @@ impl Default for Options {
             policy: "fcfs",
             seed: None,
             template: fake::TEMPLATE,
+            responses: StoreLimits::default(),
             page: PageMode::Served,
         }
     }
@@ -158,6 +161,7 @@ impl Server {
                 .map(|origin| HeaderValue::from_static(origin))
                 .collect(),
             num_readers: 2,
+            responses: options.responses,
             page: options.page,
         };
         let app = Arc::new(App::new(service, ApiKeys::new(options.keys), settings));
