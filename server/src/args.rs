@@ -11,6 +11,7 @@ mod http;
 mod limits;
 mod models;
 mod size;
+mod telemetry;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub(crate) use http::HttpArgs;
 pub(crate) use limits::{LimitArgs, Seconds};
 pub(crate) use models::{Dtype, LoadFormat, ModelArgs};
 pub(crate) use size::Bytes;
+pub(crate) use telemetry::TelemetryArgs;
 
 /// Serves chat and embeddings with continuous batching over one paged KV cache.
 #[derive(Debug, Parser)]
@@ -58,6 +60,9 @@ pub(crate) struct ServeArgs {
     /// Address of the server.
     #[command(flatten)]
     pub http: HttpArgs,
+    /// What it tells about itself.
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
     /// Which models.
     #[command(flatten)]
     pub models: ModelArgs,

@@ -64,6 +64,11 @@ impl Client {
         }
     }
 
+    /// Whether spans are wanted of the request at hand.
+    pub fn is_traced(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.is_traced())
+    }
+
     /// The client that the key check found.
     pub fn of(extensions: &Extensions) -> Self {
         let client = extensions.get().cloned().unwrap_or_else(|| Self::named(ANONYMOUS));

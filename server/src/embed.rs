@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use folio_engine::types::{
-    Choice, Event, EventReceiver, EventSender, FinishReason, ModelKind, Request, RequestStats, Task,
+    Choice, Event, EventReceiver, EventSender, FinishReason, MarkReceiver, ModelKind, Request,
+    RequestStats, Task,
 };
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -23,6 +24,8 @@ pub struct EmbedJob {
     model: Arc<ServedModel>,
     requests: Vec<Request>,
     receivers: Vec<EventReceiver>,
+    /// Where the marks of the texts arrive, if the request is traced.
+    marks: Vec<MarkReceiver>,
     num_tokens: u64,
 }
 
@@ -49,6 +52,7 @@ impl EmbedJob {
             model: Arc::clone(model),
             requests: Vec::new(),
             receivers: Vec::new(),
+            marks: Vec::new(),
             num_tokens: 0,
         };
         for input in request.inputs {
@@ -73,7 +77,12 @@ impl EmbedJob {
             return Err(ApiError::context_length(path, message));
         }
         let priority = self.client.priority_for(queueing.priority)?;
-        let (events, receiver) = EventSender::channel(1);
+        let (mut events, receiver) = EventSender::channel(1);
+        if self.client.is_traced() {
+            let (marking, marks) = events.with_marks();
+            events = marking;
+            self.marks.push(marks);
+        }
         let choice = Choice::new(events);
         let request = Request {
             id: service.engine.next_request_id(),
@@ -104,14 +113,19 @@ impl EmbedJob {
     /// The vectors, in the order of the texts. Dropping the future cancels what is left.
     pub async fn run(self, service: &Service) -> Result<Vec<Vec<f32>>, ApiError> {
         let lens = self.requests.iter().map(|request| request.prompt.len() as u64);
-        let handed = Handed { prompt_lens: lens.collect(), max_tokens: Vec::new(), num_choices: 1 };
+        let handed = Handed {
+            prompt_lens: lens.collect(),
+            num_choices: 1,
+            marks: self.marks,
+            ..Handed::default()
+        };
         let now = service.engine.now();
         service
             .engine
             .submit(self.requests)
             .map_err(|refusal| ApiError::from_refusal(&refusal, "input"))?;
         let (metrics, model) = (&service.metrics, self.model.name());
-        let mut meters = Meters::start(metrics, &self.client, model, &handed, now);
+        let mut meters = Meters::start(metrics, &self.client, model, handed, now);
         let mut vectors = vec![Vec::new(); self.receivers.len()];
         let receivers = self.receivers.into_iter().zip(&mut vectors).enumerate();
         let mut pending: FuturesUnordered<_> = receivers

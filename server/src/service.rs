@@ -13,6 +13,7 @@ use crate::lifecycle::Cut;
 use crate::metrics::Metrics;
 use crate::models::{Models, ServedModel};
 use crate::openai::Header;
+use crate::telemetry::Tracer;
 use crate::tools::CallIdStyle;
 
 /// The engine, the models it runs, and what is counted about them.
@@ -28,6 +29,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// Ends the answers that are left when the server stops.
     pub cut: Cut,
+    /// Takes the spans of requests, if anybody wants them.
+    tracer: Option<Tracer>,
     /// Whether the scheduling policy looks at priorities.
     priorities: Priorities,
     ids: Counter,
@@ -57,11 +60,22 @@ impl Service {
             cut: Cut::new(),
             engine,
             engine_thread,
+            tracer: None,
             models,
             priorities,
             ids: Counter::new(chance()),
             seeds: Counter::new(seed.unwrap_or_else(chance)),
         })
+    }
+
+    /// From now on requests are traced, if their callers do not say otherwise.
+    pub fn trace_to(&mut self, tracer: Tracer) {
+        self.tracer = Some(tracer);
+    }
+
+    /// Takes the spans of requests, if anybody wants them.
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
     }
 
     /// Whether the engine still computes: it ends before the service only if it is broken.

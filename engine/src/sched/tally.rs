@@ -112,3 +112,182 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::policies::Fcfs;
+    use super::*;
+    use crate::types::{
+        Choice, EngineConfig, Event, EventReceiver, EventSender, Mark, MarkKind, MarkReceiver,
+        ModelLimits, PrefixCaching, Request, RequestId, SampledToken, SamplingParams, SeqResult,
+        StepOutput, Task, TenantId,
+    };
+
+    fn scheduler(num_blocks: u32) -> Scheduler {
+        let limits = |kind| ModelLimits { kind, max_model_len: 64, vocab_size: 100 };
+        let config = EngineConfig {
+            models: vec![limits(ModelKind::Decoder), limits(ModelKind::Encoder)],
+            block_size: 4,
+            num_blocks,
+            max_num_seqs: 8,
+            max_num_batched_tokens: 72,
+            max_num_partial_prefills: 2,
+            long_prefill_token_threshold: Some(8),
+            max_queued_requests: 100,
+            prefix_caching: PrefixCaching::Off,
+            num_host_blocks: 0,
+        };
+        Scheduler::new(config.validated().unwrap(), Box::new(Fcfs))
+    }
+
+    /// A request of `prompt_len` tokens for `max_tokens` more, or for a vector if that is 0.
+    fn request(
+        id: u64,
+        prompt_len: u32,
+        max_tokens: u32,
+    ) -> (Request, EventReceiver, MarkReceiver) {
+        let (events, receiver) = EventSender::channel(max_tokens.max(1));
+        let (events, marks) = events.with_marks();
+        let (model, task) = if max_tokens == 0 {
+            (ModelId(1), Task::Embed)
+        } else {
+            let mut params = SamplingParams::default();
+            params.stop.max_tokens = max_tokens;
+            (ModelId(0), Task::Generate(params))
+        };
+        let request = Request {
+            id: RequestId(id),
+            model,
+            prompt: (0..prompt_len).collect(),
+            task,
+            choices: vec![Choice::new(events)],
+            priority: 0,
+            tenant: TenantId(0),
+            deadline: None,
+            cache_salt: None,
+        };
+        (request, receiver, marks)
+    }
+
+    /// Plans a step at `planned` and ends it at `ended`: token 7 or a vector for all that emit.
+    fn step(scheduler: &mut Scheduler, planned: u64, ended: u64) {
+        let plan = scheduler.plan(Nanos(planned)).expect("work");
+        let results = plan.seqs.iter().map(|seq| match (seq.emits, seq.model) {
+            (false, _) => SeqResult::Computed,
+            (true, ModelId(0)) => SeqResult::Token(SampledToken { id: 7, logprobs: None }),
+            (true, _) => SeqResult::Embedding(vec![1.0]),
+        });
+        let output = StepOutput { results: results.collect(), device_time: Nanos(1) };
+        let _ = scheduler.commit(&plan, output, Nanos(ended));
+        scheduler.assert_consistent();
+    }
+
+    fn all(mut marks: MarkReceiver) -> Vec<(u64, MarkKind)> {
+        let marks = std::iter::from_fn(|| marks.try_recv().ok());
+        marks.map(|Mark { at, kind }| (at.0, kind)).collect()
+    }
+
+    #[test]
+    fn gaps_between_tokens_are_those_of_the_steps() {
+        let mut scheduler = scheduler(100);
+        let (request, mut events, _marks) = request(1, 3, 4);
+        scheduler.admit(request, Nanos(0));
+        let millis = |number: u64| number * 1_000_000;
+        // Tokens at 5, 15, 40 and 2040 ms: gaps of 10, 25 and 2000 ms.
+        for (planned, ended) in [(1, 5), (5, 15), (20, 40), (1000, 2040)] {
+            step(&mut scheduler, millis(planned), millis(ended));
+        }
+        let gauges: Vec<_> = scheduler.model_gauges().collect();
+        let gaps = gauges[0].token_gaps;
+        assert_eq!(gaps.total, Nanos(millis(2035)));
+        let counts = gaps.counts.iter().enumerate().filter(|&(_, &count)| count > 0);
+        // A bound belongs to its bucket: 10 ms, 25 ms, and 2.5 s after 1 s.
+        assert_eq!(counts.collect::<Vec<_>>(), [(0, &1), (1, &1), (12, &1)]);
+        assert_eq!(gauges[1], ModelGauges::default());
+        let stats = loop {
+            match events.try_recv().unwrap() {
+                Event::Started(stats) => assert_eq!(stats.last_token, None),
+                Event::Finished { stats, .. } => break stats,
+                _ => {}
+            }
+        };
+        let times = [stats.first_scheduled, stats.first_token, stats.last_token];
+        assert_eq!(times, [1, 5, 2040].map(|ms| Some(Nanos(millis(ms)))));
+    }
+
+    #[test]
+    fn models_are_counted_apart() {
+        let mut scheduler = scheduler(100);
+        let (chat, _chat_events, _) = request(1, 20, 2);
+        let (text, _text_events, _) = request(2, 5, 0);
+        scheduler.admit(chat, Nanos(0));
+        scheduler.admit(text, Nanos(0));
+        let numbers = |scheduler: &Scheduler| {
+            let gauges = scheduler.model_gauges();
+            gauges.map(|of| (of.num_running, of.num_waiting)).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(&scheduler), [(0, 1), (0, 1)]);
+        step(&mut scheduler, 1, 2); // a chunk of the prompt, and the text
+        assert_eq!(numbers(&scheduler), [(1, 0), (0, 0)]);
+        for at in 3..6 {
+            step(&mut scheduler, at, at);
+        }
+        assert_eq!(numbers(&scheduler), [(0, 0), (0, 0)]);
+        let tokens = scheduler.model_gauges();
+        let tokens = tokens.map(|of| (of.num_prompt_tokens, of.num_generated_tokens));
+        assert_eq!(tokens.collect::<Vec<_>>(), [(20, 2), (5, 0)]);
+    }
+
+    #[test]
+    fn marks_tell_chunks_from_decoding() {
+        let mut scheduler = scheduler(100);
+        let (request, _events, marks) = request(1, 17, 3);
+        scheduler.admit(request, Nanos(0));
+        for at in [10, 20, 30, 40, 50] {
+            step(&mut scheduler, at, at + 5);
+        }
+        let chunk =
+            |at, num| [(at, MarkKind::ChunkPlanned(num)), (at + 5, MarkKind::ChunkComputed(num))];
+        assert_eq!(all(marks), [chunk(10, 8), chunk(20, 8), chunk(30, 1)].concat());
+    }
+
+    /// Two sequences that fit, but not to their ends: the younger gives way and comes back.
+    #[test]
+    fn marks_tell_of_preemption() {
+        let mut scheduler = scheduler(5);
+        let (first, _events, _) = request(1, 7, 8);
+        let (second, _other_events, marks) = request(2, 7, 8);
+        scheduler.admit(first, Nanos(0));
+        scheduler.admit(second, Nanos(0));
+        let mut at = 0;
+        while !scheduler.is_idle() {
+            at += 10;
+            step(&mut scheduler, at, at + 5);
+            assert!(at < 1000, "never done");
+        }
+        let marks = all(marks);
+        let kinds: Vec<_> = marks.iter().map(|&(_, kind)| kind).collect();
+        let preempted = kinds.iter().position(|&kind| kind == MarkKind::Preempted);
+        let resumed = kinds.iter().position(|&kind| kind == MarkKind::Resumed);
+        assert!(preempted.is_some() && preempted < resumed, "{marks:?}");
+        // What it had is computed again: its prompt and what was generated.
+        let again = kinds[resumed.unwrap()..].iter().find_map(|kind| match kind {
+            MarkKind::ChunkPlanned(num) => Some(*num),
+            _ => None,
+        });
+        assert_eq!(again, Some(8), "{marks:?}");
+        assert!(marks.is_sorted_by_key(|&(at, _)| at));
+    }
+
+    #[test]
+    fn a_choice_keeps_so_many_marks_and_no_more() {
+        let (events, _receiver) = EventSender::channel(1);
+        let (events, marks) = events.with_marks();
+        for at in 0..2 * crate::types::MAX_MARKS as u64 {
+            events.mark(Nanos(at), MarkKind::Preempted);
+        }
+        let marks = all(marks);
+        assert_eq!(marks.len(), crate::types::MAX_MARKS);
+        assert_eq!(marks[0].0, 0);
+    }
+}

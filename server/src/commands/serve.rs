@@ -14,21 +14,25 @@ use folio::listen::{ConnectionLimits, Front, Socket};
 use folio::responses::StoreLimits;
 use folio::routes::page::PageMode;
 use folio::service::Service;
+use folio::telemetry::{self, Tracer};
 use folio_engine::types::ModelKind;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::args::{HttpArgs, LimitArgs, Seconds, ServeArgs};
+use crate::args::{HttpArgs, LimitArgs, Seconds, ServeArgs, TelemetryArgs};
 use crate::load::{Loaded, load};
 
 /// Time for the last words of requests that are cut off.
 const CUTTING_TIME: Duration = Duration::from_secs(3);
+/// Time that the last spans have to reach the collector.
+const FLUSH_TIME: Duration = Duration::from_secs(2);
 /// Smallest head that every client of a browser's kind fits in, and that the reader can hold.
 const MIN_HEADER_BYTES: u64 = 8 << 10;
 
 /// Serves until a signal says stop: the first lets what runs finish as long as there is time for
 /// it, the second ends at once.
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
+    start_log(&args.telemetry)?;
     let settings = settings(&args.http)?;
     let keys = ApiKeys::new(args.http.access.api_key.iter().map(String::as_str));
     check_exposure(&args.http, &keys)?;
@@ -48,12 +52,20 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         loaded = loading => loaded??,
         () = signals.next() => return say("Stopped while loading"),
     };
-    let Loaded { service, device, plan, notes } = loaded;
+    let Loaded { mut service, device, plan, notes } = loaded;
+    if let Some(endpoint) = &args.telemetry.otlp_traces_endpoint {
+        let tracer = Tracer::start(endpoint, &service.metrics);
+        service.trace_to(tracer.context("--otlp-traces-endpoint")?);
+    }
     let app = Arc::new(App::new(service, keys, settings));
     front.open(&app);
     announce(address, &app, &[("Device", device), ("Memory", plan)], &notes)?;
     signals.next().await;
-    stop(&app, server, signals, drain_timeout).await
+    stop(&app, server, signals, drain_timeout).await?;
+    if let Some(tracer) = app.service.tracer() {
+        tracer.flush(FLUSH_TIME).await;
+    }
+    Ok(())
 }
 
 /// Takes no more requests and ends when those that run have ended, when their time is over, or at
@@ -84,6 +96,14 @@ async fn stop(
         () = signals.next() => say("Stopped with requests unfinished"),
         () = tokio::time::sleep(CUTTING_TIME) => Ok(()),
     }
+}
+
+/// From now on events go to the standard error stream; what the standard output says is for the
+/// scripts that start the server.
+fn start_log(args: &TelemetryArgs) -> Result<()> {
+    let filter = args.log_level.parse().context("--log-level")?;
+    let subscriber = telemetry::subscriber(args.log_format.into(), filter, std::io::stderr);
+    tracing::subscriber::set_global_default(subscriber).context("the log was started twice")
 }
 
 fn settings(args: &HttpArgs) -> Result<HttpSettings> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use folio_engine::types::{
-    Choice, EventReceiver, EventSender, Request, SamplingParams, Task, TokenId,
+    Choice, EventReceiver, EventSender, MarkReceiver, Request, SamplingParams, Task, TokenId,
 };
 
 use super::choice::ChoiceReader;
@@ -24,6 +24,8 @@ pub struct Job {
     generation: Arc<Generation>,
     requests: Vec<Request>,
     receivers: Vec<EventReceiver>,
+    /// Where the marks of choices arrive, if the request is traced.
+    marks: Vec<MarkReceiver>,
     paths: Vec<String>,
     /// Special tokens that leave their text in the answer.
     shown: Arc<[TokenId]>,
@@ -48,6 +50,7 @@ impl Job {
             generation: Arc::new(generation),
             requests: Vec::new(),
             receivers: Vec::new(),
+            marks: Vec::new(),
             paths: Vec::new(),
             shown: Arc::new([]),
         };
@@ -66,7 +69,12 @@ impl Job {
         let max_tokens = params.stop.max_tokens;
         let (choices, receivers): (Vec<_>, Vec<_>) = (0..self.generation.num_choices)
             .map(|_| {
-                let (events, receiver) = EventSender::channel(max_tokens);
+                let (mut events, receiver) = EventSender::channel(max_tokens);
+                if self.client.is_traced() {
+                    let (marking, marks) = events.with_marks();
+                    events = marking;
+                    self.marks.push(marks);
+                }
                 (Choice::new(events), receiver)
             })
             .unzip();
@@ -139,10 +147,13 @@ impl Job {
     /// Hands the requests to the engine: all, or none with an error.
     pub fn start(self, service: &Arc<Service>) -> Result<Running, ApiError> {
         let lens = self.requests.iter().map(|request| request.prompt.len() as u64);
+        let sampling = &self.generation.params.sampling;
         let handed = Handed {
             prompt_lens: lens.collect(),
             max_tokens: self.requests.iter().filter_map(max_tokens).collect(),
             num_choices: self.generation.num_choices,
+            sampling: Some((sampling.temperature, sampling.top_p)),
+            marks: self.marks,
         };
         service
             .engine
@@ -152,7 +163,7 @@ impl Job {
             ChoiceReader::new(&self.model, &self.generation, &self.shown, (index as u32, receiver))
         });
         let model = Arc::clone(&self.model);
-        Ok(Running::new(service, self.client, model, readers.collect(), &handed))
+        Ok(Running::new(service, self.client, model, readers.collect(), handed))
     }
 }
 

@@ -54,11 +54,13 @@ impl Running {
         client: Client,
         model: Arc<ServedModel>,
         readers: Vec<ChoiceReader>,
-        handed: &Handed,
+        handed: Handed,
     ) -> Self {
         let now = service.engine.now();
-        let meters = Meters::start(&service.metrics, &client, model.name(), handed, now);
+        let num_choices_per_prompt = handed.num_choices.max(1) as usize;
         let prompt = |&num_tokens| PromptUse { num_tokens, num_cached: None };
+        let prompts = handed.prompt_lens.iter().map(prompt).collect();
+        let meters = Meters::start(&service.metrics, &client, model.name(), handed, now);
         Self {
             service: Arc::clone(service),
             client,
@@ -66,8 +68,8 @@ impl Running {
             model,
             num_tokens: vec![0; readers.len()],
             meters,
-            num_choices_per_prompt: handed.num_choices.max(1) as usize,
-            prompts: handed.prompt_lens.iter().map(prompt).collect(),
+            num_choices_per_prompt,
+            prompts,
             readers: readers.into_iter().collect(),
         }
     }

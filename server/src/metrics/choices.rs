@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use folio_engine::types::{Nanos, RequestStats};
+use folio_engine::types::{MarkReceiver, Nanos, RequestStats};
 
 use super::Metrics;
 use super::clients::ClientMeter;
@@ -10,10 +10,10 @@ use super::requests::{ModelMetrics, Reason};
 use crate::client::Client;
 use crate::generate::End;
 use crate::openai::Finish;
-use crate::telemetry::{ChoiceFacts, Record};
+use crate::telemetry::{ChoiceFacts, Record, Wish};
 
 /// What a job handed to the engine, as far as its meters care.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Handed {
     /// Tokens of each prompt.
     pub prompt_lens: Vec<u64>,
@@ -21,6 +21,23 @@ pub struct Handed {
     pub max_tokens: Vec<u32>,
     /// Choices of each prompt.
     pub num_choices: u32,
+    /// Temperature and `top_p`, if anything is generated.
+    pub sampling: Option<(f32, f32)>,
+    /// Where the marks of each choice arrive; empty if the request is not traced.
+    pub marks: Vec<MarkReceiver>,
+}
+
+impl Handed {
+    /// What was asked of `model`.
+    fn wish(&self, model: &str) -> Wish {
+        Wish {
+            model: model.to_owned(),
+            num_prompt_tokens: self.prompt_lens.iter().sum(),
+            num_choices: self.num_choices,
+            max_tokens: self.max_tokens.first().copied(),
+            sampling: self.sampling,
+        }
+    }
 }
 
 /// Observes the choices of one job, or the texts of one embedding request. Those that have not
@@ -31,6 +48,8 @@ pub struct Meters {
     client: ClientMeter,
     /// Where it is written down what becomes of the request.
     record: Option<Arc<Record>>,
+    /// Where the marks of each choice arrive; empty if the request is not traced.
+    marks: Vec<MarkReceiver>,
     /// When the whole request was here.
     arrival: Nanos,
     choices: Vec<Option<ChoiceMeter>>,
@@ -52,13 +71,13 @@ impl Meters {
         metrics: &Metrics,
         client: &Client,
         model: &str,
-        handed: &Handed,
+        handed: Handed,
         now: Nanos,
     ) -> Self {
         let record = client.record.clone();
         let arrival = record.as_ref().map_or(now, |record| record.arrival());
         if let Some(record) = &record {
-            record.submit(model, handed.prompt_lens.iter().sum());
+            record.submit(handed.wish(model), now);
         }
         let client = metrics.clients.of_client(&client.name, model);
         let model = metrics.requests.of_model(model);
@@ -76,6 +95,7 @@ impl Meters {
             model,
             client,
             record,
+            marks: handed.marks,
             arrival,
             choices: vec![Some(ChoiceMeter::default()); num_prompts * num_choices],
             prompts: vec![prompt; num_prompts],
@@ -130,7 +150,15 @@ impl Meters {
         self.client.count_end(reason);
         if let Some(record) = &self.record {
             let stats = outcome.stats().unwrap_or(choice.stats);
-            record.end_choice(&ChoiceFacts { stats, num_tokens: choice.num_tokens });
+            let marks = self.marks.get_mut(index);
+            let marks = marks.map(|marks| std::iter::from_fn(|| marks.try_recv().ok()).collect());
+            record.end_choice(ChoiceFacts {
+                reason: reason.as_str(),
+                stats,
+                last_read: choice.last_read,
+                num_tokens: choice.num_tokens,
+                marks: marks.unwrap_or_default(),
+            });
         }
         if !matches!(outcome, Outcome::Embedded(..)) {
             self.count_tokens(index, choice.num_tokens);
@@ -233,4 +261,96 @@ struct ChoiceMeter {
     /// When tokens were last read.
     last_read: Option<Nanos>,
     num_tokens: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Histogram;
+
+    use super::*;
+    use crate::models::Models;
+
+    fn seconds(number: u64) -> Nanos {
+        Nanos(number * 1_000_000_000)
+    }
+
+    fn meters(metrics: &Metrics, prompt_lens: Vec<u64>, num_choices: u32, at: u64) -> Meters {
+        let max_tokens = vec![10; prompt_lens.len()];
+        let handed = Handed { prompt_lens, max_tokens, num_choices, ..Handed::default() };
+        Meters::start(metrics, &Client::anonymous(), "m", handed, seconds(at))
+    }
+
+    fn of(histogram: &Histogram) -> (u64, f64) {
+        (histogram.get_sample_count(), histogram.get_sample_sum())
+    }
+
+    /// Arrived at 10 s, admitted at 11, first step at 14, tokens at 20, 22 and 29, read at 40.
+    #[test]
+    fn times_are_the_engines() {
+        let metrics = Metrics::new(&Models::new(Vec::new(), 0).unwrap()).unwrap();
+        let mut meters = meters(&metrics, vec![5], 1, 10);
+        let started = RequestStats {
+            arrival: seconds(11),
+            first_scheduled: Some(seconds(14)),
+            first_token: Some(seconds(20)),
+            ..RequestStats::default()
+        };
+        let times = metrics.requests.of_model("m").times;
+        meters.see_first(0, started);
+        assert_eq!(of(&times.to_first_token), (1, 10.0), "known as soon as the token is");
+        meters.see_first(0, started);
+        meters.read_tokens(0, 3, seconds(40));
+        let stats = RequestStats { last_token: Some(seconds(29)), ..started };
+        let end = End { reason: Finish::Length, stats };
+        meters.end(0, Outcome::Finished(end, seconds(40)));
+        drop(meters);
+        assert_eq!(of(&times.to_first_token), (1, 10.0));
+        assert_eq!(of(&times.queue), (1, 3.0));
+        assert_eq!(of(&times.prefill), (1, 6.0));
+        assert_eq!(of(&times.decode), (1, 9.0));
+        assert_eq!(of(&times.inference), (1, 15.0));
+        assert_eq!(of(&times.per_output_token), (1, 4.5));
+        assert_eq!(of(&times.e2e), (1, 30.0));
+    }
+
+    /// After a stop string the engine has told only of the first token.
+    #[test]
+    fn a_stop_string_ends_a_choice_when_it_was_read() {
+        let metrics = Metrics::new(&Models::new(Vec::new(), 0).unwrap()).unwrap();
+        let mut meters = meters(&metrics, vec![5], 1, 0);
+        let stats = RequestStats {
+            first_scheduled: Some(seconds(1)),
+            first_token: Some(seconds(2)),
+            ..RequestStats::default()
+        };
+        meters.see_first(0, stats);
+        meters.read_tokens(0, 1, seconds(2));
+        meters.read_tokens(0, 4, seconds(6));
+        meters.end(0, Outcome::Finished(End { reason: Finish::Stop, stats }, seconds(7)));
+        let times = metrics.requests.of_model("m").times;
+        assert_eq!(of(&times.decode), (1, 4.0));
+        assert_eq!(of(&times.per_output_token), (1, 1.0));
+        assert_eq!(of(&times.e2e), (1, 7.0));
+    }
+
+    #[test]
+    fn the_longest_choice_counts_once_for_its_prompt() {
+        let metrics = Metrics::new(&Models::new(Vec::new(), 0).unwrap()).unwrap();
+        let mut meters = meters(&metrics, vec![5, 6], 2, 0);
+        let sizes = metrics.requests.of_model("m").sizes;
+        for (index, num_tokens) in [(0, 3), (1, 9), (2, 4), (3, 2)] {
+            meters.read_tokens(index, num_tokens, seconds(1));
+        }
+        let end = End { reason: Finish::Stop, stats: RequestStats::default() };
+        meters.end(1, Outcome::Finished(end, seconds(2)));
+        assert_eq!(of(&sizes.max_generation), (0, 0.0));
+        meters.end(0, Outcome::Finished(end, seconds(2)));
+        assert_eq!(of(&sizes.max_generation), (1, 9.0));
+        drop(meters); // the choices of the second prompt are aborted
+        assert_eq!(of(&sizes.max_generation), (2, 13.0));
+        assert_eq!(of(&sizes.generation), (4, 18.0));
+        assert_eq!(of(&sizes.prompt), (2, 11.0));
+        assert_eq!(of(&sizes.num_choices), (2, 4.0));
+        assert_eq!(of(&sizes.max_tokens), (2, 20.0));
+    }
 }

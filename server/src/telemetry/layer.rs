@@ -6,6 +6,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::spans::parent_in;
 use super::{Head, Record};
 use crate::app::App;
 use crate::client::RequestId;
@@ -35,5 +36,6 @@ fn head(request: &Request) -> Head {
         method: request.method().as_str().to_owned(),
         path: path.get(..MAX_PATH_BYTES).unwrap_or(path).to_owned(),
         route: route.to_owned(),
+        caller: parent_in(request.headers()),
     }
 }

@@ -3,13 +3,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use folio_engine::types::{Nanos, RequestStats};
+use folio_engine::types::{Mark, Nanos, RequestStats};
+use opentelemetry::trace::{SpanContext, Status};
+use opentelemetry::{Array, KeyValue, StringValue, Value};
 
+use super::spans::{Plan, Tree, attribute};
 use crate::metrics::Exchange;
 use crate::service::Service;
 
 /// Stands for the status of an answer that nobody waited for, as other servers write it.
 const STATUS_GONE: u16 = 499;
+/// Most choices of a request whose spans are kept.
+const MAX_TRACED_CHOICES: usize = 16;
 
 /// What is known of a request from its head.
 #[derive(Clone, Debug)]
@@ -22,15 +27,50 @@ pub struct Head {
     pub path: String,
     /// The pattern that the path matches, `none` if none.
     pub route: String,
+    /// The caller's place in its own trace, if it has one.
+    pub caller: SpanContext,
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Name of the model.
+    pub model: String,
+    /// Tokens of all prompts together.
+    pub num_prompt_tokens: u64,
+    /// Choices of each prompt.
+    pub num_choices: u32,
+    /// Most tokens of a choice; `None` if nothing is generated.
+    pub max_tokens: Option<u32>,
+    /// Temperature and `top_p`; `None` if nothing is generated.
+    pub sampling: Option<(f32, f32)>,
 }
 
 /// What is known of a choice that has ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ChoiceFacts {
+    /// Why it ended.
+    pub reason: &'static str,
     /// How it fared, as far as the engine has said.
     pub stats: RequestStats,
+    /// When tokens of it were last read.
+    pub last_read: Option<Nanos>,
     /// Tokens generated.
     pub num_tokens: u32,
+    /// What happened to it when, if the request is traced.
+    pub marks: Vec<Mark>,
+}
+
+impl ChoiceFacts {
+    /// When its last token was known: by the engine, else when it was read.
+    pub fn last_token(&self) -> Option<Nanos> {
+        self.stats.last_token.or(self.last_read).or(self.stats.first_token)
+    }
+
+    /// Whether the engine never said anything of it.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.stats == RequestStats::default()
+    }
 }
 
 /// Collects what happens to a request; written down when it is dropped.
@@ -52,14 +92,16 @@ struct Facts {
     /// Code of an error that came after the answer had begun.
     late_error: Option<&'static str>,
     client: Option<Arc<str>>,
-    model: Option<String>,
-    num_prompt_tokens: u64,
+    /// What was asked for, and when it was handed to the engine.
+    wish: Option<(Wish, Nanos)>,
     num_cached_tokens: u64,
     num_generated_tokens: u64,
     /// The shortest time in the queue of any choice.
     queue: Option<Nanos>,
     /// When the first token of any choice was known.
     first_token: Option<Nanos>,
+    /// The first choices that have ended, if the request is traced.
+    choices: Vec<ChoiceFacts>,
 }
 
 impl Record {
@@ -73,6 +115,13 @@ impl Record {
             received: OnceLock::new(),
             facts: Mutex::default(),
         })
+    }
+
+    /// Whether its spans are wanted: somebody collects them, and the caller, if it takes part in
+    /// a trace itself, does not say otherwise.
+    pub fn is_traced(&self) -> bool {
+        let caller = &self.head.caller;
+        self.service.tracer().is_some() && (!caller.is_valid() || caller.is_sampled())
     }
 
     /// The body is here: from now on the server is what keeps the client waiting.
@@ -90,11 +139,13 @@ impl Record {
         self.facts().client = Some(Arc::clone(client));
     }
 
-    /// It became work for `model`.
-    pub fn submit(&self, model: &str, num_prompt_tokens: u64) {
+    /// It became work for the engine at `now`.
+    pub fn submit(&self, wish: Wish, now: Nanos) {
         let mut facts = self.facts();
-        facts.model = Some(model.to_owned());
-        facts.num_prompt_tokens += num_prompt_tokens;
+        match &mut facts.wish {
+            Some((first, _)) => first.num_prompt_tokens += wish.num_prompt_tokens,
+            first => *first = Some((wish, now)),
+        }
     }
 
     /// The answer begins.
@@ -108,7 +159,7 @@ impl Record {
     }
 
     /// A choice ended, well or not.
-    pub fn end_choice(&self, choice: &ChoiceFacts) {
+    pub fn end_choice(&self, choice: ChoiceFacts) {
         let stats = &choice.stats;
         let mut facts = self.facts();
         facts.num_generated_tokens += u64::from(choice.num_tokens);
@@ -116,6 +167,9 @@ impl Record {
         let queue = stats.first_scheduled.map(|scheduled| scheduled.since(stats.arrival));
         facts.queue = earlier(facts.queue, queue);
         facts.first_token = earlier(facts.first_token, stats.first_token);
+        if self.is_traced() && facts.choices.len() < MAX_TRACED_CHOICES {
+            facts.choices.push(choice);
+        }
     }
 
     /// Held only to read or write a few numbers.
@@ -124,7 +178,10 @@ impl Record {
     }
 
     /// The line in the log. What only watches the server is left out at the level of `info`.
-    fn write(&self, facts: &Facts, (status, error): (u16, Option<&str>), duration: Duration) {
+    fn write(&self, facts: &Facts, outcome: Outcome) {
+        let Outcome { status, error, end } = outcome;
+        let wish = facts.wish.as_ref().map(|(wish, _)| wish);
+        let to_first = facts.first_token.map(|first| first.since(self.arrival()).as_secs_f64());
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -135,29 +192,124 @@ impl Record {
                     status,
                     error,
                     client = facts.client.as_deref(),
-                    model = facts.model.as_deref(),
-                    prompt_tokens = facts.model.as_ref().map(|_| facts.num_prompt_tokens),
-                    cached_tokens = facts.model.as_ref().map(|_| facts.num_cached_tokens),
-                    completion_tokens = facts.model.as_ref().map(|_| facts.num_generated_tokens),
+                    model = wish.map(|wish| &*wish.model),
+                    prompt_tokens = wish.map(|wish| wish.num_prompt_tokens),
+                    cached_tokens = wish.map(|_| facts.num_cached_tokens),
+                    completion_tokens = wish.map(|_| facts.num_generated_tokens),
                     queue_seconds = facts.queue.map(Nanos::as_secs_f64),
-                    ttft_seconds =
-                        facts.first_token.map(|first| first.since(self.arrival()).as_secs_f64()),
-                    seconds = duration.as_secs_f64(),
+                    ttft_seconds = to_first,
+                    seconds = end.since(self.begun).as_secs_f64(),
                 )
             };
         }
         match status {
             500.. => line!(error),
+            _ if facts.late_error.is_some() => line!(error),
             _ if is_watching(&self.head.route) => line!(debug),
             _ => line!(info),
         }
     }
+
+    /// Hands the spans of a request that is more than a look at the server to whoever collects
+    /// them.
+    fn trace(&self, mut facts: Facts, outcome: Outcome) {
+        let Some(tracer) = self.service.tracer().filter(|_| self.is_traced()) else {
+            return;
+        };
+        if facts.wish.is_none() && self.head.method != "POST" {
+            return;
+        }
+        let choices = std::mem::take(&mut facts.choices);
+        let mut tree = Tree::new(&self.head.caller, outcome.end);
+        if let Some((_, submitted)) = facts.wish {
+            let (begin, attributes) = (self.arrival(), Vec::new());
+            tree.add(Plan { name: "tokenize", begin, end: submitted, attributes });
+        }
+        for (index, choice) in choices.iter().enumerate() {
+            tree.add_choice(index, choice, outcome.end);
+        }
+        let mut attributes = self.http_attributes(&facts, outcome);
+        attributes.extend(self.ai_attributes(&facts, &choices, outcome.end));
+        let (begin, end) = (self.begun, outcome.end);
+        let root = Plan { name: "llm_request", begin, end, attributes };
+        let status = match outcome.status {
+            500.. => Status::error(outcome.error.unwrap_or_default()),
+            _ if facts.late_error.is_some() => Status::error(outcome.error.unwrap_or_default()),
+            _ => Status::Unset,
+        };
+        tracer.offer(tree.finish(root, &choices, status));
+    }
+
+    fn http_attributes(&self, facts: &Facts, outcome: Outcome) -> Vec<KeyValue> {
+        let client = facts.client.as_deref().map(str::to_owned);
+        [
+            attribute("http.request.method", Some(self.head.method.clone())),
+            attribute("http.route", Some(self.head.route.clone())),
+            attribute("url.path", Some(self.head.path.clone())),
+            attribute("http.response.status_code", Some(i64::from(outcome.status))),
+            attribute("error.type", outcome.error),
+            attribute("folio.client", client),
+            attribute("gen_ai.request.id", Some(self.head.request_id.to_string())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn ai_attributes(&self, facts: &Facts, choices: &[ChoiceFacts], end: Nanos) -> Vec<KeyValue> {
+        let Some((wish, _)) = &facts.wish else {
+            return Vec::new();
+        };
+        let first = choices.first();
+        let stats = first.map(|choice| &choice.stats);
+        let span = |from: Option<Nanos>, to: Option<Nanos>| {
+            from.zip(to).map(|(from, to)| to.since(from).as_secs_f64())
+        };
+        let scheduled = stats.and_then(|stats| stats.first_scheduled);
+        let first_token = stats.and_then(|stats| stats.first_token);
+        let last_token = first.and_then(ChoiceFacts::last_token);
+        let sampling = |pick: fn((f32, f32)) -> f32| wish.sampling.map(pick).map(f64::from);
+        let reasons = choices.iter().map(|choice| StringValue::from(choice.reason));
+        let reasons = Value::Array(Array::String(reasons.collect()));
+        [
+            attribute("gen_ai.response.model", Some(wish.model.clone())),
+            attribute("gen_ai.request.n", Some(i64::from(wish.num_choices))),
+            attribute("gen_ai.request.max_tokens", wish.max_tokens.map(i64::from)),
+            attribute("gen_ai.request.temperature", sampling(|(temperature, _)| temperature)),
+            attribute("gen_ai.request.top_p", sampling(|(_, top_p)| top_p)),
+            attribute("gen_ai.response.finish_reasons", first.map(|_| reasons)),
+            attribute("gen_ai.usage.num_sequences", Some(choices.len() as i64)),
+            attribute("gen_ai.usage.prompt_tokens", Some(wish.num_prompt_tokens as i64)),
+            attribute("gen_ai.usage.cached_tokens", Some(facts.num_cached_tokens as i64)),
+            attribute("gen_ai.usage.completion_tokens", Some(facts.num_generated_tokens as i64)),
+            attribute("gen_ai.latency.time_in_queue", facts.queue.map(Nanos::as_secs_f64)),
+            attribute(
+                "gen_ai.latency.time_to_first_token",
+                span(Some(self.arrival()), facts.first_token),
+            ),
+            attribute("gen_ai.latency.time_in_model_prefill", span(scheduled, first_token)),
+            attribute("gen_ai.latency.time_in_model_decode", span(first_token, last_token)),
+            attribute("gen_ai.latency.time_in_model_inference", span(scheduled, last_token)),
+            attribute("gen_ai.latency.e2e", span(Some(self.arrival()), Some(end))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    status: u16,
+    error: Option<&'static str>,
+    end: Nanos,
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         let facts = std::mem::take(&mut *self.facts());
-        let duration = Duration::from_nanos(self.service.engine.now().since(self.begun).0);
+        let end = self.service.engine.now();
         let (status, error) = match facts.answer {
             Some(answer) => answer,
             None if std::thread::panicking() => (500, Some("internal_error")),
@@ -169,9 +321,11 @@ impl Drop for Record {
             route: &self.head.route,
             status,
             error,
-            duration,
+            duration: Duration::from_nanos(end.since(self.begun).0),
         });
-        self.write(&facts, (status, error), duration);
+        let outcome = Outcome { status, error, end };
+        self.write(&facts, outcome);
+        self.trace(facts, outcome);
     }
 }
 

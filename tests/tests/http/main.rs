@@ -22,3 +22,4 @@ mod responses;
 mod support;
 mod tcp;
 mod tools;
+mod tracing;

@@ -336,3 +336,51 @@ async fn a_stream_counts_when_it_ends() {
     }
     wait_until("the end to count", counted).await;
 }
+
+/// Names of metrics in a query language, as far as this server has any.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let words = text.split(|c: char| !is_part(c));
+    let is_ours = |word: &&str| {
+        ["vllm:", "folio:", "http_request"].iter().any(|start| word.starts_with(start))
+    };
+    words.filter(is_ours).collect()
+}
+
+/// After some traffic, every metric that the dashboard and the alerts ask for is there.
+#[tokio::test]
+async fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
+    let server = Server::start();
+    server.post(CHAT, &json!({ "model": "echo", "messages": "hi" })).await.ok();
+    server.post(CHAT, &json!({ "model": "gpt-4o", "messages": "hi" })).await;
+    let scrape = Scrape::of(&server).await;
+    let dashboard = include_str!("../../../deploy/grafana/folio.json");
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut num_queries = 0;
+    for panel in panels {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let query = target["expr"].as_str().unwrap();
+            let metrics = metrics_in(query);
+            assert!(!metrics.is_empty(), "{query}");
+            for metric in metrics {
+                assert!(scrape.0.contains_key(metric), "{}: {metric}", panel["title"]);
+            }
+            num_queries += 1;
+        }
+    }
+    assert!(num_queries > 30, "{num_queries}");
+    let rules = include_str!("../../../deploy/prometheus/rules.yml");
+    let alerts = rules.matches("- alert: ").count();
+    assert_eq!(alerts, rules.matches("          note: ").count(), "each alert has a note");
+    for line in rules.lines().filter(|line| !line.contains("note: ")) {
+        for metric in metrics_in(line) {
+            assert!(scrape.0.contains_key(metric), "{metric} in {line}");
+        }
+    }
+    for metric in rules.lines().filter(|line| line.contains("note: ")).flat_map(metrics_in) {
+        let is_there =
+            scrape.0.contains_key(metric) || scrape.0.contains_key(&format!("{metric}_count"));
+        assert!(is_there, "{metric}");
+    }
+}

@@ -14,6 +14,7 @@ use folio::models::{Models, ServedModel};
 use folio::responses::StoreLimits;
 use folio::routes::page::PageMode;
 use folio::service::{Priorities, Service};
+use folio::telemetry::Tracer;
 use folio::text::TextModel;
 use folio_engine::EngineHandle;
 use folio_engine::sched::{Gauges, policies};
@@ -43,6 +44,8 @@ pub(crate) struct Options {
     pub template: &'static str,
     pub seed: Option<u64>,
     pub responses: StoreLimits,
+    /// Where traces go.
+    pub traces: Option<String>,
     pub page: PageMode,
 }
 
@@ -61,6 +64,7 @@ impl Default for Options {
             seed: None,
             template: fake::TEMPLATE,
             responses: StoreLimits::default(),
+            traces: None,
             page: PageMode::Served,
         }
     }
@@ -145,8 +149,11 @@ impl Server {
             "priority" => Priorities::Honoured,
             _ => Priorities::Refused,
         };
-        let service =
-            Service::new(engine, models(options.template), priorities, options.seed).unwrap();
+        let models = models(options.template);
+        let mut service = Service::new(engine, models, priorities, options.seed).unwrap();
+        if let Some(endpoint) = &options.traces {
+            service.trace_to(Tracer::start(endpoint, &service.metrics).unwrap());
+        }
         let settings = HttpSettings {
             body: BodyLimits {
                 max_bytes: options.max_body_bytes,
