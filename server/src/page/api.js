@@ -98,7 +98,8 @@ function parsed(data) {
 export async function listModels() {
   const [{ data }, { models }] = await Promise.all([
     getJson('/v1/models'),
-    getJson('/v1/engine/live?once'),
+    // Without it the models are listed all the same, only not told apart.
+    getJson('/v1/engine/live?once').catch(() => ({ models: [] })),
   ]);
   const tasks = new Map(models.map(({ name, task }) => [name, task]));
   return data.map(({ id, root, max_model_len: maxLen }) => ({

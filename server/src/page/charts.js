@@ -102,8 +102,9 @@ export class Bars extends Chart {
   add(steps) {
     if (!steps.length) return;
     this.#steps = [...this.#steps, ...steps].slice(-400);
-    const total = steps.reduce((sum, step) => sum + this.#tokens(step), 0);
-    setText(this.value, `${number(total / steps.length)} on average`);
+    const sizes = steps.map((step) => this.#tokens(step));
+    const mean = sizes.reduce((sum, size) => sum + size, 0) / sizes.length;
+    setText(this.value, `${number(mean)} on average, ${number(Math.max(...sizes))} at most`);
     this.paint();
   }
 
@@ -117,14 +118,17 @@ export class Bars extends Chart {
     const { context, width, color } = area;
     const bar = 3;
     const shown = this.#steps.slice(-Math.floor(width / bar));
-    const most = Math.max(...shown.map((step) => this.#tokens(step)), 1);
+    // A long prompt now and then must not flatten all that is between: its bar is cut.
+    const sizes = shown.map((step) => this.#tokens(step)).sort((a, b) => a - b);
+    const most = Math.min(sizes.at(-1), Math.max(4 * sizes[sizes.length >> 1], 16));
     setText(this.top, number(most));
     const colors = this.parts.map((_, at) => color(`--part-${at}`));
     shown.forEach((step, at) => {
       const x = width - (shown.length - at) * bar;
       let bottom = HEIGHT - 1;
       this.parts.forEach(([field], part) => {
-        const height = (step[field] / most) * (HEIGHT - 18);
+        const room = bottom - 17;
+        const height = Math.min((step[field] / most) * (HEIGHT - 18), room);
         context.fillStyle = colors[part];
         context.fillRect(x, bottom - height, bar - 1, height);
         bottom -= height;

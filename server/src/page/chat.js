@@ -26,6 +26,7 @@ export function startChat() {
   byId('prompt').addEventListener('input', fitPrompt);
   byId('stop-answer').addEventListener('click', () => running?.abort());
   byId('clear').addEventListener('click', clear);
+  byId('messages').addEventListener('scroll', noteScroll, { passive: true });
   byId('curl').addEventListener('click', copyCurl);
   byId('examples').addEventListener('click', (event) => {
     if (event.target.tagName === 'BUTTON') say(event.target.textContent);
@@ -87,7 +88,8 @@ async function send(messages, shown) {
   mine.append(element('div', { className: 'said' }, shown));
   const answer = new Answer(body);
   byId('messages').append(mine, answer.root);
-  follow(true);
+  isFollowing = true;
+  follow();
   setBusy(true);
   // Not awaited: the message is sent, and its box can be emptied.
   answer.run(running.signal).then((choice) => {
@@ -105,11 +107,24 @@ function setBusy(isBusy) {
   byId('stop-answer').hidden = !isBusy;
 }
 
-/** Keeps the end of the conversation in view, unless the reader has scrolled away from it. */
-function follow(always = false) {
+/** Whether the end of the conversation is kept in view: until the reader scrolls away from it. */
+let isFollowing = true;
+let isFollowPlanned = false;
+
+/** Keeps the end in view, once a frame however many tokens come in it. */
+function follow() {
+  if (isFollowPlanned || !isFollowing) return;
+  isFollowPlanned = true;
+  requestAnimationFrame(() => {
+    isFollowPlanned = false;
+    const list = byId('messages');
+    list.scrollTop = list.scrollHeight;
+  });
+}
+
+function noteScroll() {
   const list = byId('messages');
-  const distance = list.scrollHeight - list.scrollTop - list.clientHeight;
-  if (always || distance < 160) list.scrollTop = list.scrollHeight;
+  isFollowing = list.scrollHeight - list.scrollTop - list.clientHeight < 120;
 }
 
 /** An answer of one or more choices. */

@@ -106,6 +106,7 @@ function show(frame) {
   setState(isBusy ? 'busy' : 'idle', isBusy ? 'Working' : 'Idle');
   showTiles(frame);
   pool.draw(frame);
+  byId('engine').dataset.known = '';
   showPoolSummary(frame.pool);
   showCharts(frame);
   showSequences(frame);
@@ -120,6 +121,7 @@ const TILES = [
   ['prefill', 'Prompts', 'tokens/s computed'],
   ['kv', 'KV cache', 'of the blocks in use'],
   ['hits', 'Prefix hits', 'of prompt tokens'],
+  ['steps', 'Steps', 'per second'],
   ['preemptions', 'Preemptions', 'since the start'],
 ];
 
@@ -142,6 +144,7 @@ function showTiles(frame) {
     prefill: number(Math.round(rate('prefill_tokens'))),
     kv: percent(blocks.used / blocks.blocks),
     hits: percent(counts.prefix_hits / counts.prefix_queries),
+    steps: number(Math.round(rate('steps'))),
     preemptions: number(counts.preemptions),
   };
   for (const [id, value] of Object.entries(values)) setText(byId(`tile-${id}`), value);

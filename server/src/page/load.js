@@ -5,7 +5,7 @@ import { byId } from './dom.js';
 
 /** Browsers open six connections to a server; one shows the engine. */
 const NUM_CLIENTS = 4;
-const CHOICES = 8;
+const CHOICES = 12;
 const MAX_MS = 120_000;
 const TOPICS = ['the sea', 'a lost key', 'bread', 'an old map', 'rain', 'a clock', 'two friends'];
 

@@ -9,6 +9,7 @@ import { hideEngine, showEngine, startEngine } from './engine.js';
 const VIEWS = ['chat', 'embeddings', 'engine'];
 
 function show(view) {
+  document.documentElement.dataset.view = view;
   for (const name of VIEWS) {
     const isShown = name === view;
     byId(name).hidden = !isShown;
@@ -18,7 +19,7 @@ function show(view) {
   }
   if (view === 'engine') showEngine();
   else hideEngine();
-  if (location.hash.slice(1) !== view) history.replaceState(null, '', `#${view}`);
+  if ((location.hash.slice(1) || 'chat') !== view) history.replaceState(null, '', `#${view}`);
 }
 
 function startTabs() {

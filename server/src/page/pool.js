@@ -10,7 +10,7 @@ const FIRST_OWNER = 4;
 const PUBLISHED = 1 << 15;
 
 /** Sides of a cell in CSS pixels: the largest that fits is taken. */
-const MAX_CELL = 16;
+const MAX_CELL = 20;
 const MAX_HEIGHT = 420;
 
 /** The cells of a picture, from their runs. */

@@ -103,7 +103,8 @@ function show(node, text, probability, { top_logprobs: alternatives = [], token 
   const card = byId('token-card');
   const rows = alternatives.map((one) => {
     const share = Math.exp(one.logprob);
-    const bar = element('meter', { min: 0, max: 1, value: share, aria: { hidden: 'true' } });
+    const bar = element('i', { className: 'share' });
+    bar.style.setProperty('--share', `${(share * 100).toFixed(1)}%`);
     const name = element('code', {}, visible(one.token) || '∅');
     const row = element('li', {}, name, bar, element('span', {}, percent(share)));
     row.classList.toggle('chosen', one.token === token);

@@ -18,6 +18,7 @@ mod fake;
 mod fields;
 mod metrics;
 mod openapi;
+mod page;
 mod responses;
 mod support;
 mod tcp;
