@@ -4,6 +4,7 @@
 
 pub mod attention;
 pub mod gpu;
+pub mod http;
 
 use std::time::Instant;
 

@@ -10,6 +10,7 @@ mod file;
 mod http;
 mod limits;
 mod models;
+mod settings;
 mod size;
 mod telemetry;
 
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Turn texts into vectors, one JSON line each
     Embed(Box<EmbedArgs>),
+    /// Print all settings of `serve` as a folio.toml, or check them
+    Config(Box<ConfigArgs>),
 }
 
 /// `folio serve`.
@@ -69,6 +72,23 @@ pub(crate) struct ServeArgs {
     /// How to compute them.
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// `folio config`.
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArgs {
+    /// Say whether `serve` could start with these settings: files, keys, models, memory. Loads no
+    /// weights
+    #[arg(long)]
+    pub check: bool,
+
+    /// What flags, environment and file say.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+
+    /// The same as the text of a `folio.toml`.
+    #[arg(skip)]
+    pub settings: String,
 }
 
 /// `folio generate`.
@@ -133,7 +153,15 @@ impl Cli {
             command = file::with_defaults(command, &path)?;
         }
         let matches = command.try_get_matches_from_mut(args)?;
-        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        let mut cli =
+            Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        if let (Command::Config(args), Some((_, given))) = (&mut cli.command, matches.subcommand())
+        {
+            let mut pristine = Self::command();
+            pristine.build();
+            args.settings = settings::file(&pristine, given);
+        }
+        Ok(cli)
     }
 }
 

@@ -49,8 +49,48 @@ enum Purpose {
     Embeddings,
 }
 
+/// What is known before anything is loaded.
+struct Prepared {
+    sources: Vec<Source>,
+    configs: Vec<ModelConfig>,
+    models: Models,
+    engine: EngineConfig,
+    options: RunnerOptions,
+    device: String,
+    notes: Vec<String>,
+}
+
 /// Loads the models and starts the engine.
 pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
+    let Prepared { sources, configs, models, engine: config, options, device, mut notes } =
+        prepare(models, engine)?;
+    let plan = options.plan.to_string();
+    let (engine_and_thread, said) =
+        start(sources, configs, (config, options), &engine.scheduling_policy)?;
+    notes.extend(said);
+    let priorities = match engine.scheduling_policy.as_str() {
+        "fcfs" => Priorities::Refused,
+        _ => Priorities::Honoured,
+    };
+    let seed = engine.default_seed.map(|seed| seed as u64);
+    let service = Service::new(engine_and_thread, models, priorities, seed)?;
+    Ok(Loaded { service, plan, device, notes })
+}
+
+/// Whether [`load`] could work, without the weights: what it would load, and where.
+pub(crate) fn check(models: &ModelArgs, engine: &EngineArgs) -> Result<Vec<String>> {
+    let prepared = prepare(models, engine)?;
+    prepared.engine.validated()?;
+    policies::by_name(&engine.scheduling_policy)?;
+    let mut lines: Vec<_> = prepared.notes.iter().map(|note| format!("Note: {note}")).collect();
+    lines.push(format!("Models: {}", prepared.models.describe()));
+    lines.push(format!("Device: {}", prepared.device));
+    lines.push(format!("Memory: {}", prepared.options.plan));
+    Ok(lines)
+}
+
+/// Finds the models and plans the memory.
+fn prepare(models: &ModelArgs, engine: &EngineArgs) -> Result<Prepared> {
     let sources = sources(models)?;
     let template = models.chat_template.as_deref().map(read_template);
     let template = template.transpose()?;
@@ -80,25 +120,11 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
         notes.push(swap.to_string());
     }
     let config = engine_config(engine, &configs, &plan);
-    let line = plan.to_string();
     notes.extend(device.notes);
-    let options = RunnerOptions { device: device.options, plan };
     let models = Models::new(served, unix_seconds())
         .context("--served-model-name, --served-embedding-model-name")?;
-    let (engine_and_thread, said) =
-        start(sources, configs, (config, options), &engine.scheduling_policy)?;
-    notes.extend(said);
-    let priorities = match engine.scheduling_policy.as_str() {
-        "fcfs" => Priorities::Refused,
-        _ => Priorities::Honoured,
-    };
-    let seed = engine.default_seed.map(|seed| seed as u64);
-    Ok(Loaded {
-        service: Service::new(engine_and_thread, models, priorities, seed)?,
-        plan: line,
-        device: device.line,
-        notes,
-    })
+    let options = RunnerOptions { device: device.options, plan };
+    Ok(Prepared { sources, configs, models, engine: config, options, device: device.line, notes })
 }
 
 /// The models that were asked for; the built-in ones when none was.

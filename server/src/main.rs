@@ -41,6 +41,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Serve(args) => commands::serve::run(*args).await,
             Command::Generate(args) => unless_closed(commands::generate::run(*args).await),
             Command::Embed(args) => unless_closed(commands::embed::run(*args).await),
+            Command::Config(args) => unless_closed(commands::config::run(&args)),
         }
     });
     // What still runs, runs for a client that is gone or was told so.

@@ -133,6 +133,18 @@ impl Models {
         })
     }
 
+    /// Every model by its names, with what it is for.
+    pub fn describe(&self) -> String {
+        let models = self.served.iter().map(|model| {
+            let kind = match model.limits.kind {
+                ModelKind::Decoder => "chat",
+                ModelKind::Encoder => "embeddings",
+            };
+            format!("{} ({kind})", model.names.join(" = "))
+        });
+        models.collect::<Vec<_>>().join(", ")
+    }
+
     fn list_names(&self) -> String {
         let names: Vec<_> = self.served.iter().flat_map(|model| &model.names).collect();
         names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")

@@ -122,3 +122,39 @@ fn bad_flags_are_refused_with_the_limit() {
         assert!(error.contains(expected), "{args:?}: {error}");
     }
 }
+
+/// `folio config` with `args`.
+fn config(args: &[&str]) -> String {
+    let args: Vec<_> = ["config"].iter().chain(args).copied().collect();
+    match read(&args).unwrap().command {
+        Command::Config(config) => config.settings,
+        other => panic!("not config: {other:?}"),
+    }
+}
+
+#[test]
+fn every_setting_is_in_the_listing_and_can_be_read_back() {
+    let listing = config(&[]);
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").unwrap();
+    for flag in serve.get_arguments().filter_map(clap::Arg::get_long) {
+        let entry = format!("\n# {flag} = ");
+        assert!(flag == "config" || listing.contains(&entry), "{flag} is not in\n{listing}");
+    }
+    // Without the marks of its comments it is a file that changes nothing.
+    let entries = listing.lines().filter_map(|line| line.strip_prefix("# "));
+    let entries = entries.filter(|line| {
+        line.split_once(" = ")
+            .is_some_and(|(key, value)| !key.contains(' ') && !matches!(value, "\"\"" | "[]"))
+    });
+    let file = ConfigFile::new("listing", &entries.collect::<Vec<_>>().join("\n"));
+    assert_eq!(config(&["--config", file.path()]), listing);
+}
+
+#[test]
+fn what_is_set_is_listed_and_secrets_are_not() {
+    let listing = config(&["--port=9000", "--api-key=sk-secret", "--allowed-origins=https://a.b"]);
+    assert!(listing.contains("\nport = 9000\n"), "{listing}");
+    assert!(listing.contains("\nallowed-origins = [\"https://a.b\"]\n"), "{listing}");
+    assert!(listing.contains("\n# api-key is set\n") && !listing.contains("secret"), "{listing}");
+}

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::args::{HttpArgs, LimitArgs, Seconds, ServeArgs, TelemetryArgs};
-use crate::load::{Loaded, load};
+use crate::load::{self, Loaded, load};
 
 /// Time for the last words of requests that are cut off.
 const CUTTING_TIME: Duration = Duration::from_secs(3);
@@ -104,6 +104,16 @@ fn start_log(args: &TelemetryArgs) -> Result<()> {
     let filter = args.log_level.parse().context("--log-level")?;
     let subscriber = telemetry::subscriber(args.log_format.into(), filter, std::io::stderr);
     tracing::subscriber::set_global_default(subscriber).context("the log was started twice")
+}
+
+/// Whether [`run`] could start with these settings, and what it would serve.
+pub(crate) fn check(args: &ServeArgs) -> Result<Vec<String>> {
+    let _: tracing_subscriber::EnvFilter =
+        args.telemetry.log_level.parse().context("--log-level")?;
+    settings(&args.http)?;
+    let keys = ApiKeys::new(args.http.access.api_key.iter().map(String::as_str));
+    check_exposure(&args.http, &keys)?;
+    load::check(&args.models, &args.engine)
 }
 
 fn settings(args: &HttpArgs) -> Result<HttpSettings> {
@@ -219,14 +229,7 @@ fn announce(
     for note in notes {
         say(&format!("Note: {note}"))?;
     }
-    let models = app.service.models.all().iter().map(|model| {
-        let kind = match model.limits.kind {
-            ModelKind::Decoder => "chat",
-            ModelKind::Encoder => "embeddings",
-        };
-        format!("{} ({kind})", model.names.join(" = "))
-    });
-    say(&format!("Models: {}", models.collect::<Vec<_>>().join(", ")))?;
+    say(&format!("Models: {}", app.service.models.describe()))?;
     for (name, fact) in facts {
         say(&format!("{name}: {fact}"))?;
     }
