@@ -28,6 +28,7 @@ pub mod responses;
 pub mod routes;
 pub mod service;
 pub mod sse;
+pub mod structured;
 pub mod telemetry;
 pub mod text;
 pub mod tools;

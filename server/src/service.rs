@@ -13,6 +13,7 @@ use crate::lifecycle::Cut;
 use crate::metrics::Metrics;
 use crate::models::{Models, ServedModel};
 use crate::openai::Header;
+use crate::structured::{Compiler, Limits};
 use crate::telemetry::Tracer;
 use crate::tools::CallIdStyle;
 
@@ -31,6 +32,8 @@ pub struct Service {
     pub cut: Cut,
     /// Takes the spans of requests, if anybody wants them.
     tracer: Option<Tracer>,
+    /// Compiles the shapes that texts must have.
+    pub structures: Compiler,
     /// Whether the scheduling policy looks at priorities.
     priorities: Priorities,
     ids: Counter,
@@ -58,6 +61,7 @@ impl Service {
         Ok(Self {
             metrics: Arc::new(Metrics::new(&models)?),
             cut: Cut::new(),
+            structures: Compiler::new(&models, Limits::default()),
             engine,
             engine_thread,
             tracer: None,

@@ -66,6 +66,19 @@ pub struct TextToken {
     pub offset: usize,
 }
 
+/// Whether a text must have a shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Structured {
+    Yes,
+    No,
+}
+
+/// The end of a text without the character that it was cut off in: what is left can still become
+/// a text of the shape that was asked for.
+fn without_broken_end(rest: &str) -> &str {
+    rest.trim_end_matches(char::REPLACEMENT_CHARACTER)
+}
+
 /// Reads the events of one choice. Dropping it cancels the choice.
 #[derive(Debug)]
 pub(super) struct ChoiceReader {
@@ -78,6 +91,7 @@ pub(super) struct ChoiceReader {
     end_of_sequence: EndOfSequence,
     /// Stop strings that end before this many tokens do not count.
     min_tokens: u32,
+    structure: Structured,
     /// Tokens read so far.
     num_tokens: u32,
     /// Characters decoded so far, held back or not.
@@ -106,6 +120,10 @@ impl ChoiceReader {
             model: Arc::clone(model),
             end_of_sequence: generation.end_of_sequence,
             min_tokens: generation.params.stop.min_tokens,
+            structure: match generation.structure {
+                Some(_) => Structured::Yes,
+                None => Structured::No,
+            },
             num_tokens: 0,
             num_chars: 0,
             stats: RequestStats::default(),
@@ -162,7 +180,9 @@ impl ChoiceReader {
         };
         self.stats = stats;
         let rest = self.detokenizer.finish();
-        self.add_text(&rest);
+        let is_cut_off = reason == Finish::Length && self.structure == Structured::Yes;
+        let rest = if is_cut_off { without_broken_end(&rest) } else { &rest };
+        self.add_text(rest);
         if self.piece.finish.is_none() {
             let output = self.matcher.finish();
             self.piece.text.push_str(&output.text);

@@ -15,6 +15,7 @@ use crate::metrics::Handed;
 use crate::models::ServedModel;
 use crate::openai::{EndOfSequence, Generation};
 use crate::service::Service;
+use crate::structured::Session;
 
 /// Prompts with everything that is asked of them, checked against model and cache.
 #[derive(Debug)]
@@ -54,13 +55,21 @@ impl Job {
             paths: Vec::new(),
             shown: Arc::new([]),
         };
+        let structure = job.generation.structure.as_ref();
+        let session = structure.map(|structure| service.structures.session(&job.model, structure));
+        let session = session.transpose()?;
         for prompt in prompts {
-            job.add(service, prompt)?;
+            job.add(service, prompt, session.as_ref())?;
         }
         Ok(job)
     }
 
-    fn add(&mut self, service: &Service, prompt: Prompt) -> Result<(), ApiError> {
+    fn add(
+        &mut self,
+        service: &Service,
+        prompt: Prompt,
+        session: Option<&Session>,
+    ) -> Result<(), ApiError> {
         if prompt.tokens.is_empty() {
             let message = format!("{} has no tokens", prompt.path);
             return Err(ApiError::invalid_value(prompt.path, message));
@@ -75,7 +84,9 @@ impl Job {
                     events = marking;
                     self.marks.push(marks);
                 }
-                (Choice::new(events), receiver)
+                let ends = self.generation.end_of_sequence;
+                let grammar = session.map(|session| session.start(ends));
+                (Choice { grammar, ..Choice::new(events) }, receiver)
             })
             .unzip();
         let queueing = &self.generation.queueing;

@@ -25,7 +25,6 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("prompt_cache_key", &[]),
     ("prompt_cache_options", &["{}"]),
     ("prompt_cache_retention", &["\"in_memory\"", "\"in-memory\""]),
-    ("response_format", &["{\"type\":\"text\"}"]),
     ("service_tier", &["\"auto\"", "\"default\""]),
     ("store", &["false"]),
     ("verbosity", &["\"medium\""]),

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::fields::{Fields, Range, number_in, token_id, token_ids_shape};
 use super::json::type_name;
-use super::structure::Structure;
+use super::structure::{self, Structure};
 use crate::error::ApiError;
 
 /// Most choices of one request.
@@ -115,7 +115,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
         seed: seed.map(|seed| seed as u64),
         num_choices: num_choices.map_or(1, |n| n as u32),
         queueing: read_queueing(fields)?,
-        structure: None,
+        structure: structure::read(fields)?,
     })
 }
 

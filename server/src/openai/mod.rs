@@ -37,7 +37,7 @@ pub use response::{
 pub use responses::{
     Delivery, Keeping, ReasoningSettings, ResponseSettings, ResponsesRequest, TextSettings,
 };
-pub use structure::{Constraint, Structure};
+pub use structure::{Constraint, JsonShape, Keywords, Structure, Whitespace};
 pub use tokenize::{
     DetokenizeRequest, DetokenizeResponse, TokenizeInput, TokenizeRequest, TokenizeResponse,
 };

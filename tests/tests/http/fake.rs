@@ -7,13 +7,16 @@
 //! - `explode`: fails;
 //! - `panic`: takes the engine's thread down;
 //! - anything else: the same text again, then the end.
+//!
+//! A choice with a grammar gets the nearest that it allows: what ends a text soon, if not that.
 
 use std::sync::{Arc, Condvar, Mutex};
 
 use folio_engine::exec::Executor;
 use folio_engine::sched::{Sequence, Sequences};
 use folio_engine::types::{
-    ModelId, Nanos, Result, SampledToken, SeqResult, StepOutput, StepPlan, TokenId, TokenLogprobs,
+    ModelId, Nanos, Result, SampledToken, SeqResult, SequenceId, StepOutput, StepPlan, TokenId,
+    TokenLogprobs, allows,
 };
 use serde_json::{Value, json};
 
@@ -108,7 +111,7 @@ impl Executor for FakeExecutor {
             .iter()
             .map(|seq| match (seq.emits, seq.model) {
                 (false, _) => SeqResult::Computed,
-                (true, CHAT) => next_token(sequences.get(seq.id)),
+                (true, CHAT) => within_grammar(sequences, seq.id),
                 (true, _) => SeqResult::Embedding(embedding(sequences.get(seq.id).tokens())),
             })
             .collect();
@@ -145,6 +148,26 @@ fn next_token(sequence: &Sequence) -> SeqResult {
     };
     let logprobs = params.logprobs.map(|num| Box::new(logprobs_of(id, num)));
     SeqResult::Token(SampledToken { id, logprobs })
+}
+
+/// The token of [`next_token`] if the sequence's grammar allows it, or else one that it allows.
+fn within_grammar(sequences: &mut Sequences, id: SequenceId) -> SeqResult {
+    let wanted = next_token(sequences.get(id));
+    let (Some(grammar), SeqResult::Token(token)) = (sequences.get_mut(id).grammar_mut(), &wanted)
+    else {
+        return wanted;
+    };
+    let mask = match grammar.mask() {
+        Ok(mask) => mask,
+        Err(error) => return SeqResult::Failed(error.to_string()),
+    };
+    let closing = [END, b'"'.into(), b'}'.into(), b']'.into()];
+    let mut candidates = [token.id].into_iter().chain(closing).chain(0..VOCAB_SIZE);
+    let Some(id) = candidates.find(|&id| allows(mask, id)) else {
+        return SeqResult::Failed("no token is allowed".into());
+    };
+    let num = token.logprobs.as_ref().map(|logprobs| logprobs.top.len() as u32);
+    SeqResult::Token(SampledToken { id, logprobs: num.map(|num| Box::new(logprobs_of(id, num))) })
 }
 
 /// The last user's message, or the whole prompt.

@@ -20,6 +20,7 @@ mod metrics;
 mod openapi;
 mod page;
 mod responses;
+mod structured;
 mod support;
 mod tcp;
 mod tools;

@@ -1,0 +1,61 @@
+//! What a constraint may cost, before and while it is compiled and at every token.
+
+use std::time::Duration;
+
+use llguidance::api::ParserLimits;
+
+/// Bounds on constraints.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a schema as compact JSON, of a regular expression, a grammar, or all choices.
+    pub max_bytes: usize,
+    /// Objects and arrays within each other in a schema, and brackets in a grammar.
+    pub max_depth: usize,
+    /// Values in a schema: objects, arrays, strings, numbers.
+    pub max_values: usize,
+    /// `$ref`s in a schema; each may lie within the one before when they are followed.
+    pub max_references: usize,
+    /// Entries of a `choice`.
+    pub max_choices: usize,
+    /// Time to compile. The work may go on a little longer, on a thread that nobody waits for.
+    pub max_compile_time: Duration,
+    /// Constraints that are compiled at the same time.
+    pub max_compilers: usize,
+    /// Compiled constraints that are kept.
+    pub max_cached: usize,
+    /// Bytes of the constraints, as they came, whose compiled form is kept.
+    pub max_cached_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 256 << 10,
+            max_depth: 64,
+            max_values: 20_000,
+            max_references: 1_000,
+            max_choices: 10_000,
+            max_compile_time: Duration::from_secs(5),
+            max_compilers: 2,
+            max_cached: 64,
+            max_cached_bytes: 4 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// What the library is allowed. Its work is counted, not timed, so that the same request has
+    /// the same answer on any machine.
+    pub(super) fn of_parser() -> ParserLimits {
+        ParserLimits {
+            max_items_in_row: 2_000,
+            initial_lexer_fuel: 1_000_000,
+            step_lexer_fuel: 100_000,
+            step_max_items: 25_000,
+            max_lexer_states: 25_000,
+            max_grammar_size: 200_000,
+            precompute_large_lexemes: true,
+            verbose_errors: false,
+        }
+    }
+}
