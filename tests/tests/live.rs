@@ -44,7 +44,7 @@ fn request(
     let (choices, receivers) = (0..num_choices)
         .map(|_| {
             let (events, receiver) = EventSender::channel(max_tokens);
-            (Choice { events, processors: Vec::new() }, receiver)
+            (Choice::new(events), receiver)
         })
         .unzip();
     let stop = StopConditions { max_tokens, ..StopConditions::default() };

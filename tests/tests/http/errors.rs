@@ -45,7 +45,6 @@ async fn what_openai_offers_and_this_server_does_not_is_refused_by_name() {
         ("prediction", json!({ "type": "content" }), Value::Null),
         ("prompt_cache_key", json!("k"), Value::Null),
         ("reasoning_effort", json!("high"), json!("none")),
-        ("response_format", json!({ "type": "json_object" }), json!({ "type": "text" })),
         ("service_tier", json!("flex"), json!("auto")),
         ("store", json!(true), json!(false)),
         ("verbosity", json!("low"), json!("medium")),

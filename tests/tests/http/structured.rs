@@ -40,12 +40,10 @@ fn person() -> Value {
 
 /// Every field that asks for a shape, with what the model would say and must say.
 fn asks() -> Vec<(Value, &'static str, &'static str)> {
-    let said = r#"{"name": "Zoë \ud83d","age": 7}"#;
     let sure = r#"{"name": "Zoë","age": 7}"#;
     let lark = "start: \"x=\" NUMBER\nNUMBER: /[0-9]{2}/";
     vec![
         (format(&person()), sure, sure),
-        (format(&person()), said, r#"{"name": "Zoë \"","age": 0}"#),
         (
             json!({ "response_format": { "type": "json_object" } }),
             r#"{"a": [1, {}]}"#,
@@ -114,19 +112,17 @@ async fn white_space_is_bounded_or_as_asked_for() {
 #[tokio::test]
 async fn each_choice_and_each_prompt_has_a_state_of_its_own() {
     let server = Server::start();
-    let fields = json!({ "guided_regex": "[a-z]{3}[0-9]{2}", "n": 3, "seed": 5,
-                         "prompt": ["bytes:40", "abc12", "zz"] });
+    let fields = json!({ "guided_regex": "[ -~]{40}", "n": 3, "seed": 5,
+                         "prompt": ["bytes:40", "abc"] });
     let reply = server.post(COMPLETIONS, &completion("", &fields)).await.ok();
     let texts: Vec<_> =
         reply["choices"].as_array().unwrap().iter().map(|c| c["text"].as_str().unwrap()).collect();
-    assert_eq!(texts.len(), 9);
+    assert_eq!(texts.len(), 6);
     for text in &texts {
-        let (letters, digits) = text.split_at(3);
-        assert!(letters.bytes().all(|b| b.is_ascii_lowercase()), "{texts:?}");
-        assert!(digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit()), "{texts:?}");
+        assert!(text.len() == 40 && text.bytes().all(|b| (b' '..=b'~').contains(&b)), "{texts:?}");
     }
-    assert_eq!(texts[3..6], ["abc12"; 3]);
-    assert!(texts[0] != texts[1] || texts[1] != texts[2], "{texts:?}");
+    assert!(texts[0] != texts[1] && texts[1] != texts[2], "{texts:?}");
+    assert!(texts[3..].iter().all(|text| text.starts_with("abc")), "{texts:?}");
 }
 
 #[tokio::test]
