@@ -177,7 +177,8 @@ mod tests {
             (true, ModelId(0)) => SeqResult::Token(SampledToken { id: 7, logprobs: None }),
             (true, _) => SeqResult::Embedding(vec![1.0]),
         });
-        let output = StepOutput { results: results.collect(), device_time: Nanos(1) };
+        let results = results.collect();
+        let output = StepOutput { results, device_time: Nanos(1), ..StepOutput::default() };
         let _ = scheduler.commit(&plan, output, Nanos(ended));
         scheduler.assert_consistent();
     }
