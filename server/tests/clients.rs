@@ -20,8 +20,13 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(args: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_folio"))
             .args(["serve", "--port", "0", "--api-key", KEY])
+            .args(args)
             .stdout(Stdio::piped())
             .stdin(Stdio::null())
             .spawn()
@@ -106,6 +111,29 @@ fn langchain_works_unmodified() {
 #[test]
 fn litellm_works_unmodified() {
     runs(python(), "litellm_client.py");
+}
+
+/// Every schema of the corpus, on the built-in model and on one whose weights are random.
+#[test]
+fn structured_answers_are_valid_for_an_independent_validator() {
+    let Some(_) = python() else { return };
+    let folio_tiny = workspace().join("server/builtin/folio-tiny");
+    let random =
+        ["--load-format", "dummy", "--model", folio_tiny.to_str().expect("UTF-8")].as_slice();
+    for args in [&[], random] {
+        let server = Server::with(args);
+        let url = format!("http://{}/v1", server.address);
+        let output = python()
+            .expect("it was there")
+            .arg(workspace().join("scripts/check_structured.py"))
+            .args([&url, "folio-tiny", "--key", KEY, "--tokens", "300"])
+            .output()
+            .expect("the check runs");
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{stdout}\n{stderr}");
+        assert!(stdout.starts_with("ok: "), "{stdout}");
+    }
 }
 
 /// Two workers of `scripts/ray_batch.py`, killed while they work.

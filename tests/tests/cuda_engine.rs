@@ -21,7 +21,7 @@ use folio_engine::types::{
     SamplingParams, StopConditions, Task, TenantId, TokenId,
 };
 use folio_kernels::cuda::Element;
-use folio_tests::generation;
+use folio_tests::{ToyGrammar, generation};
 
 const VOCAB: u32 = 90;
 const DECODER: &str = r#"{"architectures": ["Qwen3ForCausalLM"], "vocab_size": 90,
@@ -143,6 +143,7 @@ impl Engine {
             if ask.is_processed {
                 choice.processors.push(Box::new(OnlyEven));
             }
+            choice.grammar = ask.grammar_len.map(|len| Box::new(ToyGrammar::new(VOCAB, len)) as _);
         }
         self.core.admit(request);
         receivers
@@ -178,6 +179,8 @@ struct Ask {
     params: SamplingParams,
     num_choices: u32,
     is_processed: bool,
+    /// Length of a text of its grammar, if it has one.
+    grammar_len: Option<usize>,
 }
 
 /// Bits of the log-probability of a token, and of the likeliest ones.
@@ -255,6 +258,7 @@ fn asks() -> Vec<Ask> {
             params: SamplingParams { sampling, penalties, stop, logprobs, prompt_logprobs },
             num_choices: 1 + (index as u32 % 3),
             is_processed: index % 6 == 5,
+            grammar_len: (index % 3 != 0 || index % 4 == 0).then_some(6 + index),
         }
     };
     lengths.into_iter().enumerate().map(ask).collect()
@@ -446,6 +450,7 @@ fn two_slots_with_the_longest_lists_start_in_one_step() {
         },
         num_choices: 1,
         is_processed: false,
+        grammar_len: None,
     };
     let receivers = [engine.admit(&ask(0)), engine.admit(&ask(512))];
     let Turn::Stepped(report) = engine.core.step() else { panic!("the step failed") };

@@ -226,7 +226,7 @@ impl Sequence {
     #[must_use]
     pub fn is_sampled_on_host(&self) -> bool {
         let fits = |params: &SamplingParams| params.fits_device(self.request.prompt_len);
-        self.has_processors() || self.has_grammar() || !self.sampling().is_none_or(fits)
+        self.has_processors() || !self.sampling().is_none_or(fits)
     }
 
     /// Whether the host must know all its tokens before the next can be chosen.

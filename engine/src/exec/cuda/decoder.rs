@@ -4,6 +4,7 @@ use folio_kernels::cuda::{Sample, SampleKind, sample};
 
 use super::Outcome;
 use super::graphs::{DecodeGraph, DecodeGraphs, captured_rows};
+use super::masks::DeviceMasks;
 use super::results::Results;
 use super::sampling::{Chooser, DeviceSampling, limits};
 use super::slots::{Place, SlotTable, Tenancy};
@@ -13,7 +14,7 @@ use crate::model::Model;
 use crate::ops::{
     CudaDevice, Device, Graphs, Ops, Pages, RowTokens, StepUpload, Tensor, UploadRow,
 };
-use crate::sched::Sequences;
+use crate::sched::{Sequence, Sequences};
 use crate::types::{Result, ScheduledSeq, SeqResult, SequenceId, TokenSource};
 
 /// What the decoder needs beside its weights.
@@ -23,6 +24,7 @@ pub(super) struct DecoderState {
     max_rows: usize,
     slots: SlotTable,
     sampling: DeviceSampling,
+    masks: DeviceMasks,
     graphs: DecodeGraphs,
     host: Sampler,
     scorer: PromptScorer,
@@ -41,6 +43,7 @@ impl DecoderState {
             max_rows,
             slots: SlotTable::new(max_rows as u32),
             sampling: DeviceSampling::new(device.context(), limits)?,
+            masks: DeviceMasks::new(device.context(), limits)?,
             graphs: DecodeGraphs::default(),
             host: Sampler::new(),
             scorer: PromptScorer::default(),
@@ -214,7 +217,11 @@ impl DecoderState {
             match self.sampling.chooser(place.slot) {
                 Chooser::Device(needed) => {
                     kind = kind.max(Some(needed));
-                    outcomes[index] = Outcome::Sampled { row };
+                    let sequence = sequences.get_mut(seq.id);
+                    outcomes[index] = match mask_row(&mut self.masks, device, row, sequence) {
+                        Ok(()) => Outcome::Sampled { row },
+                        Err(message) => Outcome::Decided(SeqResult::Failed(message)),
+                    };
                 }
                 Chooser::Host => on_host.push((row, index, seq.id, place.slot)),
             }
@@ -245,7 +252,7 @@ impl DecoderState {
             rows: device.emitting_rows(),
             row_slots: arrays.row_slots,
             seq_lens: arrays.seq_lens,
-            masks: None,
+            masks: self.masks.upload(device),
             last_tokens: device.last_tokens(),
             kind,
         };
@@ -275,4 +282,19 @@ fn push_to_score(
         first_token += seq.positions.len() as u32;
     }
     upload.push_more_outputs(tokens.into_iter());
+}
+
+/// Gives the row of a sequence with a grammar its mask. Says why there is none.
+fn mask_row(
+    masks: &mut DeviceMasks,
+    device: &mut CudaDevice,
+    row: usize,
+    sequence: &mut Sequence,
+) -> std::result::Result<(), String> {
+    let Some(grammar) = sequence.grammar_mut() else { return Ok(()) };
+    let mask = grammar.mask().map_err(|error| error.to_string())?;
+    if masks.push(device, row, mask) {
+        return Ok(());
+    }
+    Err(format!("the mask of the grammar has only {} words", mask.len()))
 }

@@ -7,6 +7,7 @@
 
 mod decoder;
 mod graphs;
+mod masks;
 mod results;
 mod sampling;
 mod slots;
@@ -38,7 +39,8 @@ const MAX_IN_FLIGHT: usize = 2;
 /// Bytes of device memory that sampling takes.
 pub(super) fn sampling_bytes(limits: ModelLimits, reserve: Reserve) -> u64 {
     let max_rows = reserve.max_num_seqs;
-    sampling::limits(max_rows + 1, max_rows, limits.vocab_size as usize).num_bytes() as u64
+    let limits = sampling::limits(max_rows + 1, max_rows, limits.vocab_size as usize);
+    (limits.num_bytes() + masks::DeviceMasks::num_bytes(limits)) as u64
 }
 
 /// Executes plans on a GPU.
