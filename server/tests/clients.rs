@@ -99,6 +99,27 @@ fn the_openai_client_for_python_works_unmodified() {
 }
 
 #[test]
+fn the_openai_client_for_python_makes_responses() {
+    runs(python(), "openai_responses.py");
+}
+
+/// A short run of `scripts/api_fuzz`, always the same.
+#[test]
+fn a_property_based_tester_finds_nothing() {
+    if !is_there(&workspace().join(".cache/fuzz/bin/schemathesis")) {
+        return;
+    }
+    let output = Command::new(workspace().join("scripts/api_fuzz"))
+        .args(["3", "1"])
+        .env("FOLIO_BIN", env!("CARGO_BIN_EXE_folio"))
+        .output()
+        .expect("bash runs");
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+}
+
+#[test]
 fn the_openai_client_for_node_works_unmodified() {
     runs(node(), "openai_client.mjs");
 }

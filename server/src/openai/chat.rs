@@ -108,7 +108,8 @@ impl ChatRequest {
     pub fn read(body: impl Into<RequestBody>) -> Result<Self, ApiError> {
         let mut fields = Fields::new("", body)?;
         let model = super::model(&mut fields)?;
-        let messages = messages::read(fields.require_shaped("messages", messages::shape)?)?;
+        let messages = fields.require_shaped("messages", messages::shape)?;
+        let messages = messages::read(&fields, messages)?;
         let tools = tools::read(&mut fields)?;
         let template_arguments = fields.object("chat_template_kwargs")?.map(Fields::into_rest);
         let reasoning = read_reasoning(&mut fields)?;

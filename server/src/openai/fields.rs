@@ -61,13 +61,7 @@ impl Fields {
         Self::new(path, RequestBody { value, trace: self.trace.clone() })
     }
 
-    /// Takes a field; `None` when it is absent or null. Its schema takes anything: prefer
-    /// [`take_shaped`](Self::take_shaped).
-    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        self.take_shaped(name, || json!({}))
-    }
-
-    /// Takes a field that the caller reads by itself; `shape` is its JSON Schema, with
+    /// Takes a field that the caller reads by itself; `None` when it is absent or null. `shape` is its JSON Schema, with
     /// [`ITEMS`](super::trace::ITEMS) for objects that [`child`](Self::child) reads.
     pub(super) fn take_shaped(&mut self, name: &str, shape: impl Fn() -> Value) -> Option<Value> {
         if let Some(trace) = &self.trace {
@@ -90,7 +84,8 @@ impl Fields {
         self.string_shaped(name, || json!({ "type": "string" }))
     }
 
-    fn string_shaped(
+    /// Takes a string of which more is known: `shape` is its JSON Schema.
+    pub(super) fn string_shaped(
         &mut self,
         name: &str,
         shape: impl Fn() -> Value,

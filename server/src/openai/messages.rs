@@ -5,53 +5,30 @@ use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
 use super::json::{self, type_name};
+use super::trace::ITEMS;
 use crate::error::ApiError;
 
-/// The JSON Schema of `messages`. Which fields a message has depends on its role.
+/// The JSON Schema of `messages`.
 pub(super) fn shape() -> Value {
-    let text = json!({ "type": "string", "minLength": 1 });
-    let string = json!({ "type": "string" });
-    let part = json!({
-        "type": "object",
-        "properties": { "type": { "const": "text" }, "text": string },
-        "required": ["type", "text"],
-        "additionalProperties": { "type": "null" },
-    });
-    let function = json!({
-        "type": "object",
-        "properties": { "name": string, "arguments": string },
-        "required": ["name", "arguments"],
-        "additionalProperties": { "type": "null" },
-    });
-    let call = json!({
-        "type": "object",
-        "properties": {
-            "id": string,
-            "type": { "enum": ["function", null] },
-            "function": function,
-        },
-        "required": ["id", "function"],
-        "additionalProperties": { "type": "null" },
-    });
-    let message = json!({
-        "type": "object",
-        "properties": {
-            "role": { "enum": ROLES },
-            "content": { "anyOf": [
-                string, { "type": "array", "items": part, "minItems": 1 }, { "type": "null" },
-            ] },
-            "name": { "type": ["string", "null"] },
-            "tool_call_id": { "type": ["string", "null"] },
-            "tool_calls": { "type": ["array", "null"], "items": call, "minItems": 1 },
-            "annotations": { "enum": [[], null] },
-            "audio": { "type": "null" },
-            "function_call": { "type": "null" },
-            "refusal": { "type": "null" },
-        },
-        "required": ["role"],
-        "additionalProperties": { "type": "null" },
-    });
-    json!({ "anyOf": [text, { "type": "array", "items": message, "minItems": 1 }] })
+    json!({ "anyOf": [
+        { "type": "string", "minLength": 1 },
+        { "type": "array", "items": ITEMS, "minItems": 1 },
+    ] })
+}
+
+fn role_shape() -> Value {
+    json!({ "enum": ROLES })
+}
+
+fn content_shape() -> Value {
+    json!({ "anyOf": [
+        { "type": "string" },
+        { "type": "array", "items": ITEMS, "minItems": 1 },
+    ] })
+}
+
+fn calls_shape() -> Value {
+    json!({ "type": "array", "items": ITEMS, "minItems": 1 })
 }
 
 const ROLES: [&str; 5] = ["developer", "system", "user", "assistant", "tool"];
@@ -60,10 +37,11 @@ const ROLES: [&str; 5] = ["developer", "system", "user", "assistant", "tool"];
 const UNSUPPORTED: &[(&str, &[&str])] =
     &[("annotations", &["[]"]), ("audio", &[]), ("function_call", &[]), ("refusal", &[])];
 
-/// Checks `messages` and returns the role objects, with no fields but those a template may read.
-pub(super) fn read(value: Value) -> Result<Vec<Value>, ApiError> {
+/// Checks `messages`, a field of `body`, and returns the role objects, with no fields but those a
+/// template may read.
+pub(super) fn read(body: &Fields, value: Value) -> Result<Vec<Value>, ApiError> {
     let messages = match value {
-        Value::String(text) => return read_text(&text),
+        Value::String(text) => return read_text(body, &text),
         Value::Array(messages) => messages,
         other => {
             let expected = "an array of messages or a string";
@@ -76,14 +54,14 @@ pub(super) fn read(value: Value) -> Result<Vec<Value>, ApiError> {
     messages
         .into_iter()
         .enumerate()
-        .map(|(index, message)| read_message(Fields::new(format!("messages[{index}]"), message)?))
+        .map(|(index, message)| read_message(body.child(format!("messages[{index}]"), message)?))
         .collect()
 }
 
 /// A string that parses as an array of role objects is that array; any other is what a user says.
-fn read_text(text: &str) -> Result<Vec<Value>, ApiError> {
+fn read_text(body: &Fields, text: &str) -> Result<Vec<Value>, ApiError> {
     if is_array_of_roles(text) {
-        return read(json::parse(text.as_bytes())?);
+        return read(body, json::parse(text.as_bytes())?);
     }
     if text.is_empty() {
         return Err(ApiError::invalid_value("messages", "messages is empty"));
@@ -100,13 +78,13 @@ fn is_array_of_roles(text: &str) -> bool {
 
 fn read_message(mut fields: Fields) -> Result<Value, ApiError> {
     let role = read_role(&mut fields)?;
-    let tool_calls = fields.take("tool_calls");
-    let content = fields.take("content");
+    let tool_calls = fields.take_shaped("tool_calls", calls_shape);
+    let content = fields.take_shaped("content", content_shape);
     let mut message = Map::new();
     message.insert("role".into(), role.clone().into());
     match content {
         Some(content) => {
-            let content = read_content(&fields.path("content"), content)?;
+            let content = read_content(&fields, content)?;
             message.insert("content".into(), content);
         }
         None if role == "assistant" && tool_calls.is_some() => {}
@@ -118,7 +96,7 @@ fn read_message(mut fields: Fields) -> Result<Value, ApiError> {
             let text = format!("{path} belongs to messages of the assistant");
             return Err(ApiError::invalid_value(path, text));
         }
-        message.insert("tool_calls".into(), read_tool_calls(&path, calls)?);
+        message.insert("tool_calls".into(), read_tool_calls(&fields, calls)?);
     }
     match fields.string("tool_call_id")? {
         Some(id) if role == "tool" => {
@@ -142,7 +120,8 @@ fn read_message(mut fields: Fields) -> Result<Value, ApiError> {
 
 fn read_role(fields: &mut Fields) -> Result<String, ApiError> {
     let path = fields.path("role");
-    let role = fields.string("role")?.ok_or_else(|| ApiError::missing(path.clone()))?;
+    let role =
+        fields.string_shaped("role", role_shape)?.ok_or_else(|| ApiError::missing(path.clone()))?;
     if !ROLES.contains(&role.as_str()) {
         let message = format!("{path} = {role:?} must be one of {}", ROLES.join(", "));
         return Err(ApiError::invalid_value(path, message));
@@ -151,7 +130,8 @@ fn read_role(fields: &mut Fields) -> Result<String, ApiError> {
 }
 
 /// A text, or an array of parts of type text.
-fn read_content(path: &str, content: Value) -> Result<Value, ApiError> {
+fn read_content(message: &Fields, content: Value) -> Result<Value, ApiError> {
+    let path = message.path("content");
     let parts = match content {
         Value::String(_) => return Ok(content),
         Value::Array(parts) => parts,
@@ -161,19 +141,20 @@ fn read_content(path: &str, content: Value) -> Result<Value, ApiError> {
         }
     };
     if parts.is_empty() {
-        return Err(ApiError::invalid_value(path, format!("{path} is empty")));
+        return Err(ApiError::invalid_value(path.clone(), format!("{path} is empty")));
     }
     parts
         .into_iter()
         .enumerate()
-        .map(|(index, part)| read_part(Fields::new(format!("{path}[{index}]"), part)?))
+        .map(|(index, part)| read_part(message.child(format!("{path}[{index}]"), part)?))
         .collect::<Result<Vec<_>, _>>()
         .map(Value::from)
 }
 
 fn read_part(mut fields: Fields) -> Result<Value, ApiError> {
     let path = fields.path("type");
-    let kind = fields.string("type")?.ok_or_else(|| ApiError::missing(path.clone()))?;
+    let kind = fields.string_shaped("type", || json!({ "const": "text" }))?;
+    let kind = kind.ok_or_else(|| ApiError::missing(path.clone()))?;
     if kind != "text" {
         let message = format!("{path} = {kind:?} is not supported by this server: send \"text\"");
         return Err(ApiError::unsupported(path, message));
@@ -184,24 +165,28 @@ fn read_part(mut fields: Fields) -> Result<Value, ApiError> {
 }
 
 /// Calls that an assistant made earlier, for the template to show.
-fn read_tool_calls(path: &str, calls: Value) -> Result<Value, ApiError> {
+fn read_tool_calls(message: &Fields, calls: Value) -> Result<Value, ApiError> {
+    let path = message.path("tool_calls");
     let Value::Array(calls) = calls else {
         return Err(ApiError::invalid_type(path, "an array", type_name(&calls)));
     };
     if calls.is_empty() {
-        return Err(ApiError::invalid_value(path, format!("{path} is empty")));
+        return Err(ApiError::invalid_value(path.clone(), format!("{path} is empty")));
     }
     calls
         .into_iter()
         .enumerate()
-        .map(|(index, call)| read_tool_call(Fields::new(format!("{path}[{index}]"), call)?))
+        .map(|(index, call)| read_tool_call(message.child(format!("{path}[{index}]"), call)?))
         .collect::<Result<Vec<_>, _>>()
         .map(Value::from)
 }
 
 fn read_tool_call(mut fields: Fields) -> Result<Value, ApiError> {
     let id = fields.string("id")?.ok_or_else(|| ApiError::missing(fields.path("id")))?;
-    if let Some(kind) = fields.string("type")?.filter(|kind| kind != "function") {
+    if let Some(kind) = fields
+        .string_shaped("type", || json!({ "enum": ["function"] }))?
+        .filter(|kind| kind != "function")
+    {
         let path = fields.path("type");
         let message =
             format!("{path} = {kind:?} is not supported by this server: send \"function\"");
@@ -223,6 +208,10 @@ fn read_tool_call(mut fields: Fields) -> Result<Value, ApiError> {
 mod tests {
     use super::*;
 
+    fn read_alone(value: Value) -> Result<Vec<Value>, ApiError> {
+        read(&Fields::new("", json!({})).unwrap(), value)
+    }
+
     fn user(content: &str) -> Vec<Value> {
         vec![json!({ "role": "user", "content": content })]
     }
@@ -231,9 +220,9 @@ mod tests {
     fn a_string_is_an_array_of_roles_or_what_a_user_says() {
         let array = r#"[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi"}]"#;
         let expected: Vec<Value> = serde_json::from_str(array).unwrap();
-        assert_eq!(read(array.into()).unwrap(), expected);
+        assert_eq!(read_alone(array.into()).unwrap(), expected);
         let padded = format!("\n {array} ");
-        assert_eq!(read(padded.into()).unwrap(), expected);
+        assert_eq!(read_alone(padded.into()).unwrap(), expected);
         for text in [
             "Hello",
             "[1] is a footnote",
@@ -246,14 +235,14 @@ mod tests {
             "null",
             " ",
         ] {
-            assert_eq!(read(text.into()).unwrap(), user(text), "{text}");
+            assert_eq!(read_alone(text.into()).unwrap(), user(text), "{text}");
         }
     }
 
     #[test]
     fn errors_inside_the_string_form_name_the_message() {
         let text = r#"[{"role":"user","content":"x"},{"role":"wizard","content":"y"}]"#;
-        let error = read(text.into()).unwrap_err().to_json();
+        let error = read_alone(text.into()).unwrap_err().to_json();
         assert_eq!(error["error"]["param"], "messages[1].role");
     }
 
@@ -266,7 +255,7 @@ mod tests {
             { "role": "tool", "tool_call_id": "1", "content": "42" },
             { "role": "user", "content": "x", "name": "Ann" },
         ]);
-        assert_eq!(Value::from(read(messages.clone()).unwrap()), messages);
+        assert_eq!(Value::from(read_alone(messages.clone()).unwrap()), messages);
     }
 
     #[test]
@@ -274,6 +263,6 @@ mod tests {
         let message = json!([{ "role": "assistant", "content": "x", "refusal": null,
                                "annotations": [], "audio": null, "tool_calls": null }]);
         let expected = vec![json!({ "role": "assistant", "content": "x" })];
-        assert_eq!(read(message).unwrap(), expected);
+        assert_eq!(read_alone(message).unwrap(), expected);
     }
 }

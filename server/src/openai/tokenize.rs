@@ -87,7 +87,7 @@ impl TokenizeRequest {
                     },
                 },
                 (None, Some(messages)) => TokenizeInput::Messages {
-                    messages: messages::read(messages)?,
+                    messages: messages::read(&fields, messages)?,
                     generation_prompt: match fields.boolean("add_generation_prompt")? {
                         Some(false) => GenerationPrompt::Omit,
                         _ => GenerationPrompt::Add,

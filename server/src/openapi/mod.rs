@@ -7,10 +7,12 @@
 mod paths;
 mod requests;
 
+use folio_engine::types::ModelKind;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::error::{ApiError, ErrorAnswer};
+use crate::models::Models;
 pub use paths::{Answer, Operation, Tag, operations};
 pub use requests::{Read, RequestSpec};
 
@@ -23,11 +25,44 @@ pub enum Access {
     Keys,
 }
 
-/// The whole document.
+/// The names that requests may give for their model.
+#[derive(Clone, Debug, Default)]
+pub struct ModelNames {
+    /// Of models that generate.
+    pub generating: Vec<String>,
+    /// Of models that embed.
+    pub embedding: Vec<String>,
+}
+
+impl ModelNames {
+    /// All names of `models`.
+    pub fn of(models: &Models) -> Self {
+        let of = |kind| {
+            let models = models.all().iter().filter(|model| model.limits.kind == kind);
+            models.flat_map(|model| model.names.iter().cloned()).collect()
+        };
+        Self { generating: of(ModelKind::Decoder), embedding: of(ModelKind::Encoder) }
+    }
+
+    /// Says in the schema of a body of `tag` which names there are.
+    fn tell(&self, tag: Tag, schema: &mut Value) {
+        let required = schema["required"].as_array();
+        let is_required = required.is_some_and(|all| all.contains(&"model".into()));
+        let Some(model) = schema.pointer_mut("/properties/model").filter(|_| is_required) else {
+            return;
+        };
+        model["enum"] = match tag {
+            Tag::Embed => json!(self.embedding),
+            _ => json!(self.generating),
+        };
+    }
+}
+
+/// The whole document of a server with these models.
 ///
 /// # Errors
 /// 500 if an example of a request is not valid.
-pub fn document(access: Access) -> Result<Value, ApiError> {
+pub fn document(access: Access, names: &ModelNames) -> Result<Value, ApiError> {
     let settings = SchemaSettings::draft2020_12().for_serialize().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
@@ -37,7 +72,9 @@ pub fn document(access: Access) -> Result<Value, ApiError> {
     let mut paths = Map::new();
     for operation in operations() {
         if let Some(request) = &operation.request {
-            schemas.insert(request.name.to_owned(), request.schema()?);
+            let mut schema = request.schema()?;
+            names.tell(operation.tag, &mut schema);
+            schemas.insert(request.name.to_owned(), schema);
         }
         let entry = paths.entry(operation.path).or_insert_with(|| json!({}));
         entry[operation.method] = describe(&operation, access, &mut generator)?;
@@ -129,9 +166,27 @@ fn describe(
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
-            map.values_mut().for_each(close);
-            if map.contains_key("properties") && !map.contains_key("additionalProperties") {
-                map.insert("additionalProperties".to_owned(), false.into());
+            let is_object = map.contains_key("properties");
+            let is_open = is_object && !map.contains_key("additionalProperties");
+            let mut is_combined = false;
+            for (key, value) in map.iter_mut() {
+                let branches = value
+                    .as_array_mut()
+                    .filter(|_| is_object && ["oneOf", "anyOf", "allOf"].contains(&key.as_str()));
+                match branches {
+                    // What a branch does not name, the object around it may.
+                    Some(branches) => {
+                        is_combined = true;
+                        let maps = branches.iter_mut().filter_map(Value::as_object_mut);
+                        maps.flat_map(Map::values_mut).for_each(close);
+                    }
+                    None => close(value),
+                }
+            }
+            if is_open {
+                let rest =
+                    if is_combined { "unevaluatedProperties" } else { "additionalProperties" };
+                map.insert(rest.to_owned(), false.into());
             }
         }
         Value::Array(items) => items.iter_mut().for_each(close),

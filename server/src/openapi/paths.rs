@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use super::requests::RequestSpec;
+use crate::error::ErrorAnswer;
 use crate::live::Frame;
 use crate::openai::{
     ChatChunk, ChatRequest, ChatResponse, CompletionRequest, CompletionResponse, DetokenizeRequest,
@@ -104,17 +105,24 @@ impl Answer {
     pub(super) fn media(self, generator: &mut SchemaGenerator) -> (&'static str, Value) {
         match self {
             Self::Json(schema) => ("application/json", json!({ "schema": schema(generator) })),
-            Self::Events(schema) => (
-                "text/event-stream",
-                json!({
-                    "schema": {
-                        "type": "string",
-                        "description": "With `stream`: events whose data is such an item, or an \
-                            error; then `[DONE]`.",
+            Self::Events(schema) => {
+                let error = generator.subschema_for::<ErrorAnswer<'static>>();
+                let data = json!({
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": { "anyOf": [schema(generator), error] },
+                });
+                let event = json!({
+                    "type": "object",
+                    "description": "One event. `[DONE]` is the last, where there is one.",
+                    "properties": {
+                        "event": { "type": "string" },
+                        "data": { "anyOf": [{ "const": "[DONE]" }, data] },
                     },
-                    "x-itemSchema": schema(generator),
-                }),
-            ),
+                    "required": ["data"],
+                });
+                ("text/event-stream", json!({ "schema": event }))
+            }
             Self::Text(kind) => (kind, json!({ "schema": { "type": "string" } })),
         }
     }

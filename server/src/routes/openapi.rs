@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::openapi::{Access, document};
+use crate::openapi::{Access, ModelNames, document};
 
 /// The description of the whole interface.
 pub async fn show(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
     let access = if app.keys.is_open() { Access::Open } else { Access::Keys };
-    app.gate.run(move || document(access).map(Json)).await
+    let names = ModelNames::of(&app.service.models);
+    app.gate.run(move || document(access, &names).map(Json)).await
 }

@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod api_table;
 mod chat;
 mod completions;
 mod embeddings;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use axum::body::Body;
 use axum::http::Request;
-use folio::openapi::{Access, Operation, document, operations};
+use folio::openapi::{Access, ModelNames, Operation, document, operations};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 use tower::ServiceExt;
@@ -45,7 +45,10 @@ fn every_address_of_the_router_is_described() {
 async fn the_server_sends_the_document_and_each_address_takes_its_method() {
     let server = Server::start();
     let sent = server.get("/openapi.json").await.ok();
-    assert_eq!(sent, document(Access::Open).unwrap());
+    let names = ModelNames::of(&server.app.service.models);
+    assert_eq!(sent, document(Access::Open, &names).unwrap());
+    let names = &sent["components"]["schemas"]["EmbeddingRequest"]["properties"]["model"]["enum"];
+    assert_eq!(*names, json!(["sines", "multilingual-e5-large"]));
     assert_eq!(sent["openapi"], "3.1.0");
     for operation in operations() {
         let path = operation.path.replace("{id}", "echo");
@@ -69,7 +72,7 @@ async fn the_server_sends_the_document_and_each_address_takes_its_method() {
 async fn with_keys_the_document_needs_one_and_says_so() {
     let server = Server::with(Options { keys: vec!["secret"], ..Options::default() });
     assert_eq!(server.get("/openapi.json").await.status, 401);
-    let document = document(Access::Keys).unwrap();
+    let document = document(Access::Keys, &ModelNames::default()).unwrap();
     for operation in operations() {
         let described = &document["paths"][operation.path][operation.method];
         let path = operation.path.replace("{id}", "echo");
@@ -83,7 +86,7 @@ async fn with_keys_the_document_needs_one_and_says_so() {
 
 #[test]
 fn every_reference_leads_somewhere() {
-    let document = document(Access::Keys).unwrap();
+    let document = document(Access::Keys, &ModelNames::default()).unwrap();
     let mut references = Vec::new();
     collect_references(&document, &mut references);
     assert!(references.len() > 20);
@@ -268,7 +271,7 @@ fn schemas_are_closed_and_typed() {
 async fn errors_have_the_shape_that_is_described() {
     let server = Server::start();
     let reply = server.send(post("/v1/chat/completions", &json!({ "model": 1 }))).await;
-    let document = document(Access::Open).unwrap();
+    let document = document(Access::Open, &ModelNames::default()).unwrap();
     let described = &document["components"]["schemas"]["ErrorBody"];
     let names: Vec<_> = described["properties"].as_object().unwrap().keys().collect();
     let sent = reply.json();
