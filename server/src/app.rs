@@ -16,11 +16,11 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::auth::ApiKeys;
 use crate::body::{BodyLimits, BodyRoom};
-use crate::client::RequestId;
+use crate::client::{Client, RequestId};
 use crate::error::ApiError;
 use crate::gate::Gate;
+use crate::keys::{self, Allowance, KeyRing};
 use crate::lifecycle::Lifecycle;
 use crate::listen::{ConnectionLimits, Front, Socket};
 use crate::responses::{Store, StoreLimits};
@@ -40,7 +40,7 @@ pub struct App {
     /// Engine and models.
     pub service: Arc<Service>,
     /// Who may use the server.
-    pub keys: ApiKeys,
+    pub keys: KeyRing,
     /// Limits and habits of the HTTP side.
     pub settings: HttpSettings,
     /// Bounds the reading of requests.
@@ -101,7 +101,7 @@ impl Default for HttpSettings {
 impl App {
     /// Serves `service`. No more requests are read at a time than the
     /// engine could take: whether it does is for its own queue to say.
-    pub fn new(service: Service, keys: ApiKeys, settings: HttpSettings) -> Self {
+    pub fn new(service: Service, keys: KeyRing, settings: HttpSettings) -> Self {
         let config = service.engine.config();
         let max_places = (config.max_queued_requests as usize)
             .saturating_add(config.max_num_seqs as usize)
@@ -131,7 +131,7 @@ impl App {
 /// All addresses with their layers.
 pub fn router(app: Arc<App>) -> Router {
     let cors = cors(&app.settings);
-    let mut locked = Router::new()
+    let locked = Router::new()
         .route("/v1/chat/completions", post(routes::chat::create))
         .route("/v1/chat/completions/render", post(routes::render::chat))
         .route("/v1/completions", post(routes::completions::create))
@@ -143,7 +143,6 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/embeddings", post(routes::embeddings::create))
         .route("/v1/models", get(routes::models::list))
         .route("/v1/models/{*id}", get(routes::models::show))
-        .route("/v1/engine/live", get(routes::live::live))
         .route("/tokenize", post(routes::tokenize::tokenize))
         .route("/detokenize", post(routes::tokenize::detokenize))
         .route("/openapi.json", get(routes::openapi::show))
@@ -156,11 +155,13 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(routes::status::ready))
         .route("/health/live", get(routes::status::live))
         .route("/health/ready", get(routes::status::ready));
+    let mut admin = Router::new().route("/v1/engine/live", get(routes::live::live));
     match app.settings.metrics {
-        MetricsAccess::Keys => locked = locked.route("/metrics", get(routes::status::metrics)),
+        MetricsAccess::Keys => admin = admin.route("/metrics", get(routes::status::metrics)),
         MetricsAccess::Open => open = open.route("/metrics", get(routes::status::metrics)),
     }
     locked
+        .merge(admin.route_layer(middleware::from_fn(check_admin)))
         .fallback(unknown_url)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), check_key))
@@ -175,7 +176,7 @@ pub fn router(app: Arc<App>) -> Router {
 /// open then, idle or stuck, get a moment for the last bytes.
 pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let limits = app.settings.connections.clone();
-    Socket { listener, limits }.serve(Arc::new(Front::serving(&app))).await;
+    Socket { listener, limits, tls: None }.serve(Arc::new(Front::serving(&app))).await;
 }
 
 fn cors(settings: &HttpSettings) -> CorsLayer {
@@ -188,11 +189,17 @@ fn cors(settings: &HttpSettings) -> CorsLayer {
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([REQUEST_ID, header::RETRY_AFTER])
+        .expose_headers(
+            [REQUEST_ID, header::RETRY_AFTER]
+                .into_iter()
+                .chain(keys::headers())
+                .collect::<Vec<_>>(),
+        )
         .max_age(Duration::from_secs(3600))
 }
 
-/// Lets in whoever has a key, and ends what is unfinished when there is no more time for it.
+/// Lets in whoever has a key and has not used it up, and ends what is unfinished when there is no
+/// more time for it.
 async fn check_key(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let client = match app.keys.check(request.headers()) {
         Ok(client) => client,
@@ -201,11 +208,32 @@ async fn check_key(State(app): State<Arc<App>>, mut request: Request, next: Next
     if let Some(record) = request.extensions().get::<Arc<Record>>() {
         record.identify(&client.name);
     }
+    // What asks for work is counted; looking at models or metrics is not.
+    let allowance = client.allowance.clone().filter(|_| request.method() == Method::POST);
+    if let Some(Err(error)) = allowance.as_ref().map(|allowance| allowance.take_request()) {
+        return with_rates(error.into_response(), allowance.as_deref());
+    }
     request.extensions_mut().insert(client);
     let mut cut = app.service.cut.receiver();
-    tokio::select! {
+    let response = tokio::select! {
         response = next.run(request) => response,
         () = cut.wait() => ApiError::cut_off().into_response(),
+    };
+    with_rates(response, allowance.as_deref())
+}
+
+fn with_rates(mut response: Response, allowance: Option<&Allowance>) -> Response {
+    if let Some(allowance) = allowance {
+        allowance.report(response.headers_mut());
+    }
+    response
+}
+
+/// Lets in administrators alone.
+async fn check_admin(request: Request, next: Next) -> Response {
+    match Client::of(request.extensions()).check_admin() {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
     }
 }
 

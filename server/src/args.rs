@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use folio::locate::HubCache;
 
-pub(crate) use access::AccessArgs;
+pub(crate) use access::{AccessArgs, TlsArgs};
 pub(crate) use engine::{Device, EngineArgs};
 pub(crate) use http::HttpArgs;
 pub(crate) use limits::{LimitArgs, Seconds};

@@ -9,6 +9,7 @@ use axum::http::Extensions;
 use folio_engine::types::TenantId;
 
 use crate::error::ApiError;
+use crate::keys::Allowance;
 use crate::telemetry::Record;
 
 /// Name of the one client of a server without keys.
@@ -27,6 +28,8 @@ pub struct Client {
     pub most_urgent: i32,
     /// What the client may do beside asking for work.
     pub role: Role,
+    /// What it may use in a minute, if that is bounded.
+    pub allowance: Option<Arc<Allowance>>,
     /// Where it is written down what becomes of the request at hand.
     pub record: Option<Arc<Record>>,
 }
@@ -60,6 +63,7 @@ impl Client {
             priority: 0,
             most_urgent: i32::MIN,
             role: Role::User,
+            allowance: None,
             record: None,
         }
     }
@@ -78,6 +82,33 @@ impl Client {
     /// Whose work a request is whose own field `user` says `asked`.
     pub fn tenant_for(&self, asked: TenantId) -> TenantId {
         if self.tenant == TenantId(0) { asked } else { self.tenant }
+    }
+
+    /// Takes the tokens of a prompt out of what the client may use. Refuses when that is used up.
+    pub fn take_prompt(&self, num_tokens: u64) -> Result<(), ApiError> {
+        self.allowance.as_ref().map_or(Ok(()), |allowance| allowance.take_prompt(num_tokens))
+    }
+
+    /// Takes tokens that were generated out of what the client may use.
+    pub fn take_generated(&self, num_tokens: u64) {
+        if let Some(allowance) = &self.allowance {
+            allowance.take_generated(num_tokens);
+        }
+    }
+
+    /// Gives back what [`take_prompt`](Self::take_prompt) took for work that was not accepted.
+    pub fn give_back(&self, num_tokens: u64) {
+        if let Some(allowance) = &self.allowance {
+            allowance.give_back(num_tokens);
+        }
+    }
+
+    /// Refuses whoever is no administrator.
+    pub fn check_admin(&self) -> Result<(), ApiError> {
+        match self.role {
+            Role::Admin => Ok(()),
+            Role::User => Err(ApiError::not_admin()),
+        }
     }
 
     /// The priority of a request whose own field says `asked`. Refuses one that is more urgent

@@ -120,10 +120,7 @@ impl EmbedJob {
             ..Handed::default()
         };
         let now = service.engine.now();
-        service
-            .engine
-            .submit(self.requests)
-            .map_err(|refusal| ApiError::from_refusal(&refusal, "input"))?;
+        service.submit(&self.client, self.requests, "input")?;
         let (metrics, model) = (&service.metrics, self.model.name());
         let mut meters = Meters::start(metrics, &self.client, model, handed, now);
         let mut vectors = vec![Vec::new(); self.receivers.len()];

@@ -144,6 +144,19 @@ impl ApiError {
         )
     }
 
+    /// 403: the key is good, but not for this.
+    pub fn not_admin() -> Self {
+        let message = "this API key may not look at the server itself: it needs admin = true";
+        Self::new(StatusCode::FORBIDDEN, "permission_denied", message)
+    }
+
+    /// 429 with `Retry-After`: the client has used up its rate and has some again after `wait`.
+    pub fn rate_limited(message: impl Into<String>, wait: Duration) -> Self {
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
     /// 413: the body is longer than `max_bytes`.
     pub fn body_too_large(max_bytes: usize) -> Self {
         let message = format!("the body is longer than {max_bytes} bytes");

@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
-pub mod auth;
 pub mod body;
 pub mod builtin;
 pub mod client;
@@ -16,6 +15,7 @@ pub mod embed;
 pub mod error;
 pub mod gate;
 pub mod generate;
+pub mod keys;
 pub mod lifecycle;
 pub mod listen;
 pub mod live;
@@ -31,4 +31,5 @@ pub mod sse;
 pub mod structured;
 pub mod telemetry;
 pub mod text;
+pub mod tls;
 pub mod tools;

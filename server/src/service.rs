@@ -7,7 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use folio_engine::EngineHandle;
+use folio_engine::types::Request;
 
+use crate::client::Client;
 use crate::error::ApiError;
 use crate::lifecycle::Cut;
 use crate::metrics::Metrics;
@@ -98,6 +100,22 @@ impl Service {
              --scheduling-policy priority"
         );
         Err(ApiError::unsupported("priority", message))
+    }
+
+    /// Hands `requests` of `client` to the engine, all or none. Their prompts are taken out of what
+    /// the client may use. An error is about the field `path`.
+    pub fn submit(
+        &self,
+        client: &Client,
+        requests: Vec<Request>,
+        path: &str,
+    ) -> Result<(), ApiError> {
+        let num_tokens = requests.iter().map(|request| request.prompt.len() as u64).sum();
+        client.take_prompt(num_tokens)?;
+        self.engine.submit(requests).map_err(|refusal| {
+            client.give_back(num_tokens);
+            ApiError::from_refusal(&refusal, path)
+        })
     }
 
     /// What an answer begins with. `model` is the name that the client used.

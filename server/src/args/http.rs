@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use super::{AccessArgs, Bytes, LimitArgs, Seconds};
+use super::{AccessArgs, Bytes, LimitArgs, Seconds, TlsArgs};
 
 /// Address, keys and limits of the server.
 #[derive(Args, Debug)]
@@ -54,6 +54,10 @@ pub(crate) struct HttpArgs {
     /// Who may use the server.
     #[command(flatten)]
     pub access: AccessArgs,
+
+    /// Certificate and key.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// What clients can hold.
     #[command(flatten)]

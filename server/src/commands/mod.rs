@@ -3,4 +3,5 @@
 pub(crate) mod config;
 pub(crate) mod embed;
 pub(crate) mod generate;
+mod reload;
 pub(crate) mod serve;

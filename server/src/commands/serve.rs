@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use axum::http::{HeaderValue, Uri};
 use folio::app::{App, HttpSettings, MetricsAccess};
-use folio::auth::ApiKeys;
 use folio::body::BodyLimits;
+use folio::keys::KeyRing;
 use folio::listen::{ConnectionLimits, Front, Socket};
 use folio::responses::StoreLimits;
 use folio::routes::page::PageMode;
@@ -19,6 +19,7 @@ use folio_engine::types::ModelKind;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::reload::{HangUps, KeyFile, Reloadable, key_ring, tls};
 use crate::args::{HttpArgs, LimitArgs, Seconds, ServeArgs, TelemetryArgs};
 use crate::load::{self, Loaded, load};
 
@@ -34,16 +35,20 @@ const MIN_HEADER_BYTES: u64 = 8 << 10;
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     start_log(&args.telemetry)?;
     let settings = settings(&args.http)?;
-    let keys = ApiKeys::new(args.http.access.api_key.iter().map(String::as_str));
+    check_keys(&args.http.access.api_key)?;
+    let key_file = KeyFile::new(&args.http.access, &args.engine.scheduling_policy);
+    let keys = key_ring(&args.http.access, key_file.as_ref())?;
     check_exposure(&args.http, &keys)?;
+    let tls = tls(&args.http.tls)?;
     // Bound before anything is loaded: a port in use should not cost a minute to find out.
     let address = SocketAddr::new(args.http.host, args.http.port);
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
     let mut signals = Signals::new()?;
+    let hang_ups = HangUps::new(key_file.is_some() || tls.is_some())?;
     let front = Arc::new(Front::loading());
-    let socket = Socket { listener, limits: settings.connections.clone() };
+    let socket = Socket { listener, limits: settings.connections.clone(), tls: tls.clone() };
     let server = tokio::spawn(socket.serve(Arc::clone(&front)));
     say(&format!("Bound to {address}; loading the models"))?;
     let drain_timeout = args.http.drain_timeout.0;
@@ -59,7 +64,15 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     }
     let app = Arc::new(App::new(service, keys, settings));
     front.open(&app);
-    announce(address, &app, &[("Device", device), ("Memory", plan)], &notes)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let reloadable = Reloadable { app: Arc::clone(&app), key_file, tls };
+    tokio::spawn(reloadable.watch(hang_ups));
+    announce(
+        &format!("{scheme}://{address}"),
+        &app,
+        &[("Device", device), ("Memory", plan)],
+        &notes,
+    )?;
     signals.next().await;
     stop(&app, server, signals, drain_timeout).await?;
     if let Some(tracer) = app.service.tracer() {
@@ -209,23 +222,17 @@ fn check_keys(keys: &[String]) -> Result<()> {
 }
 
 /// Without a key, other machines are kept out unless the operator says otherwise.
-fn check_exposure(args: &HttpArgs, keys: &ApiKeys) -> Result<()> {
-    check_keys(&args.access.api_key)?;
+fn check_exposure(args: &HttpArgs, keys: &KeyRing) -> Result<()> {
     ensure!(
         !keys.is_open() || args.host.is_loopback() || args.access.allow_unauthenticated,
-        "--host {} lets other machines in, but there is no --api-key: give one, or \
-         --allow-unauthenticated",
+        "--host {} lets other machines in, but there is no --api-key or --api-key-file: give \
+         one, or --allow-unauthenticated",
         args.host
     );
     Ok(())
 }
 
-fn announce(
-    address: SocketAddr,
-    app: &App,
-    facts: &[(&str, String)],
-    notes: &[String],
-) -> Result<()> {
+fn announce(origin: &str, app: &App, facts: &[(&str, String)], notes: &[String]) -> Result<()> {
     for note in notes {
         say(&format!("Note: {note}"))?;
     }
@@ -233,12 +240,12 @@ fn announce(
     for (name, fact) in facts {
         say(&format!("{name}: {fact}"))?;
     }
-    say(&format!("Listening on http://{address}"))?;
-    say(&format!("Try: {}", example(address, &app.service, &app.keys)))
+    say(&format!("Listening on {origin}"))?;
+    say(&format!("Try: {}", example(origin, &app.service, &app.keys)))
 }
 
 /// A command that shows the server at work.
-fn example(address: SocketAddr, service: &Service, keys: &ApiKeys) -> String {
+fn example(origin: &str, service: &Service, keys: &KeyRing) -> String {
     let key = if keys.is_open() { "" } else { " -H 'authorization: Bearer KEY'" };
     let (path, model, field) = match service.models.first_of(ModelKind::Decoder) {
         Some(model) => ("chat/completions", model.name(), "messages"),
@@ -248,12 +255,12 @@ fn example(address: SocketAddr, service: &Service, keys: &ApiKeys) -> String {
         },
     };
     format!(
-        "curl -s http://{address}/v1/{path}{key} -H 'content-type: application/json' \
+        "curl -s {origin}/v1/{path}{key} -H 'content-type: application/json' \
          -d '{{\"model\": \"{model}\", \"{field}\": \"Hello!\"}}'"
     )
 }
 
-fn say(line: &str) -> Result<()> {
+pub(super) fn say(line: &str) -> Result<()> {
     let mut output = std::io::stdout().lock();
     writeln!(output, "{line}")?;
     Ok(output.flush()?)
@@ -299,7 +306,9 @@ mod tests {
         let Command::Serve(args) = Cli::read(args)?.command else {
             panic!("not serve");
         };
-        let keys = ApiKeys::new(args.http.access.api_key.iter().map(String::as_str));
+        check_keys(&args.http.access.api_key)?;
+        let key_file = KeyFile::new(&args.http.access, &args.engine.scheduling_policy);
+        let keys = key_ring(&args.http.access, key_file.as_ref())?;
         check_exposure(&args.http, &keys)?;
         settings(&args.http)
     }

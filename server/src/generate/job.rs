@@ -166,10 +166,7 @@ impl Job {
             sampling: Some((sampling.temperature, sampling.top_p)),
             marks: self.marks,
         };
-        service
-            .engine
-            .submit(self.requests)
-            .map_err(|refusal| ApiError::from_refusal(&refusal, first(&self.paths)))?;
+        service.submit(&self.client, self.requests, first(&self.paths))?;
         let readers = self.receivers.into_iter().enumerate().map(|(index, receiver)| {
             ChoiceReader::new(&self.model, &self.generation, &self.shown, (index as u32, receiver))
         });

@@ -154,6 +154,7 @@ impl Running {
     fn count(&mut self, piece: &Piece) {
         let index = piece.index as usize;
         let now = self.service.engine.now();
+        self.client.take_generated(u64::from(piece.num_tokens));
         if let Some(num_tokens) = self.num_tokens.get_mut(index) {
             *num_tokens += piece.num_tokens;
         }

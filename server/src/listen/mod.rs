@@ -28,6 +28,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as channel};
 use tokio::task::JoinSet;
 
+use crate::tls::Tls;
+
 use self::answer::Answer;
 use self::watch::{InFlight, Verdict, Watch, WatchedIo};
 
@@ -84,12 +86,15 @@ pub struct Socket {
     pub listener: TcpListener,
     /// What they may hold.
     pub limits: ConnectionLimits,
+    /// How they are encrypted, if they are.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// What the tasks of all connections share.
 struct Shared {
     front: Arc<Front>,
     limits: ConnectionLimits,
+    tls: Option<Arc<Tls>>,
     builder: Builder<TokioExecutor>,
     /// Turns true when connections should end.
     is_closing: channel::Sender<bool>,
@@ -103,6 +108,7 @@ impl Socket {
         let shared = Arc::new(Shared {
             builder: builder(&self.limits),
             limits: self.limits,
+            tls: self.tls,
             front: Arc::clone(&front),
             is_closing,
         });
@@ -160,7 +166,16 @@ impl Shared {
     ) {
         // Small events must not wait for more to send; a failure costs only latency.
         let _ = stream.set_nodelay(true);
-        self.requests(stream, peer, place).await;
+        match &self.tls {
+            None => self.requests(stream, peer, place).await,
+            Some(tls) => {
+                let handshake = tls.acceptor().accept(stream);
+                let stream = tokio::time::timeout(self.limits.head_timeout, handshake).await;
+                if let Ok(Ok(stream)) = stream {
+                    self.requests(stream, peer, place).await;
+                }
+            }
+        }
         drop(permit);
     }
 

@@ -220,3 +220,110 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedIo<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::listen::answer::Answer;
+
+    const LIMITS: ConnectionLimits = ConnectionLimits {
+        max_connections: 1,
+        head_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(75),
+        stall_timeout: Duration::from_secs(120),
+        max_head_bytes: 8192,
+        max_streams: 1,
+    };
+
+    async fn after(watch: &Watch, seconds: u64) -> Verdict {
+        advance(Duration::from_secs(seconds)).await;
+        watch.verdict()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_has_the_time_of_a_head() {
+        let watch = Watch::new(&LIMITS);
+        assert_eq!(after(&watch, 10).await, Verdict::Fine);
+        assert_eq!(after(&watch, 1).await, Verdict::Over);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_requests_a_connection_may_idle_but_not_send_slowly() {
+        let watch = Arc::new(Watch::new(&LIMITS));
+        let request = watch.enter(Version::HTTP_11);
+        assert_eq!(after(&watch, 1000).await, Verdict::Fine, "the answer takes its time");
+        drop(request);
+        assert_eq!(after(&watch, 74).await, Verdict::Fine);
+        watch.note_read();
+        assert_eq!(after(&watch, 9).await, Verdict::Fine);
+        watch.note_read();
+        assert_eq!(after(&watch, 2).await, Verdict::Over, "the head began 11 seconds ago");
+        let watch = Arc::new(Watch::new(&LIMITS));
+        drop(watch.enter(Version::HTTP_11));
+        assert_eq!(after(&watch, 76).await, Verdict::Over);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http_2_has_frames_that_begin_no_request() {
+        let watch = Arc::new(Watch::new(&LIMITS));
+        drop(watch.enter(Version::HTTP_2));
+        watch.note_read();
+        assert_eq!(after(&watch, 70).await, Verdict::Fine);
+        assert_eq!(after(&watch, 6).await, Verdict::Over);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_on_its_way_keeps_the_connection() {
+        let watch = Arc::new(Watch::new(&LIMITS));
+        drop(watch.enter(Version::HTTP_11));
+        for _ in 0..10 {
+            watch.note_written();
+            assert_eq!(after(&watch, 74).await, Verdict::Fine);
+        }
+        assert_eq!(after(&watch, 2).await, Verdict::Over);
+    }
+
+    /// Asks an answer for its next part.
+    fn poll(answer: &mut Answer) -> Poll<Option<Result<(), ()>>> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let polled = hyper::body::Body::poll_frame(Pin::new(answer), &mut context);
+        polled.map(|part| part.map(|part| part.map(drop).map_err(drop)))
+    }
+
+    /// A body of endless parts; `_held` goes with it.
+    fn endless(held: Arc<()>) -> Body {
+        let parts = futures_util::stream::repeat_with(move || {
+            let _held = &held;
+            Ok::<_, std::convert::Infallible>("x")
+        });
+        Body::from_stream(parts)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_reads_is_taken_back_and_the_rest_stays() {
+        let watch = Arc::new(Watch::new(&LIMITS));
+        let [unread, read] = [(), ()].map(|()| Arc::new(()));
+        let mut first = Answer::new(endless(Arc::clone(&unread)), watch.enter(Version::HTTP_2));
+        let mut second = Answer::new(endless(Arc::clone(&read)), watch.enter(Version::HTTP_2));
+        assert!(matches!(poll(&mut first), Poll::Ready(Some(Ok(())))));
+        for _ in 0..3 {
+            assert!(matches!(poll(&mut second), Poll::Ready(Some(Ok(())))));
+            assert_eq!(after(&watch, 50).await, Verdict::Fine);
+        }
+        assert_eq!((Arc::strong_count(&unread), Arc::strong_count(&read)), (1, 2));
+        assert!(matches!(poll(&mut first), Poll::Ready(Some(Err(())))));
+        assert_eq!(after(&watch, 121).await, Verdict::Over, "nobody reads anything");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_waited_for_is_not_stalled() {
+        let watch = Arc::new(Watch::new(&LIMITS));
+        let pending = futures_util::stream::pending::<Result<&str, std::convert::Infallible>>();
+        let mut answer = Answer::new(Body::from_stream(pending), watch.enter(Version::HTTP_11));
+        assert!(poll(&mut answer).is_pending());
+        assert_eq!(after(&watch, 10_000).await, Verdict::Fine);
+    }
+}

@@ -7,8 +7,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use folio::app::{App, HttpSettings, MetricsAccess, router};
-use folio::auth::ApiKeys;
 use folio::body::BodyLimits;
+use folio::keys::KeyRing;
 use folio::listen::ConnectionLimits;
 use folio::models::{Models, ServedModel};
 use folio::responses::StoreLimits;
@@ -33,6 +33,7 @@ pub(crate) const MAX_EMBED_LEN: u32 = 512;
 /// What tests vary.
 pub(crate) struct Options {
     pub keys: Vec<&'static str>,
+    pub key_file: Option<&'static str>,
     pub origins: Vec<&'static str>,
     pub max_body_bytes: usize,
     pub max_total_body_bytes: usize,
@@ -53,6 +54,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             keys: Vec::new(),
+            key_file: None,
             origins: Vec::new(),
             max_body_bytes: 32 << 20,
             max_total_body_bytes: 1 << 30,
@@ -66,6 +68,16 @@ impl Default for Options {
             responses: StoreLimits::default(),
             traces: None,
             page: PageMode::Served,
+        }
+    }
+}
+
+impl Options {
+    fn key_ring(&self) -> KeyRing {
+        let keys = KeyRing::new(self.keys.iter().copied()).unwrap();
+        match self.key_file {
+            Some(text) => keys.with_file(&folio::keys::parse(text).unwrap()).unwrap(),
+            None => keys,
         }
     }
 }
@@ -149,6 +161,7 @@ impl Server {
             "priority" => Priorities::Honoured,
             _ => Priorities::Refused,
         };
+        let keys = options.key_ring();
         let models = models(options.template);
         let mut service = Service::new(engine, models, priorities, options.seed).unwrap();
         if let Some(endpoint) = &options.traces {
@@ -171,7 +184,7 @@ impl Server {
             responses: options.responses,
             page: options.page,
         };
-        let app = Arc::new(App::new(service, ApiKeys::new(options.keys), settings));
+        let app = Arc::new(App::new(service, keys, settings));
         Self { router: router(Arc::clone(&app)), app, pace }
     }
 
