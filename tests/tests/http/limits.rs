@@ -9,11 +9,13 @@ use axum::body::{Body, Bytes};
 use axum::http::Request;
 use folio::listen::{ConnectionLimits, Front, Socket};
 use futures_util::StreamExt;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tower::ServiceExt;
 
-use crate::support::{Options, Reply, Server, wait_until};
+use crate::support::{Options, Reply, Server, events_in, post, wait_until};
 
 const CHAT: &str = "/v1/chat/completions";
 const SHORT: Duration = Duration::from_millis(50);
@@ -265,17 +267,17 @@ async fn all_bodies_together_have_a_bound() {
         max_total_body_bytes: 100 << 10,
         ..Options::default()
     });
-    let post = |body| {
+    let with_body = |body| {
         let request = Request::post("/v1/completions").header("content-type", "application/json");
         request.body(body).unwrap()
     };
     let spaces = " ".repeat(60 << 10);
     let begun = futures_util::stream::iter([Ok::<_, String>(spaces.clone())]);
     let begun = Body::from_stream(begun.chain(futures_util::stream::pending()));
-    let mut first = Box::pin(server.send(post(begun)));
+    let mut first = Box::pin(server.send(with_body(begun)));
     assert!(futures_util::poll!(&mut first).is_pending());
     let whole = format!("{spaces}{}", json!({ "model": "echo", "prompt": "x" }));
-    let refused: Reply = server.send(post(Body::from(whole.clone()))).await;
+    let refused: Reply = server.send(with_body(Body::from(whole.clone()))).await;
     assert_eq!(refused.status, 503, "{}", refused.text());
     assert_eq!(refused.json()["error"]["code"], "no_room_for_body");
     assert!(refused.headers.contains_key("retry-after"));
@@ -283,7 +285,7 @@ async fn all_bodies_together_have_a_bound() {
     server.post("/v1/completions", &json!({ "model": "echo", "prompt": "x" })).await.ok();
     drop(first);
     for _ in 0..3 {
-        server.send(post(Body::from(whole.clone()))).await.ok();
+        server.send(with_body(Body::from(whole.clone()))).await.ok();
     }
 }
 
@@ -315,20 +317,21 @@ async fn answers_that_are_cut_off_say_so() {
     let server = Server::start();
     server.pace.hold();
     let body = json!({ "model": "echo", "messages": "hi", "stream": true });
-    let mut stream = Box::pin(server.post(CHAT, &body));
+    let stream = server.router.clone().oneshot(post(CHAT, &body)).await.unwrap();
+    assert_eq!(stream.status(), 200);
     let whole = json!({ "model": "echo", "messages": "hi" });
     let mut whole = Box::pin(server.post(CHAT, &whole));
     let texts = json!({ "model": "sines", "input": "hi" });
     let mut vector = Box::pin(server.post("/v1/embeddings", &texts));
     while server.app.lifecycle.num_active() < 3 || !server.pace.is_waiting() {
-        assert!(futures_util::poll!(&mut stream).is_pending());
         assert!(futures_util::poll!(&mut whole).is_pending());
         assert!(futures_util::poll!(&mut vector).is_pending());
         tokio::task::yield_now().await;
     }
     server.app.lifecycle.drain();
     server.app.service.cut.cut();
-    let mut events = stream.await.events();
+    let text = stream.into_body().collect().await.unwrap().to_bytes();
+    let mut events = events_in(std::str::from_utf8(&text).unwrap());
     assert_eq!(events.pop().as_deref(), Some("[DONE]"));
     let error: Value = serde_json::from_str(&events.pop().unwrap()).unwrap();
     assert_eq!(error["error"]["code"], "shutting_down");
