@@ -124,7 +124,10 @@ pub(crate) fn check(args: &ServeArgs) -> Result<Vec<String>> {
     let _: tracing_subscriber::EnvFilter =
         args.telemetry.log_level.parse().context("--log-level")?;
     settings(&args.http)?;
-    let keys = ApiKeys::new(args.http.access.api_key.iter().map(String::as_str));
+    check_keys(&args.http.access.api_key)?;
+    let key_file = KeyFile::new(&args.http.access, &args.engine.scheduling_policy);
+    let keys = key_ring(&args.http.access, key_file.as_ref())?;
+    tls(&args.http.tls)?;
     check_exposure(&args.http, &keys)?;
     load::check(&args.models, &args.engine)
 }
