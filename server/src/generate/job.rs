@@ -76,6 +76,9 @@ impl Job {
         }
         let params = self.params_for(service, &prompt)?;
         let max_tokens = params.stop.max_tokens;
+        let calls = prompt.answer.calls();
+        let calls =
+            calls.map(|calls| service.structures.session(&self.model, calls)).transpose()?;
         let (choices, receivers): (Vec<_>, Vec<_>) = (0..self.generation.num_choices)
             .map(|_| {
                 let (mut events, receiver) = EventSender::channel(max_tokens);
@@ -85,7 +88,9 @@ impl Job {
                     self.marks.push(marks);
                 }
                 let ends = self.generation.end_of_sequence;
-                let grammar = session.map(|session| session.start(ends));
+                let text = session.map(|session| session.start(ends));
+                let calls = calls.as_ref().map(|session| session.start(ends));
+                let grammar = prompt.answer.grammar(text, calls);
                 (Choice { grammar, ..Choice::new(events) }, receiver)
             })
             .unzip();

@@ -11,6 +11,7 @@ mod plan;
 mod prompt;
 mod render;
 mod running;
+mod shape;
 
 pub use chat::{
     ChatAnswer, ChatDelta, ChatEnd, ChatJob, ChatPart, ChatStream, ToolCall, ToolCallStart,
@@ -20,3 +21,4 @@ pub use job::Job;
 pub use plan::{CallsEnding, ChatPlan, Reading};
 pub use prompt::Prompt;
 pub use running::{Finished, Running};
+pub use shape::AnswerKind;

@@ -8,11 +8,12 @@ use folio_engine::types::TokenId;
 use serde_json::{Map, Value};
 
 use super::prompt::Prompt;
+use super::shape::AnswerKind;
 use crate::error::ApiError;
 use crate::models::ServedModel;
 use crate::openai::{
-    ChatRequest, Constraint, Effort, Generation, ParallelCalls, ShownReasoning, Structure, Tool,
-    ToolChoice, Tools,
+    ChatRequest, Constraint, Effort, Generation, ParallelCalls, ShownReasoning, Strictness,
+    Structure, Tool, ToolChoice, Tools,
 };
 use crate::service::unix_seconds;
 use crate::text::{ChatInput, GenerationPrompt};
@@ -69,6 +70,7 @@ impl ChatPlan {
         let ChatRequest { messages, tools, template_arguments, reasoning, .. } = request;
         let mut generation = request.generation;
         let calls = Calls::new(model, &tools, &mut generation)?;
+        let lazy_calls = calls.as_ref().and_then(|calls| calls.lazy.clone());
         let mut arguments = template_arguments.unwrap_or_default();
         check_arguments(model, &arguments)?;
         if let Some(effort) = reasoning.effort {
@@ -83,8 +85,11 @@ impl ChatPlan {
         let path = "messages".to_owned();
         let tokens = model.text.encode_rendered(&text, max_len);
         let tokens = tokens.map_err(|error| ApiError::from_text(&error, &path))?;
-        let prompt = Prompt { path, tokens };
         let reading = Reading::new(model, calls, &text, reasoning.shown);
+        let is_bound = generation.structure.is_some() || lazy_calls.is_some();
+        let gated = reading.parser.reasoning.filter(|_| is_bound);
+        let answer = AnswerKind::new(model, gated, lazy_calls);
+        let prompt = Prompt { path, tokens, answer };
         Ok(Self { text, prompt, generation, reading })
     }
 }
@@ -110,6 +115,8 @@ fn render(
 struct Calls {
     settings: CallSettings,
     ending: CallsEnding,
+    /// The grammar of calls that the answer need not have, where it is to hold.
+    lazy: Option<(TokenId, Structure)>,
 }
 
 impl Calls {
@@ -130,7 +137,9 @@ impl Calls {
             );
             return Err(ApiError::unsupported("tools", message));
         };
-        if let Some(structure) = &generation.structure {
+        let mark = format.mark_token(model.text.tokenizer());
+        let is_free = tools.choice == ToolChoice::Auto && mark.is_some();
+        if let Some(structure) = generation.structure.as_ref().filter(|_| !is_free) {
             let message = format!(
                 "tools cannot be called while {} gives the answer's shape: send tool_choice = \
                  \"none\", or leave one of them out",
@@ -143,31 +152,49 @@ impl Calls {
             (ParallelCalls::Allowed, ToolChoice::Required) => MAX_REQUIRED_CALLS,
             (ParallelCalls::Allowed, _) => u32::MAX,
         };
-        generation.structure = grammar(model, format, tools, max_calls);
+        let is_strict = tools.list.iter().any(|tool| tool.strictness == Strictness::Exact);
+        let is_bound = is_strict || generation.structure.is_some();
+        let lazy = match (&tools.choice, mark) {
+            (ToolChoice::Auto, Some(mark)) if is_bound => {
+                let max_calls = max_calls.min(MAX_REQUIRED_CALLS);
+                let all: Vec<&Tool> = tools.list.iter().collect();
+                Some((mark, structure("tools", model, format, (&all, max_calls))))
+            }
+            (ToolChoice::Auto | ToolChoice::None, _) => None,
+            (ToolChoice::Required | ToolChoice::Named(_), _) => {
+                let tools = (&callable(tools)[..], max_calls);
+                generation.structure = Some(structure("tool_choice", model, format, tools));
+                None
+            }
+        };
         let names: Vec<String> = tools.list.iter().map(|tool| tool.name.clone()).collect();
         let ending = match tools.choice {
             ToolChoice::Named(_) => CallsEnding::Stop,
             _ => CallsEnding::ToolCalls,
         };
         let settings = CallSettings { format, names: names.into(), max_calls };
-        Ok(Some(Self { settings, ending }))
+        Ok(Some(Self { settings, ending, lazy }))
     }
 }
 
-/// The grammar of the calls that the answer must have, if it must.
-fn grammar(
+/// The tools that an answer must call, if it must.
+fn callable(tools: &Tools) -> Vec<&Tool> {
+    let is_callable = |tool: &&Tool| match &tools.choice {
+        ToolChoice::Named(name) => tool.name == *name,
+        _ => true,
+    };
+    tools.list.iter().filter(is_callable).collect()
+}
+
+/// The grammar of one to as many calls of `tools`, asked for by the field at `path`.
+fn structure(
+    path: &str,
     model: &ServedModel,
     format: ToolFormat,
-    tools: &Tools,
-    max_calls: u32,
-) -> Option<Structure> {
-    let callable: Vec<&Tool> = match &tools.choice {
-        ToolChoice::None | ToolChoice::Auto => return None,
-        ToolChoice::Required => tools.list.iter().collect(),
-        ToolChoice::Named(name) => tools.list.iter().filter(|tool| tool.name == *name).collect(),
-    };
-    let text = required_calls(model.text.tokenizer(), format, &callable, max_calls);
-    Some(Structure { path: "tool_choice".to_owned(), constraint: Constraint::Lark(text) })
+    (tools, max_calls): (&[&Tool], u32),
+) -> Structure {
+    let text = required_calls(model.text.tokenizer(), format, tools, max_calls);
+    Structure { path: path.to_owned(), constraint: Constraint::Lark(text) }
 }
 
 impl Reading {

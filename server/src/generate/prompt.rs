@@ -2,6 +2,7 @@
 
 use folio_engine::types::TokenId;
 
+use super::shape::AnswerKind;
 use crate::error::ApiError;
 use crate::models::ServedModel;
 use crate::openai::{Content, Input};
@@ -14,6 +15,8 @@ pub struct Prompt {
     pub path: String,
     /// Its tokens, special tokens included.
     pub tokens: Vec<TokenId>,
+    /// What its answer is besides a text.
+    pub answer: AnswerKind,
 }
 
 impl Prompt {
@@ -35,6 +38,6 @@ impl Prompt {
                 tokens
             }
         };
-        Ok(Self { path, tokens })
+        Ok(Self { path, tokens, answer: AnswerKind::default() })
     }
 }

@@ -80,6 +80,7 @@ fn read_message(mut fields: Fields) -> Result<Value, ApiError> {
     let role = read_role(&mut fields)?;
     let tool_calls = fields.take_shaped("tool_calls", calls_shape);
     let content = fields.take_shaped("content", content_shape);
+    let reasoning = read_reasoning(&mut fields, &role)?;
     let mut message = Map::new();
     message.insert("role".into(), role.clone().into());
     match content {
@@ -88,7 +89,14 @@ fn read_message(mut fields: Fields) -> Result<Value, ApiError> {
             message.insert("content".into(), content);
         }
         None if role == "assistant" && tool_calls.is_some() => {}
+        // An answer that was cut off before it came to its content.
+        None if reasoning.is_some() => {
+            message.insert("content".into(), "".into());
+        }
         None => return Err(ApiError::missing(fields.path("content"))),
+    }
+    if let Some(reasoning) = reasoning {
+        message.insert("reasoning_content".into(), reasoning.into());
     }
     if let Some(calls) = tool_calls {
         let path = fields.path("tool_calls");
@@ -116,6 +124,26 @@ fn read_message(mut fields: Fields) -> Result<Value, ApiError> {
     fields.refuse_unsupported(UNSUPPORTED)?;
     fields.finish()?;
     Ok(message.into())
+}
+
+/// What an assistant thought earlier, as answers tell it, for templates that show it.
+fn read_reasoning(fields: &mut Fields, role: &str) -> Result<Option<String>, ApiError> {
+    let (path, newer_path) = (fields.path("reasoning_content"), fields.path("reasoning"));
+    let older = fields.string("reasoning_content")?;
+    let newer = fields.string("reasoning")?;
+    if let (Some(older), Some(newer)) = (&older, &newer)
+        && older != newer
+    {
+        let message = format!("{path} and {newer_path} differ: they are names of the same text");
+        return Err(ApiError::invalid_value(newer_path, message));
+    }
+    let path = if older.is_some() { path } else { newer_path };
+    let reasoning = older.or(newer);
+    if reasoning.is_some() && role != "assistant" {
+        let message = format!("{path} belongs to messages of the assistant");
+        return Err(ApiError::invalid_value(path, message));
+    }
+    Ok(reasoning)
 }
 
 fn read_role(fields: &mut Fields) -> Result<String, ApiError> {
@@ -256,6 +284,34 @@ mod tests {
             { "role": "user", "content": "x", "name": "Ann" },
         ]);
         assert_eq!(Value::from(read_alone(messages.clone()).unwrap()), messages);
+    }
+
+    #[test]
+    fn reasoning_goes_by_either_name_or_both() {
+        for message in [
+            json!({ "role": "assistant", "content": "x", "reasoning": "hm" }),
+            json!({ "role": "assistant", "content": "x", "reasoning_content": "hm" }),
+            json!({ "role": "assistant", "content": "x", "reasoning": "hm",
+                    "reasoning_content": "hm" }),
+        ] {
+            let read = read_alone(json!([message])).unwrap();
+            let expected =
+                json!({ "role": "assistant", "content": "x", "reasoning_content": "hm" });
+            assert_eq!(read, [expected]);
+        }
+        let cut_off = json!([{ "role": "assistant", "content": null, "reasoning": "hm" }]);
+        assert_eq!(read_alone(cut_off).unwrap()[0]["content"], "");
+        for (message, param) in [
+            (json!({ "role": "user", "content": "x", "reasoning": "hm" }), "reasoning"),
+            (
+                json!({ "role": "assistant", "content": "x", "reasoning": "a",
+                        "reasoning_content": "b" }),
+                "reasoning",
+            ),
+        ] {
+            let error = read_alone(json!([message])).unwrap_err().to_json();
+            assert_eq!(error["error"]["param"], format!("messages[0].{param}"));
+        }
     }
 
     #[test]

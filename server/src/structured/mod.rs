@@ -22,4 +22,5 @@ mod tests;
 pub use compiler::Compiler;
 pub use grammar::{Compiled, ConstrainedText, Session};
 pub use limits::Limits;
+pub(crate) use schema::{UNENFORCEABLE, exact};
 pub use vocabulary::Vocabulary;

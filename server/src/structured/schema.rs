@@ -8,7 +8,7 @@ use super::patterns::{self, MAX_PATTERN_BYTES};
 use crate::openai::Keywords;
 
 /// Keywords that say something about a text and cannot be enforced while it is written.
-const UNENFORCEABLE: [&str; 17] = [
+pub(crate) const UNENFORCEABLE: [&str; 17] = [
     "$dynamicRef",
     "$recursiveRef",
     "contains",
@@ -183,7 +183,7 @@ fn is_exact(number: &Number) -> bool {
 /// Bounds that no f64 or 64-bit integer equals become the nearest one within, and what says nothing
 /// goes: what fits the result fits the schema. The schema
 /// must have been checked: its depth is what bounds the recursion.
-pub(super) fn exact(mut schema: Value) -> Value {
+pub(crate) fn exact(mut schema: Value) -> Value {
     tighten(&mut schema);
     schema
 }

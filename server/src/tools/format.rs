@@ -4,7 +4,7 @@
 use folio_engine::types::TokenId;
 
 use super::{hermes, llama, mistral};
-use crate::text::{TemplateSource, Tokenizer};
+use crate::text::{SpecialTokens, TemplateSource, Tokenizer};
 
 /// How a model writes tool calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +140,17 @@ impl ToolFormat {
         }
     }
 
+    /// The one token that each answer with calls has where they begin, if there is one.
+    pub(crate) fn mark_token(self, tokenizer: &Tokenizer) -> Option<TokenId> {
+        let mark = match self {
+            Self::Hermes => hermes::OPEN,
+            Self::Mistral => mistral::MARK,
+            // Most calls come without the tag.
+            Self::Llama3Json => return None,
+        };
+        single_token(tokenizer, mark)
+    }
+
     /// What ids the model's template takes.
     pub fn call_ids(self) -> CallIdStyle {
         match self {
@@ -170,6 +181,14 @@ impl ReasoningFormat {
     pub fn start(self, prompt: &str) -> ReasoningStart {
         let is_open = prompt.trim_end().ends_with(self.open());
         if is_open { ReasoningStart::Inside } else { ReasoningStart::Outside }
+    }
+}
+
+/// The token that is all of `text`.
+pub(super) fn single_token(tokenizer: &Tokenizer, text: &str) -> Option<TokenId> {
+    match tokenizer.encode(text, SpecialTokens::Omit).as_deref() {
+        Ok([id]) => Some(*id),
+        _ => None,
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::format::ToolFormat;
 use super::{hermes, mistral};
 use crate::openai::{Strictness, Tool};
+use crate::structured::{UNENFORCEABLE, exact};
 use crate::text::Tokenizer;
 
 /// Keywords that say nothing about a value.
@@ -118,7 +119,8 @@ fn schema(tool: &Tool) -> Value {
     }
     schema.insert("type".to_owned(), "object".into());
     let mut schema = Value::Object(schema);
-    strip(&mut schema);
+    strip(&mut schema, tool.strictness);
+    let mut schema = exact(schema);
     schema["x-guidance"] = json!({
         "whitespace_flexible": false,
         "item_separator": ", ?",
@@ -128,12 +130,19 @@ fn schema(tool: &Tool) -> Value {
     schema
 }
 
-/// Takes annotations out of a schema and the schemas in it, which makes the grammar shorter.
-fn strip(schema: &mut Value) {
+/// Takes annotations out of a schema and the schemas in it, which makes the grammar shorter, and
+/// what cannot be enforced, if that is to be let through.
+fn strip(schema: &mut Value, strictness: Strictness) {
     let Value::Object(map) = schema else {
         return;
     };
-    map.retain(|key, _| !ANNOTATIONS.contains(&key.as_str()) && key != "x-guidance");
+    let is_lenient = strictness == Strictness::BestEffort;
+    map.retain(|key, _| {
+        let key = key.as_str();
+        let is_left_out = is_lenient && UNENFORCEABLE.contains(&key);
+        !ANNOTATIONS.contains(&key) && key != "x-guidance" && !is_left_out
+    });
+    let strip = |schema: &mut Value| strip(schema, strictness);
     for (key, value) in map.iter_mut() {
         match (key.as_str(), value) {
             ("properties" | "patternProperties" | "$defs" | "definitions", Value::Object(map)) => {

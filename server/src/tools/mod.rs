@@ -5,10 +5,12 @@
 //! only looks like a call is content. Neighbours: `generate::chat` runs a parser for each choice,
 //! `openai` reads which tools there are.
 
+mod after_reasoning;
 mod call;
 mod format;
 mod grammar;
 mod hermes;
+mod lazy_calls;
 mod llama;
 mod mark;
 mod mistral;
@@ -17,11 +19,14 @@ mod parts;
 mod reasoning;
 mod scan;
 
+pub(crate) use after_reasoning::ReasoningGate;
+pub(crate) use after_reasoning::all_tokens;
 pub(crate) use format::special_marks;
 pub use format::{
     CallIdStyle, ChatFormats, ReasoningFormat, ReasoningStart, ToolFormat, UnknownFormat,
 };
 pub(crate) use grammar::required_calls;
+pub(crate) use lazy_calls::{LazyCalls, Text};
 pub use parser::{CallSettings, ChatParser, ParserSettings};
 pub use parts::Part;
 

@@ -5,6 +5,7 @@ Any broken expectation ends the script with a traceback.
 """
 
 import array
+import json
 import math
 import sys
 
@@ -94,6 +95,97 @@ def embeddings():
     assert same > other, f"a translation ({same}) should be closer than another text ({other})"
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string", "enum": ["Bern", "Zürich", "Genève"]},
+                "days": {"type": "integer", "minimum": 1, "maximum": 7},
+            },
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+TIME = {"type": "function", "function": {"name": "get_time"}}
+
+
+def check_call(call):
+    arguments = json.loads(call.function.arguments)
+    assert call.type == "function" and call.id, call
+    if call.function.name == "get_time":
+        assert arguments == {}, call
+    else:
+        assert call.function.name == "get_weather", call
+        assert set(arguments) == {"city", "days"}, call
+        assert arguments["city"] in ("Bern", "Zürich", "Genève"), call
+        assert 1 <= arguments["days"] <= 7, call
+
+
+def streamed_message(stream):
+    """The calls and the end of a stream, put together as the client's users do."""
+    calls, text, finish = [], "", None
+    for chunk in stream:
+        choice = chunk.choices[0]
+        text += choice.delta.content or ""
+        finish = choice.finish_reason or finish
+        for part in choice.delta.tool_calls or []:
+            if part.id:
+                assert part.index == len(calls) and part.function.name, part
+                calls.append(part)
+            else:
+                assert part.function.name is None, part
+                calls[part.index].function.arguments += part.function.arguments
+    return calls, text, finish
+
+
+def tools():
+    """Call, tool result, answer; whole and streamed."""
+    ask = {
+        "model": chat_model,
+        "messages": [{"role": "user", "content": "What is the weather in Bern?"}],
+        "tools": [WEATHER, TIME],
+        "temperature": 0,
+        "max_tokens": 200,
+    }
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    for choice, parallel, finish in [
+        ("required", False, "tool_calls"),
+        ("required", True, "tool_calls"),
+        (named, True, "stop"),
+    ]:
+        request = {**ask, "tool_choice": choice, "parallel_tool_calls": parallel}
+        answer = client.chat.completions.create(**request).choices[0]
+        calls = answer.message.tool_calls
+        assert answer.finish_reason == finish and answer.message.content is None, answer
+        assert len(calls) == 1 or parallel and choice == "required", answer
+        for call in calls:
+            check_call(call)
+        streamed, text, end = streamed_message(
+            client.chat.completions.create(**request, stream=True)
+        )
+        assert (text, end) == ("", finish), (text, end)
+        functions = [(call.function.name, call.function.arguments) for call in calls]
+        assert [(c.function.name, c.function.arguments) for c in streamed] == functions
+        results = [{"role": "tool", "tool_call_id": c.id, "content": "sunny"} for c in calls]
+        follow_up = {**ask, "messages": [*ask["messages"], answer.message, *results]}
+        last = client.chat.completions.create(**follow_up).choices[0]
+        assert last.message.content and not last.message.tool_calls, last
+        _, text, end = streamed_message(client.chat.completions.create(**follow_up, stream=True))
+        assert (text, end) == (last.message.content, last.finish_reason), (text, last)
+    refused = {**ask, "tool_choice": {"type": "function", "function": {"name": "nobody"}}}
+    try:
+        client.chat.completions.create(**refused)
+    except openai.BadRequestError as error:
+        assert error.param == "tool_choice.function.name", error.body
+        return
+    raise AssertionError("a tool that is not there was taken")
+
+
 def models():
     names = [model.id for model in client.models.list()]
     assert chat_model in names and embedding_model in names, names
@@ -131,6 +223,7 @@ choices_and_seed()
 stop_and_logprobs(text)
 completion()
 embeddings()
+tools()
 models()
 errors()
 print(f"ok: {text}")

@@ -29,7 +29,7 @@ fn tools() -> Value {
     json!([
         { "type": "function", "function": {
             "name": "get_weather", "description": "The weather.", "parameters": parameters } },
-        { "type": "function", "function": { "name": "add", "strict": true } },
+        { "type": "function", "function": { "name": "add", "strict": false } },
     ])
 }
 
@@ -370,4 +370,114 @@ async fn bad_tools_are_refused_by_name() {
     }
     assert_eq!(server.gauges().totals.num_steps, 0);
     server.post(CHAT, &with(say("x"), json!({ "tool_choice": allowed("auto", "add") }))).await.ok();
+}
+
+/// What the model wants to say makes no difference where a call is required: the fake model then
+/// writes what ends soon, a text that wants to go on writes that.
+#[tokio::test]
+async fn a_required_call_fits_whatever_the_model_wants() {
+    let server = Server::start();
+    let city = json!({ "type": "string", "enum": ["Bern", "Genève", "Zürich"] });
+    let weather = json!({ "type": "function", "function": { "name": "get_weather",
+        "description": "::= a colon or two", "parameters": {
+            "type": "object", "required": ["city", "days"], "additionalProperties": false,
+            "properties": { "city": city, "days": { "type": "integer", "minimum": 1,
+                                                    "maximum": 7, "not": { "const": 3 } } } } } });
+    let time = json!({ "type": "function", "function": { "name": "get_time" } });
+    let named = json!({ "type": "function", "function": { "name": "get_weather" } });
+    for said in ["no", "forever", "bytes:500", WEATHER, "<tool_call>\n{\"name\": \"get_time\", "] {
+        for (choice, finish) in [(json!("required"), "tool_calls"), (named.clone(), "stop")] {
+            let body = json!({
+                "model": "echo", "messages": [{ "role": "user", "content": said }], "seed": 3,
+                "tools": [weather, time], "tool_choice": choice, "max_tokens": 1500,
+            });
+            let (message, end) = both(&server, body).await;
+            assert_eq!((&message["content"], end), (&Value::Null, finish.into()), "{said}");
+            for call in message["tool_calls"].as_array().unwrap() {
+                let function = &call["function"];
+                let arguments: Value =
+                    serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
+                if function["name"] == "get_time" {
+                    assert_eq!((&arguments, &choice), (&json!({}), &json!("required")));
+                    continue;
+                }
+                assert_eq!(function["name"], "get_weather");
+                assert_eq!(arguments.as_object().unwrap().len(), 2, "{said}: {arguments}");
+                assert!(
+                    ["Bern", "Genève", "Zürich"].contains(&arguments["city"].as_str().unwrap())
+                );
+                assert!((1..=7).contains(&arguments["days"].as_i64().unwrap()), "{arguments}");
+            }
+        }
+    }
+    server.wait_for_idle().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_enforced_is_refused_where_it_must_be() {
+    let server = Server::start();
+    let tool = |strict: bool| {
+        let parameters = json!({ "type": "object", "properties": {
+            "x": { "type": "array", "items": { "type": "integer" }, "uniqueItems": true } } });
+        json!([{ "type": "function", "function": {
+            "name": "f", "strict": strict, "parameters": parameters } }])
+    };
+    let ask = |strict| with(say("x"), json!({ "tools": tool(strict), "tool_choice": "required" }));
+    server.post(CHAT, &ask(false)).await.ok();
+    let reply = server.post(CHAT, &ask(true)).await;
+    assert_eq!(reply.status, 400);
+    let error = &reply.json()["error"];
+    assert!(error["param"].as_str().unwrap().starts_with("tool_choice"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("uniqueItems"), "{error}");
+}
+
+/// The mark is one token here, so strict tools and shapes hold for calls that need not come.
+#[tokio::test]
+async fn calls_that_need_not_come_fit_where_a_tool_is_strict() {
+    let server = Server::start();
+    let parameters = json!({ "type": "object", "required": ["n"], "additionalProperties": false,
+                             "properties": { "n": { "type": "integer", "maximum": 9 } } });
+    let tools = json!([{ "type": "function", "function": {
+        "name": "count", "strict": true, "parameters": parameters } }]);
+    let ask = |text: &str| with(say(text), json!({ "tools": tools, "max_tokens": 300 }));
+    let (message, finish) = both(&server, ask("No call, {\"n\": \"many\"}")).await;
+    assert_eq!(message["content"], "No call, {\"n\": \"many\"}");
+    assert_eq!(finish, "stop");
+    let wrong =
+        "Hm. <tool_call>\n{\"name\": \"count\", \"arguments\": {\"n\": \"many\", \"x\": 1}}";
+    let (message, finish) = both(&server, ask(wrong)).await;
+    assert_eq!((&message["content"], finish), (&"Hm.".into(), "tool_calls".into()));
+    let arguments = message["tool_calls"][0]["function"]["arguments"].as_str().unwrap();
+    let arguments: Value = serde_json::from_str(arguments).unwrap();
+    assert!(arguments["n"].is_i64() && arguments.as_object().unwrap().len() == 1, "{arguments}");
+}
+
+#[tokio::test]
+async fn an_answer_of_a_shape_or_a_call() {
+    let server = Server::start();
+    let shape = json!({ "response_format": { "type": "json_object" } });
+    let (message, _) = both(&server, with(say("{\"a\": 1}"), shape.clone())).await;
+    assert_eq!(message["content"], "{\"a\": 1}");
+    let (message, finish) = both(&server, with(say(WEATHER), shape.clone())).await;
+    assert_eq!(message["tool_calls"][0]["function"]["name"], "get_weather");
+    assert_eq!(finish, "tool_calls");
+    let forced = with(with(say("x"), shape), json!({ "tool_choice": "required" }));
+    let reply = server.post(CHAT, &forced).await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["error"]["param"]), (400, &"tools".into()));
+}
+
+#[tokio::test]
+async fn a_shape_holds_after_the_reasoning() {
+    let server = with_template(THINKS);
+    let shape = json!({ "tools": null, "max_tokens": 200,
+                        "response_format": { "type": "json_object" } });
+    let (message, finish) = both(&server, with(say("<think>Hm.</think>\n{\"a\": 1}"), shape)).await;
+    assert_eq!(message["reasoning"], "Hm.");
+    assert_eq!((message["content"].as_str(), finish), (Some("{\"a\": 1}"), "stop".into()));
+    let opened = json!({ "tools": null, "max_tokens": 200,
+                         "response_format": { "type": "json_object" },
+                         "chat_template_kwargs": { "opens": true } });
+    let (message, finish) = both(&server, with(say("No.</think>{\"b\": 2}"), opened)).await;
+    assert_eq!(message["reasoning"], "No.");
+    assert_eq!((message["content"].as_str(), finish), (Some("{\"b\": 2}"), "stop".into()));
 }
