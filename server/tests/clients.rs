@@ -139,9 +139,8 @@ fn litellm_works_unmodified() {
 fn structured_answers_are_valid_for_an_independent_validator() {
     let Some(_) = python() else { return };
     let folio_tiny = workspace().join("server/builtin/folio-tiny");
-    let random =
-        ["--load-format", "dummy", "--model", folio_tiny.to_str().expect("UTF-8")].as_slice();
-    for args in [&[], random] {
+    let random = ["--load-format", "dummy", "--model", folio_tiny.to_str().expect("UTF-8")];
+    for args in [&[], random.as_slice()] {
         let server = Server::with(args);
         let url = format!("http://{}/v1", server.address);
         let output = python()
