@@ -134,7 +134,7 @@ impl EmbedJob {
             match received {
                 Ok(stats) => meters.end(index, Outcome::Embedded(stats, service.engine.now())),
                 Err(error) => {
-                    meters.fail(error.code());
+                    meters.fail(error.note());
                     return Err(error);
                 }
             }

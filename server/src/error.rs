@@ -2,6 +2,7 @@
 //!
 //! A message names the field, the value and the limit; `param` is the field's path in the body.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -302,9 +303,11 @@ impl ApiError {
         self.0.status
     }
 
-    /// What is wrong, for programs.
-    pub fn code(&self) -> &'static str {
-        self.0.body.code
+    /// What goes into logs and counts.
+    pub fn note(&self) -> ErrorNote {
+        let is_ours = self.0.status.is_server_error();
+        let cause = is_ours.then(|| Arc::from(self.0.body.message.as_str()));
+        ErrorNote { code: self.0.body.code, cause }
     }
 
     /// The sentence for people.
@@ -346,14 +349,21 @@ impl std::fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
-/// The code of the error that an answer is, in the answer's extensions: for logs and counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ErrorCode(pub &'static str);
+/// The error that an answer is, in the answer's extensions: for logs and counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorNote {
+    /// What is wrong, for programs.
+    pub code: &'static str,
+    /// What is wrong, for the operator: only where it is not the client's fault, since what is
+    /// may quote the request.
+    pub cause: Option<Arc<str>>,
+}
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let note = self.note();
         let mut response = (self.0.status, Json(self.to_json())).into_response();
-        response.extensions_mut().insert(ErrorCode(self.0.body.code));
+        response.extensions_mut().insert(note);
         if let Some((name, value)) = self.0.header {
             response.headers_mut().insert(name, value);
         }

@@ -109,7 +109,7 @@ impl Running {
             Ok(piece) => self.count(piece),
             Err(error) => {
                 self.readers.clear();
-                self.meters.fail(error.code());
+                self.meters.fail(error.note());
             }
         }
         Some(next)

@@ -8,6 +8,7 @@ use super::Metrics;
 use super::clients::ClientMeter;
 use super::requests::{ModelMetrics, Reason};
 use crate::client::Client;
+use crate::error::ErrorNote;
 use crate::generate::End;
 use crate::openai::Finish;
 use crate::telemetry::{ChoiceFacts, Record, Wish};
@@ -165,10 +166,10 @@ impl Meters {
         }
     }
 
-    /// All choices that have not ended do so now, with an error of this code.
-    pub fn fail(&mut self, code: &'static str) {
+    /// All choices that have not ended do so now, with this error.
+    pub fn fail(&mut self, error: ErrorNote) {
         if let Some(record) = &self.record {
-            record.fail(code);
+            record.fail(error);
         }
         self.end_all(Outcome::Error);
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Uri;
-use opentelemetry::KeyValue;
+use opentelemetry::{Key, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
@@ -68,8 +68,7 @@ impl Tracer {
             .with_endpoint(endpoint_url(endpoint)?)
             .with_timeout(EXPORT_TIMEOUT)
             .build()?;
-        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-        exporter.set_resource(&Resource::builder().with_attribute(version).build());
+        exporter.set_resource(&resource());
         let (queue, messages) = mpsc::channel(MAX_QUEUED_TRACES);
         let sending = Sending { exporter, metrics: Arc::clone(metrics), state: State::Untried };
         tokio::spawn(sending.run(messages));
@@ -95,6 +94,18 @@ impl Tracer {
         };
         // What is not sent by then is lost with the process.
         let _ = timeout(limit, flushed).await;
+    }
+}
+
+/// Who sends: what the environment says, else this program.
+fn resource() -> Resource {
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let builder = || Resource::builder().with_attribute(version.clone());
+    let told = builder().build();
+    let name = told.get(&Key::from_static_str("service.name")).map(|name| name.to_string());
+    match name {
+        Some(name) if !name.starts_with("unknown_service") => told,
+        _ => builder().with_service_name("folio").build(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::spans::parent_in;
 use super::{Head, Record};
 use crate::app::App;
 use crate::client::RequestId;
-use crate::error::ErrorCode;
+use crate::error::ErrorNote;
 
 /// Longest path that is written down, in bytes.
 const MAX_PATH_BYTES: usize = 256;
@@ -22,8 +22,7 @@ pub async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Ne
     let record = Record::begin(&app.service, head(&request));
     request.extensions_mut().insert(Arc::clone(&record));
     let response = next.run(request).await;
-    let error = response.extensions().get::<ErrorCode>().map(|code| code.0);
-    record.answer(response.status().as_u16(), error);
+    record.answer(response.status().as_u16(), response.extensions().get::<ErrorNote>().cloned());
     response
 }
 

@@ -8,6 +8,7 @@ use opentelemetry::trace::{SpanContext, Status};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 
 use super::spans::{Plan, Tree, attribute};
+use crate::error::ErrorNote;
 use crate::metrics::Exchange;
 use crate::service::Service;
 
@@ -87,10 +88,10 @@ pub struct Record {
 
 #[derive(Debug, Default)]
 struct Facts {
-    /// Status and error code of the answer.
-    answer: Option<(u16, Option<&'static str>)>,
-    /// Code of an error that came after the answer had begun.
-    late_error: Option<&'static str>,
+    /// Status of the answer, and the error that it is.
+    answer: Option<(u16, Option<ErrorNote>)>,
+    /// An error that came after the answer had begun.
+    late_error: Option<ErrorNote>,
     client: Option<Arc<str>>,
     /// What was asked for, and when it was handed to the engine.
     wish: Option<(Wish, Nanos)>,
@@ -149,13 +150,13 @@ impl Record {
     }
 
     /// The answer begins.
-    pub fn answer(&self, status: u16, error: Option<&'static str>) {
+    pub fn answer(&self, status: u16, error: Option<ErrorNote>) {
         self.facts().answer = Some((status, error));
     }
 
     /// The answer had begun and ends with an error.
-    pub fn fail(&self, code: &'static str) {
-        self.facts().late_error = Some(code);
+    pub fn fail(&self, error: ErrorNote) {
+        self.facts().late_error = Some(error);
     }
 
     /// A choice ended, well or not.
@@ -178,10 +179,12 @@ impl Record {
     }
 
     /// The line in the log. What only watches the server is left out at the level of `info`.
-    fn write(&self, facts: &Facts, outcome: Outcome) {
+    fn write(&self, facts: &Facts, outcome: &Outcome) {
         let Outcome { status, error, end } = outcome;
+        let code = error.as_ref().map(|error| error.code);
+        let cause = error.as_ref().and_then(|error| error.cause.as_deref());
         let wish = facts.wish.as_ref().map(|(wish, _)| wish);
-        let to_first = facts.first_token.map(|first| first.since(self.arrival()).as_secs_f64());
+        let to_first = facts.first_token.map(|first| seconds(first.since(self.arrival())));
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -190,15 +193,16 @@ impl Record {
                     method = self.head.method,
                     path = self.head.path,
                     status,
-                    error,
+                    error = code,
+                    cause,
                     client = facts.client.as_deref(),
                     model = wish.map(|wish| &*wish.model),
                     prompt_tokens = wish.map(|wish| wish.num_prompt_tokens),
                     cached_tokens = wish.map(|_| facts.num_cached_tokens),
                     completion_tokens = wish.map(|_| facts.num_generated_tokens),
-                    queue_seconds = facts.queue.map(Nanos::as_secs_f64),
+                    queue_seconds = facts.queue.map(seconds),
                     ttft_seconds = to_first,
-                    seconds = end.since(self.begun).as_secs_f64(),
+                    seconds = seconds(end.since(self.begun)),
                 )
             };
         }
@@ -212,7 +216,7 @@ impl Record {
 
     /// Hands the spans of a request that is more than a look at the server to whoever collects
     /// them.
-    fn trace(&self, mut facts: Facts, outcome: Outcome) {
+    fn trace(&self, mut facts: Facts, outcome: &Outcome) {
         let Some(tracer) = self.service.tracer().filter(|_| self.is_traced()) else {
             return;
         };
@@ -232,22 +236,22 @@ impl Record {
         attributes.extend(self.ai_attributes(&facts, &choices, outcome.end));
         let (begin, end) = (self.begun, outcome.end);
         let root = Plan { name: "llm_request", begin, end, attributes };
-        let status = match outcome.status {
-            500.. => Status::error(outcome.error.unwrap_or_default()),
-            _ if facts.late_error.is_some() => Status::error(outcome.error.unwrap_or_default()),
+        let has_failed = outcome.status >= 500 || facts.late_error.is_some();
+        let status = match &outcome.error {
+            Some(error) if has_failed => Status::error(error.code),
             _ => Status::Unset,
         };
         tracer.offer(tree.finish(root, &choices, status));
     }
 
-    fn http_attributes(&self, facts: &Facts, outcome: Outcome) -> Vec<KeyValue> {
+    fn http_attributes(&self, facts: &Facts, outcome: &Outcome) -> Vec<KeyValue> {
         let client = facts.client.as_deref().map(str::to_owned);
         [
             attribute("http.request.method", Some(self.head.method.clone())),
             attribute("http.route", Some(self.head.route.clone())),
             attribute("url.path", Some(self.head.path.clone())),
             attribute("http.response.status_code", Some(i64::from(outcome.status))),
-            attribute("error.type", outcome.error),
+            attribute("error.type", outcome.error.as_ref().map(|error| error.code)),
             attribute("folio.client", client),
             attribute("gen_ai.request.id", Some(self.head.request_id.to_string())),
         ]
@@ -263,7 +267,7 @@ impl Record {
         let first = choices.first();
         let stats = first.map(|choice| &choice.stats);
         let span = |from: Option<Nanos>, to: Option<Nanos>| {
-            from.zip(to).map(|(from, to)| to.since(from).as_secs_f64())
+            from.zip(to).map(|(from, to)| seconds(to.since(from)))
         };
         let scheduled = stats.and_then(|stats| stats.first_scheduled);
         let first_token = stats.and_then(|stats| stats.first_token);
@@ -282,7 +286,7 @@ impl Record {
             attribute("gen_ai.usage.prompt_tokens", Some(wish.num_prompt_tokens as i64)),
             attribute("gen_ai.usage.cached_tokens", Some(facts.num_cached_tokens as i64)),
             attribute("gen_ai.usage.completion_tokens", Some(facts.num_generated_tokens as i64)),
-            attribute("gen_ai.latency.time_in_queue", facts.queue.map(Nanos::as_secs_f64)),
+            attribute("gen_ai.latency.time_in_queue", facts.queue.map(seconds)),
             attribute(
                 "gen_ai.latency.time_to_first_token",
                 span(Some(self.arrival()), facts.first_token),
@@ -299,34 +303,41 @@ impl Record {
 }
 
 /// How a request ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Outcome {
     status: u16,
-    error: Option<&'static str>,
+    error: Option<ErrorNote>,
     end: Nanos,
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let facts = std::mem::take(&mut *self.facts());
+        let mut facts = std::mem::take(&mut *self.facts());
         let end = self.service.engine.now();
-        let (status, error) = match facts.answer {
+        let (status, error) = match facts.answer.take() {
             Some(answer) => answer,
-            None if std::thread::panicking() => (500, Some("internal_error")),
+            None if std::thread::panicking() => {
+                (500, Some(ErrorNote { code: "internal_error", cause: Some("a panic".into()) }))
+            }
             None => (STATUS_GONE, None),
         };
-        let error = facts.late_error.or(error);
+        let error = facts.late_error.clone().or(error);
         self.service.metrics.count_exchange(&Exchange {
             method: &self.head.method,
             route: &self.head.route,
             status,
-            error,
+            error: error.as_ref().map(|error| error.code),
             duration: Duration::from_nanos(end.since(self.begun).0),
         });
         let outcome = Outcome { status, error, end };
-        self.write(&facts, outcome);
-        self.trace(facts, outcome);
+        self.write(&facts, &outcome);
+        self.trace(facts, &outcome);
     }
+}
+
+/// Divided, not multiplied: the quotient is written with no more digits than there are.
+fn seconds(time: Nanos) -> f64 {
+    time.0 as f64 / 1e9
 }
 
 fn earlier(one: Option<Nanos>, other: Option<Nanos>) -> Option<Nanos> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::support::{MAX_CHAT_LEN, Options, Server, wait_until};
+use crate::support::{MAX_CHAT_LEN, Options, Server, post, wait_until};
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
@@ -190,6 +190,28 @@ async fn tokens_are_those_that_were_asked_for_and_answered() {
 }
 
 #[tokio::test]
+async fn clients_are_told_apart_by_the_names_of_their_keys() {
+    let file = "[[key]]\nname = \"search\"\nkey = \"sk-of-the-search-team\"\n\
+                [[key]]\nname = \"batch\"\nkey = \"sk-of-nightly-batches\"\n";
+    let server = Server::with(Options { key_file: Some(file), ..Options::default() });
+    for (key, said) in [("sk-of-the-search-team", "hello"), ("sk-of-nightly-batches", "hi")] {
+        let mut request = post(CHAT, &json!({ "model": "echo", "messages": said }));
+        let value = format!("Bearer {key}").parse().unwrap();
+        request.headers_mut().insert("authorization", value);
+        server.send(request).await.ok();
+    }
+    let service = &server.app.service;
+    let text = service.metrics.render(&service.engine).unwrap();
+    let scrape = Scrape::parse(&text);
+    // The text and its end, once each.
+    for (client, generated) in [("search", 6.0), ("batch", 3.0)] {
+        let labels = [("client", client), ("model_name", "echo")];
+        assert_eq!(scrape.value("folio:client_generation_tokens_total", &labels), generated);
+    }
+    assert!(!text.contains("sk-of"), "a key is in\n{text}");
+}
+
+#[tokio::test]
 async fn a_prompt_seen_before_counts_as_cached() {
     let server = Server::start();
     let prompt = "0123456789abcdef".repeat(4);
@@ -292,10 +314,10 @@ async fn http_requests_count_by_route_and_status_class() {
     let body = json!({ "model": "echo", "messages": "hi" });
     assert_eq!(server.post(CHAT, &body).await.status, 401);
     server.get("/health").await.ok();
-    let mut request = crate::support::post(CHAT, &json!({ "model": "gpt-4o", "messages": "hi" }));
+    let mut request = post(CHAT, &json!({ "model": "gpt-4o", "messages": "hi" }));
     request.headers_mut().insert("authorization", "Bearer sk-1".parse().unwrap());
     assert_eq!(server.send(request).await.status, 404);
-    let mut request = crate::support::post("/v1/chat/complétions", &body);
+    let mut request = post("/v1/chat/complétions", &body);
     request.headers_mut().insert("authorization", "Bearer sk-1".parse().unwrap());
     assert_eq!(server.send(request).await.status, 404);
     let reply = server.app.service.metrics.render(&server.app.service.engine).unwrap();
@@ -321,7 +343,7 @@ async fn a_stream_counts_when_it_ends() {
     let body = json!({ "model": "echo", "messages": "hi", "stream": true });
     let response = {
         use tower::ServiceExt;
-        server.router.clone().oneshot(crate::support::post(CHAT, &body)).await.unwrap()
+        server.router.clone().oneshot(post(CHAT, &body)).await.unwrap()
     };
     assert_eq!(response.status(), 200);
     let counted = || {

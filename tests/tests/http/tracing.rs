@@ -120,15 +120,15 @@ async fn refusals_and_failures_are_logged_with_their_code_and_level() {
     let body = json!({ "model": "echo", "messages": "explode", "stream": true });
     assert_eq!(server.post(CHAT, &body).await.status, 200);
     let lines = log.lines();
-    let seen =
-        |line: &Value| (line["level"].clone(), line["status"].clone(), line["error"].clone());
+    let seen = |line: &Value| ["level", "status", "error", "cause"].map(|name| line[name].clone());
     let seen: Vec<_> = lines.iter().map(seen).collect();
+    let cause = json!("the numbers are not finite");
     assert_eq!(
         seen,
         [
-            (json!("INFO"), json!(404), json!("model_not_found")),
-            (json!("ERROR"), json!(500), json!("internal_error")),
-            (json!("ERROR"), json!(200), json!("internal_error")),
+            [json!("INFO"), json!(404), json!("model_not_found"), Value::Null],
+            [json!("ERROR"), json!(500), json!("internal_error"), cause.clone()],
+            [json!("ERROR"), json!(200), json!("internal_error"), cause],
         ]
     );
 }
@@ -207,6 +207,7 @@ impl Collector {
         let resources = batch.resource_spans;
         assert_eq!(resources.len(), 1);
         let resource = attributes(&resources[0].resource.as_ref().unwrap().attributes);
+        assert_eq!(resource["service.name"], "folio");
         assert_eq!(resource["service.version"], json!(env!("CARGO_PKG_VERSION")));
         let scopes = resources.into_iter().flat_map(|resource| resource.scope_spans);
         scopes.flat_map(|scope| scope.spans).collect()
