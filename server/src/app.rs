@@ -137,6 +137,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/completions", post(routes::completions::create))
         .route("/v1/completions/render", post(routes::render::completion))
         .route("/v1/responses", post(routes::responses::create))
+        .route("/v1/responses/input_tokens", post(routes::responses::input_tokens))
         .route("/v1/responses/{id}", get(routes::responses::show).delete(routes::responses::delete))
         .route("/v1/responses/{id}/cancel", post(routes::responses::cancel))
         .route("/v1/responses/{id}/input_items", get(routes::responses::input_items))

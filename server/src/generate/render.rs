@@ -27,6 +27,11 @@ impl Job {
         self.requests().iter().filter_map(render).collect()
     }
 
+    /// Tokens of all prompts together.
+    pub fn num_prompt_tokens(&self) -> u64 {
+        self.requests().iter().map(|request| request.prompt.len() as u64).sum()
+    }
+
     fn settings(&self, params: &SamplingParams) -> RenderedSampling {
         let generation = self.generation();
         let bias = params.penalties.logit_bias.iter();

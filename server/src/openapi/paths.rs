@@ -13,7 +13,7 @@ use crate::openai::{
     DetokenizeResponse, EmbeddingRequest, EmbeddingResponse, HealthResponse, ModelCard, ModelList,
     Rendered, ResponsesRequest, TokenizeRequest, TokenizeResponse, VersionResponse,
 };
-use crate::responses::{Deleted, EventFrame, InputItems, Response};
+use crate::responses::{Deleted, EventFrame, InputItems, InputTokens, Response};
 
 /// What one method of one address does.
 #[derive(Clone, Debug)]
@@ -279,6 +279,13 @@ fn responses() -> Vec<Operation> {
     vec![
         post("/v1/responses", tag, "Makes a response", request!(ResponsesRequest, "response"))
             .answers([stored, Answer::events::<EventFrame>()]),
+        post(
+            "/v1/responses/input_tokens",
+            Tag::Models,
+            "Counts the tokens of a response's prompt; nothing is computed",
+            request!(ResponsesRequest, "response"),
+        )
+        .answers([Answer::json::<InputTokens>()]),
         get(one, tag, "Shows a kept response", stored)
             .query([
                 ("stream", json!({ "type": "string", "enum": ["false"] })),

@@ -11,7 +11,8 @@ mod store;
 pub use builder::Builder;
 pub use events::{Event, EventFrame, ItemPlace, Place};
 pub use object::{
-    Deleted, FailureDetails, Fixed, IncompleteDetails, InputItems, InputTokensDetails, IsStored,
-    OutputItem, OutputPart, OutputTokensDetails, Progress, Response, ResponseUsage, Status,
+    Deleted, FailureDetails, Fixed, IncompleteDetails, InputItems, InputTokens, InputTokensDetails,
+    IsStored, OutputItem, OutputPart, OutputTokensDetails, Progress, Response, ResponseUsage,
+    Status,
 };
 pub use store::{Kept, Store, StoreLimits};

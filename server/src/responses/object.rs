@@ -239,6 +239,15 @@ pub struct InputItems {
     pub has_more: bool,
 }
 
+/// Answer of `POST /v1/responses/input_tokens`.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct InputTokens {
+    /// Always `response.input_tokens`.
+    pub object: &'static str,
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+}
+
 /// Answer of `DELETE /v1/responses/{id}`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Deleted {

@@ -20,7 +20,8 @@ use crate::generate::{ChatJob, ChatStream};
 use crate::lifecycle::{ActiveStream, ActiveWork};
 use crate::openai::{Delivery, Keeping, ResponsesRequest, parse};
 use crate::responses::{
-    Builder, Deleted, EventFrame, Fixed, InputItems, IsStored, Kept, Progress, Response, Status,
+    Builder, Deleted, EventFrame, Fixed, InputItems, InputTokens, IsStored, Kept, Progress,
+    Response, Status,
 };
 use crate::service::{Service, unix_seconds};
 use crate::sse;
@@ -85,6 +86,18 @@ pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<HttpR
             })))
         }
     }
+}
+
+/// Counts the tokens that a response's prompt would have; nothing is computed.
+pub async fn input_tokens(
+    State(app): State<Arc<App>>,
+    body: JsonBody,
+) -> Result<Json<InputTokens>, ApiError> {
+    let JsonBody { bytes, client, .. } = body;
+    let shared = Arc::clone(&app);
+    let prepared = app.gate.run(move || prepare(shared, client, &bytes)).await?;
+    let input_tokens = prepared.job.job().num_prompt_tokens();
+    Ok(Json(InputTokens { object: "response.input_tokens", input_tokens }))
 }
 
 fn prepare(app: Arc<App>, client: Client, body: &[u8]) -> Result<Prepared, ApiError> {

@@ -140,6 +140,10 @@ async fn a_response_goes_on_from_another() {
         json!({ "model": "echo", "input": "two", "previous_response_id": first["id"] }),
     )
     .await;
+    let counted = json!({ "model": "echo", "input": "two", "previous_response_id": first["id"] });
+    let counted = server.post("/v1/responses/input_tokens", &counted).await.ok();
+    assert_eq!(counted["object"], "response.input_tokens");
+    assert_eq!(counted["input_tokens"], second["usage"]["input_tokens"]);
     let third = create(
         &server,
         json!({ "model": "echo", "input": "three", "previous_response_id": second["id"] }),
