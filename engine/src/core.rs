@@ -3,20 +3,28 @@
 //!
 //! An executor that takes several steps at once is given the next before the oldest is collected,
 //! so that it never waits for a plan. Steps are committed in the order of their submission.
+//! A failure, be it an error or a panic, costs the executor: the turn says who ended with it, and
+//! nothing is planned until [`EngineCore::restore`] brings another.
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::exec::Executor;
-use crate::sched::{Gauges, Policy, Scheduler};
-use crate::types::{Clock, EngineConfig, Nanos, Request, StepPlan, StepReport};
+use crate::sched::{Blame, Casualties, Gauges, Policy, Scheduler};
+use crate::types::{Clock, EngineConfig, Nanos, Request, SequenceId, StepPlan, StepReport};
 
 /// The scheduler, the executor and the clock that belong together.
 pub struct EngineCore {
     scheduler: Scheduler,
-    executor: Box<dyn Executor>,
+    /// `None` from a failure until [`restore`](Self::restore).
+    executor: Option<Box<dyn Executor>>,
     clock: Box<dyn Clock>,
     /// Steps submitted and not collected, the oldest first.
     in_flight: VecDeque<InFlight>,
+    /// What broke and was not reported yet.
+    broken: Option<Broken>,
 }
 
 /// A step between its submission and its end.
@@ -24,6 +32,22 @@ struct InFlight {
     plan: StepPlan,
     /// Why it never started, to be reported once the steps before it have ended.
     failure: Option<String>,
+}
+
+/// What broke outside of `collect`.
+struct Broken {
+    message: String,
+    culprit: Culprit,
+}
+
+/// What the failure is put down to.
+enum Culprit {
+    /// The executor, at this step.
+    Step(StepPlan),
+    /// The scheduler.
+    Scheduler,
+    /// The scheduler, as it took in the request of these sequences.
+    Arrival(Range<SequenceId>),
 }
 
 impl std::fmt::Debug for EngineCore {
@@ -40,9 +64,17 @@ pub enum Turn {
     Idle,
     /// A step was carried out.
     Stepped(StepReport),
-    /// The device failed; the requests of the step, and of those in flight behind it, ended with
-    /// this message.
-    Failed(String),
+    /// Something failed. The executor is gone.
+    Failed(Fault),
+}
+
+/// A failure, and who was affected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What failed.
+    pub message: String,
+    /// Who ended with it and who is computed again.
+    pub casualties: Casualties,
 }
 
 impl EngineCore {
@@ -55,12 +87,24 @@ impl EngineCore {
         clock: Box<dyn Clock>,
     ) -> Self {
         let scheduler = Scheduler::new(config, policy);
-        Self { scheduler, executor, clock, in_flight: VecDeque::new() }
+        let executor = Some(executor);
+        Self { scheduler, executor, clock, in_flight: VecDeque::new(), broken: None }
     }
 
     /// Takes a request in.
     pub fn admit(&mut self, request: Request) {
-        self.scheduler.admit(request, self.clock.now());
+        self.admit_expecting(request, Nanos(0));
+    }
+
+    /// Takes a request in that was told how long it is expected to wait.
+    pub fn admit_expecting(&mut self, request: Request, expected_wait: Nanos) {
+        let first = self.scheduler.next_sequence();
+        let now = self.clock.now();
+        let admitted = caught(|| self.scheduler.admit_expecting(request, expected_wait, now));
+        if let Err(message) = admitted {
+            let arrived = first..self.scheduler.next_sequence();
+            self.break_down(message, Culprit::Arrival(arrived));
+        }
     }
 
     /// One turn: plans and submits as many steps as the executor takes, then ends the oldest.
@@ -75,53 +119,100 @@ impl EngineCore {
     /// `None` when the executor takes no more now, or nothing can be computed before the oldest
     /// step in flight is collected.
     pub fn plan(&mut self) -> Option<StepPlan> {
-        let has_room = self.in_flight.len() < self.executor.max_in_flight().max(1);
+        let has_room = self.in_flight.len() < self.executor.as_ref()?.max_in_flight().max(1);
         let is_sound = self.in_flight.iter().all(|step| step.failure.is_none());
-        (has_room && is_sound).then(|| self.scheduler.plan(self.clock.now())).flatten()
+        if !has_room || !is_sound || self.broken.is_some() {
+            return None;
+        }
+        let now = self.clock.now();
+        let planned = caught(|| self.scheduler.plan(now));
+        planned.unwrap_or_else(|message| {
+            self.break_down(message, Culprit::Scheduler);
+            None
+        })
     }
 
     /// Starts a planned step. If the executor refuses it, the turn that would have ended it says
-    /// so.
+    /// so; if the executor panics, the next turn does.
     pub fn submit(&mut self, plan: StepPlan) {
-        let result = self.executor.submit(&plan, self.scheduler.sequences_mut());
-        let failure = result.err().map(|error| error.to_string());
-        self.in_flight.push_back(InFlight { plan, failure });
+        let Some(executor) = &mut self.executor else { panic!("a step without an executor") };
+        match caught(|| executor.submit(&plan, self.scheduler.sequences_mut())) {
+            Ok(result) => {
+                let failure = result.err().map(|error| error.to_string());
+                self.in_flight.push_back(InFlight { plan, failure });
+            }
+            Err(message) => self.break_down(message, Culprit::Step(plan)),
+        }
     }
 
     /// Waits for the oldest step in flight and enters its results; idle if there is none.
     pub fn collect(&mut self) -> Turn {
+        if let Some(broken) = self.broken.take() {
+            return self.fail(broken);
+        }
         let Some(InFlight { plan, failure }) = self.in_flight.pop_front() else {
             return Turn::Idle;
         };
-        let output = match failure {
-            Some(message) => Err(message),
-            None => self.executor.collect().map_err(|error| error.to_string()),
+        let output = match (failure, &mut self.executor) {
+            (Some(message), _) => Err(message),
+            (None, Some(executor)) => caught(|| executor.collect())
+                .and_then(|result| result.map_err(|error| error.to_string())),
+            (None, None) => Err("the executor is gone".to_owned()),
+        };
+        let output = match output {
+            Ok(output) => output,
+            Err(message) => return self.fail(Broken { message, culprit: Culprit::Step(plan) }),
         };
         let now = self.clock.now();
-        match output {
-            Ok(output) => Turn::Stepped(self.scheduler.commit(&plan, output, now)),
-            Err(message) => {
-                self.scheduler.abort(&plan, &message, now);
-                self.abort_rest(&message, now);
-                Turn::Failed(message)
-            }
+        match caught(|| self.scheduler.commit(&plan, output, now)) {
+            Ok(report) => Turn::Stepped(report),
+            Err(message) => self.fail(Broken { message, culprit: Culprit::Scheduler }),
         }
     }
 
-    /// Ends everything in flight behind a failed step: it was computed from what that one lost.
-    fn abort_rest(&mut self, message: &str, now: Nanos) {
-        for InFlight { plan, failure } in std::mem::take(&mut self.in_flight) {
-            if failure.is_none() {
-                let _ = self.executor.collect();
-            }
-            self.scheduler.abort(&plan, message, now);
-        }
+    /// Goes on with another executor after a failure.
+    pub fn restore(&mut self, executor: Box<dyn Executor>) {
+        assert!(self.executor.is_none(), "the executor is replaced without a failure");
+        self.executor = Some(executor);
+    }
+
+    /// Ends everything that is left with this failure.
+    pub fn give_up(&mut self, message: &str) -> Casualties {
+        self.drop_executor();
+        self.scheduler.fail_all(message)
+    }
+
+    /// Remembers the first thing that broke until the turn ends.
+    fn break_down(&mut self, message: String, culprit: Culprit) {
+        self.broken.get_or_insert(Broken { message, culprit });
+    }
+
+    /// Lets the executor go, ends those to blame and puts the others back.
+    fn fail(&mut self, Broken { message, culprit }: Broken) -> Turn {
+        self.drop_executor();
+        let now = self.clock.now();
+        let blame = match &culprit {
+            Culprit::Step(plan) => Blame::Step(plan),
+            Culprit::Scheduler => Blame::Running,
+            Culprit::Arrival(arrived) => Blame::Arrival(arrived),
+        };
+        let casualties = caught(|| self.scheduler.reset(blame, &message, now));
+        let casualties = casualties.unwrap_or_else(|_| self.scheduler.fail_all(&message));
+        Turn::Failed(Fault { message, casualties })
+    }
+
+    /// Frees what the executor holds, so that another finds room, and forgets what it was doing.
+    fn drop_executor(&mut self) {
+        let executor = self.executor.take();
+        // One that has panicked may do so again; what it still holds then is lost.
+        let _ = caught(|| drop(executor));
+        self.in_flight.clear();
     }
 
     /// Whether no request is left and no step is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.scheduler.is_idle() && self.in_flight.is_empty()
+        self.scheduler.is_idle() && self.in_flight.is_empty() && self.broken.is_none()
     }
 
     /// The scheduler's state in numbers.
@@ -135,4 +226,16 @@ impl EngineCore {
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
     }
+}
+
+/// Carries `work` out; if it panics, says with what. Whatever `work` changed must not be trusted
+/// after a panic, and is not: the executor is dropped, the scheduler starts anew.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| describe(payload.as_ref()))
+}
+
+fn describe(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    format!("panic: {}", text.unwrap_or("without a message"))
 }

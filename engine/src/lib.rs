@@ -6,12 +6,19 @@
 //! events. Nothing flows upward except events, and no other thread is ever asked anything.
 
 pub mod core;
+pub mod drain;
 pub mod exec;
+pub mod health;
 pub mod live;
 pub mod model;
 pub mod ops;
+pub mod recovery;
 pub mod sched;
+pub mod setup;
 pub mod thread;
 pub mod types;
 
+pub use health::EngineHealth;
+pub use recovery::Notice;
+pub use setup::EngineSetup;
 pub use thread::EngineHandle;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::core::EngineCore;
 use crate::sched::{Gauges, LiveView};
-use crate::types::{Clock, Nanos, Refusal, StepReport, SystemClock};
+use crate::types::{Clock, Nanos, Refusal, StepReport};
 
 /// Steps that a picture tells of, at most: the latest.
 pub const MAX_LIVE_STEPS: usize = 256;
@@ -56,18 +56,17 @@ pub(crate) struct LiveAccess {
 }
 
 /// The engine thread's end.
-#[derive(Debug)]
 pub(crate) struct LiveRecorder {
     wanted: Receiver<()>,
     shown: watch::Sender<Shown>,
-    clock: SystemClock,
+    clock: Arc<dyn Clock>,
     steps: VecDeque<LiveStep>,
     /// When the last picture was made, as long as steps are noted.
     watched: Option<Nanos>,
 }
 
 /// Both ends; times are those of `clock`.
-pub(crate) fn channel(clock: SystemClock) -> (LiveAccess, LiveRecorder) {
+pub(crate) fn channel(clock: Arc<dyn Clock>) -> (LiveAccess, LiveRecorder) {
     let (wanted, requests) = crossbeam_channel::bounded(1);
     let (sender, shown) = watch::channel(None);
     let recorder = LiveRecorder {

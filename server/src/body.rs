@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::client::{Client, RequestId};
+use crate::client::{Arrival, Client, MAX_TIMEOUT, RequestId};
 use crate::error::ApiError;
 use crate::lifecycle::ActiveWork;
 
+/// How long a request may take, in milliseconds.
+const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 /// Unit in which the room for bodies is given out.
 const ROOM_UNIT_BYTES: usize = 1024;
 
@@ -72,7 +74,9 @@ impl FromRequest<Arc<App>> for JsonBody {
         if announced_length(request.headers()).is_some_and(|len| len > limits.max_bytes as u64) {
             return Err(ApiError::body_too_large(limits.max_bytes));
         }
-        let client = Client::of(request.extensions());
+        let timeout = timeout(request.headers())?;
+        let arrival = Arrival { at: app.service.engine.now(), timeout };
+        let client = Client { arrival: Some(arrival), ..Client::of(request.extensions()) };
         let request_id = RequestId::of(request.extensions());
         let bytes = read(request.into_body(), limits, &app.body_room).await?;
         if let Some(record) = &client.record {
@@ -187,6 +191,28 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
             || (essence.starts_with("application/") && essence.ends_with("+json"))
     });
     if is_json { Ok(()) } else { Err(ApiError::unsupported_media_type(text)) }
+}
+
+/// What the head says about how long the request may take.
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
+    let Some(value) = headers.get(TIMEOUT) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or("");
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let milliseconds = if is_number { text.parse::<u64>().ok() } else { None };
+    let timeout = milliseconds.map(Duration::from_millis);
+    match timeout.filter(|timeout| !timeout.is_zero() && *timeout <= MAX_TIMEOUT) {
+        Some(timeout) => Ok(Some(timeout)),
+        None => {
+            let max = MAX_TIMEOUT.as_millis();
+            let message = format!(
+                "X-Request-Timeout-Ms = {value:?} must be a whole number of milliseconds from 1 \
+                 to {max}"
+            );
+            Err(ApiError::invalid_value("X-Request-Timeout-Ms", message))
+        }
+    }
 }
 
 fn announced_length(headers: &HeaderMap) -> Option<u64> {

@@ -4,14 +4,17 @@
 //! a [`RequestId`]; bodies carry both on to whoever works on them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::Extensions;
-use folio_engine::types::TenantId;
+use folio_engine::types::{Nanos, TenantId};
 
 use crate::error::ApiError;
 use crate::keys::Allowance;
 use crate::telemetry::Record;
 
+/// Longest timeout that a request may ask for: a day.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Name of the one client of a server without keys.
 const ANONYMOUS: &str = "default";
 
@@ -32,6 +35,17 @@ pub struct Client {
     pub allowance: Option<Arc<Allowance>>,
     /// Where it is written down what becomes of the request at hand.
     pub record: Option<Arc<Record>>,
+    /// When its request began; `None` on the command line.
+    pub arrival: Option<Arrival>,
+}
+
+/// When a request began, and how long its head says it may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// On the engine's clock.
+    pub at: Nanos,
+    /// From `X-Request-Timeout-Ms`.
+    pub timeout: Option<Duration>,
 }
 
 /// What a client may do.
@@ -65,6 +79,7 @@ impl Client {
             role: Role::User,
             allowance: None,
             record: None,
+            arrival: None,
         }
     }
 

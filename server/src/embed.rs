@@ -92,7 +92,7 @@ impl EmbedJob {
             choices: vec![choice],
             priority,
             tenant: self.client.tenant_for(queueing.tenant),
-            deadline: None,
+            deadline: service.deadline(&self.client, queueing.timeout)?,
             cache_salt: queueing.cache_salt,
         };
         service
@@ -154,7 +154,7 @@ async fn receive(
             Some(Event::Started(_)) => {}
             Some(Event::Embedding(values)) => *vector = values,
             Some(Event::Finished { reason, stats }) => {
-                return check_end(reason, vector).map(|()| stats);
+                return check_end(reason, &stats, vector).map(|()| stats);
             }
             Some(Event::Token(_) | Event::PromptLogprobs(_)) => {
                 return Err(ApiError::internal("a token where a vector was expected"));
@@ -164,7 +164,7 @@ async fn receive(
     }
 }
 
-fn check_end(reason: FinishReason, vector: &[f32]) -> Result<(), ApiError> {
+fn check_end(reason: FinishReason, stats: &RequestStats, vector: &[f32]) -> Result<(), ApiError> {
     match reason {
         FinishReason::Embedded if vector.is_empty() => {
             Err(ApiError::internal("the engine delivered no vector"))
@@ -173,7 +173,8 @@ fn check_end(reason: FinishReason, vector: &[f32]) -> Result<(), ApiError> {
             Err(ApiError::internal("the vector has values that are not finite"))
         }
         FinishReason::Embedded => Ok(()),
-        FinishReason::DeadlineExceeded => Err(ApiError::deadline_exceeded()),
+        FinishReason::DeadlineExceeded => Err(ApiError::deadline_exceeded(stats)),
+        FinishReason::StepFailed(message) => Err(ApiError::step_failed(message)),
         FinishReason::Refused(message) | FinishReason::Failed(message) => {
             Err(ApiError::internal(message))
         }

@@ -2,20 +2,23 @@
 //!
 //! A message names the field, the value and the limit; `param` is the field's path in the body.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use folio_engine::types::Refusal;
+use folio_engine::types::{Nanos, Refusal, RequestStats};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::text;
 
-/// Seconds that a client is asked to wait when the queue is full.
-const RETRY_AFTER_SECONDS: u32 = 1;
+/// Seconds that a client is asked to wait at the least and at the most when the queue is full.
+const RETRY_AFTER_SECONDS: RangeInclusive<u64> = 1..=600;
+/// Whether a client library should send the request again, where the status does not say.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// An answer that is an error. Becomes `{"error": {"message", "type", "param", "code"}}`.
 #[derive(Clone, Debug)]
@@ -181,7 +184,7 @@ impl ApiError {
     pub fn no_room_for_body() -> Self {
         let message = "the bodies that are being read take all the memory there is for them                        (--max-total-body-size)";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_room_for_body", message)
-            .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))
+            .with_header(header::RETRY_AFTER, HeaderValue::from(*RETRY_AFTER_SECONDS.start()))
     }
 
     /// 400: the body could not be read to its end.
@@ -196,17 +199,20 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
-    /// 429 with `Retry-After`: too much is waiting already.
-    pub fn queue_full(message: impl Into<String>) -> Self {
+    /// 429 with `Retry-After`: too much is waiting already. There will be room in `room_in`, as
+    /// far as is known.
+    pub fn queue_full(message: impl Into<String>, room_in: Option<Nanos>) -> Self {
+        let seconds = room_in.map_or(0, |time| time.0.div_ceil(1_000_000_000));
+        let seconds = seconds.clamp(*RETRY_AFTER_SECONDS.start(), *RETRY_AFTER_SECONDS.end());
         Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
-            .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))
+            .with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
     }
 
     /// 429: `max` clients watch the engine already.
     pub fn too_many_watchers(max: usize) -> Self {
         let message = format!("{max} clients watch the engine already, which is the limit");
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_watchers", message)
-            .with_header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))
+            .with_header(header::RETRY_AFTER, HeaderValue::from(*RETRY_AFTER_SECONDS.start()))
     }
 
     /// 503: a step took longer than `seconds`, and the answer can only be given after it.
@@ -256,13 +262,26 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine_stopped", "the engine has stopped")
     }
 
-    /// 503: the request's deadline passed while it waited.
-    pub fn deadline_exceeded() -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "deadline_exceeded",
-            "the deadline passed while the request waited",
-        )
+    /// 503: the engine does not compute now, and may again.
+    pub fn not_ready(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(*RETRY_AFTER_SECONDS.start()))
+    }
+
+    /// 504: the request's deadline passed; `stats` tell whether anything was computed for it.
+    pub fn deadline_exceeded(stats: &RequestStats) -> Self {
+        let message = match (stats.first_scheduled, stats.first_token) {
+            (None, _) => "the deadline passed while the request waited; nothing was computed",
+            (Some(_), None) => "the deadline passed before the first result",
+            (Some(_), Some(_)) => "the deadline passed before the answer was complete",
+        };
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)
+    }
+
+    /// 500: a step that computed the request failed, not the request itself. It may be sent again.
+    pub fn step_failed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "step_failed", message)
+            .with_header(SHOULD_RETRY, HeaderValue::from_static("true"))
     }
 
     /// 500: something failed that the client cannot help.
@@ -277,7 +296,9 @@ impl ApiError {
             Refusal::ContextLength { .. } | Refusal::KvCapacity { .. } => {
                 Self::context_length(param, message)
             }
-            Refusal::QueueFull { .. } => Self::queue_full(message),
+            Refusal::QueueFull { room_in, .. } | Refusal::QueueFullOfTokens { room_in, .. } => {
+                Self::queue_full(message, *room_in)
+            }
             Refusal::Stopped => Self::engine_stopped(),
             Refusal::Invalid(_) => Self::invalid_value(param, message),
         }

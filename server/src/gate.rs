@@ -34,9 +34,8 @@ impl Gate {
     {
         let _place = self.places.try_acquire().map_err(|_| {
             let max = self.max_places;
-            ApiError::queue_full(format!(
-                "{max} requests are being read or wait for it, which is the limit"
-            ))
+            let message = "requests are being read or wait for it, which is the limit";
+            ApiError::queue_full(format!("{max} {message}"), None)
         })?;
         let worker = Arc::clone(&self.workers)
             .acquire_owned()

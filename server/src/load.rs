@@ -10,11 +10,11 @@ use folio::locate::locate;
 use folio::models::{Models, ServedModel};
 use folio::service::{Priorities, Service, unix_seconds};
 use folio::text::TextModel;
-use folio_engine::EngineHandle;
 use folio_engine::exec::{self, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions};
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
 use folio_engine::sched::policies;
 use folio_engine::types::{EngineConfig, ModelId, ModelKind, ModelLimits, PrefixCaching};
+use folio_engine::{EngineHandle, EngineSetup, Notice};
 use sha2::{Digest, Sha256};
 
 use crate::args::{EngineArgs, LoadFormat, ModelArgs, hub_cache};
@@ -65,8 +65,7 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
     let Prepared { sources, configs, models, engine: config, options, device, mut notes } =
         prepare(models, engine)?;
     let plan = options.plan.to_string();
-    let (engine_and_thread, said) =
-        start(sources, configs, (config, options), &engine.scheduling_policy)?;
+    let (engine_and_thread, said) = start(sources, configs, (config, options), engine)?;
     notes.extend(said);
     let priorities = match engine.scheduling_policy.as_str() {
         "fcfs" => Priorities::Refused,
@@ -74,6 +73,7 @@ pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
     };
     let seed = engine.default_seed.map(|seed| seed as u64);
     let service = Service::new(engine_and_thread, models, priorities, seed)?;
+    let service = service.with_max_timeout(engine.max_request_timeout);
     Ok(Loaded { service, plan, device, notes })
 }
 
@@ -310,23 +310,33 @@ fn start(
     sources: Vec<Source>,
     configs: Vec<ModelConfig>,
     (config, options): (EngineConfig, RunnerOptions),
-    policy: &str,
+    args: &EngineArgs,
 ) -> Result<(EngineAndThread, Vec<String>)> {
-    let policy = policies::by_name(policy)?;
+    let policy = policies::by_name(&args.scheduling_policy)?;
     let files = sources.into_iter().map(|source| source.files);
     let models: Vec<_> = files.zip(configs).collect();
-    let progress = LoadProgress::new();
     let (sender, notes) = std::sync::mpsc::channel();
+    // Runs again after a failure, when what was loaded before is gone.
     let build = move || {
+        let progress = LoadProgress::new();
         let mut show = |progress_of_load: exec::Progress<'_>| {
             progress.show(progress_of_load);
         };
-        let executor = exec::load(models, &options, &mut show)?;
+        let executor = exec::load(models.clone(), &options, &mut show)?;
         progress.finish();
         // Received below, once this has returned.
         let _ = sender.send(executor.notes().to_vec());
         Ok(executor)
     };
-    let engine = EngineHandle::spawn(config, policy, build)?;
+    let setup = EngineSetup::new(config, policy).protection(args.protection());
+    let engine = setup.on_notice(log).spawn(build)?;
     Ok((engine, notes.recv().unwrap_or_default()))
+}
+
+/// Tells the operator what failed.
+fn log(notice: &Notice<'_>) {
+    match notice {
+        Notice::Rebuilt { .. } => tracing::warn!("{notice}"),
+        _ => tracing::error!("{notice}"),
+    }
 }

@@ -4,10 +4,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use folio_engine::EngineHandle;
-use folio_engine::types::Request;
+use folio_engine::types::{Nanos, Request};
 
 use crate::client::Client;
 use crate::error::ApiError;
@@ -38,6 +38,8 @@ pub struct Service {
     pub structures: Compiler,
     /// Whether the scheduling policy looks at priorities.
     priorities: Priorities,
+    /// Longest time that a request may take; `None` for any.
+    max_timeout: Option<Duration>,
     ids: Counter,
     seeds: Counter,
 }
@@ -69,6 +71,7 @@ impl Service {
             tracer: None,
             models,
             priorities,
+            max_timeout: None,
             ids: Counter::new(chance()),
             seeds: Counter::new(seed.unwrap_or_else(chance)),
         })
@@ -84,9 +87,46 @@ impl Service {
         self.tracer.as_ref()
     }
 
+    /// Lets no request take longer than `max_timeout`.
+    #[must_use]
+    pub fn with_max_timeout(self, max_timeout: Option<Duration>) -> Self {
+        Self { max_timeout, ..self }
+    }
+
+    /// When a request of `client` that asks for this `timeout` must have ended; `None` if it may
+    /// take any time. Of the body's timeout and the head's, the shorter holds. One that asks for
+    /// none gets the longest, and one that asks for a longer one is refused.
+    pub fn deadline(
+        &self,
+        client: &Client,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Nanos>, ApiError> {
+        let of_head = client.arrival.and_then(|arrival| arrival.timeout);
+        let asked = timeout.into_iter().chain(of_head).min();
+        let timeout = match (asked, self.max_timeout) {
+            (Some(timeout), Some(max)) if timeout > max => {
+                let (timeout, max) = (timeout.as_secs_f64(), max.as_secs_f64());
+                let message = format!(
+                    "timeout = {timeout} s: this server lets a request take at most {max} s"
+                );
+                return Err(ApiError::invalid_value("timeout", message));
+            }
+            (timeout, max) => timeout.or(max),
+        };
+        let began = client.arrival.map_or_else(|| self.engine.now(), |arrival| arrival.at);
+        Ok(timeout.map(|timeout| began + timeout.into()))
+    }
+
     /// Whether the engine still computes: it ends before the service only if it is broken.
     pub fn is_running(&self) -> bool {
         !self.engine_thread.is_finished()
+    }
+
+    /// Waits until the engine has ended, which it does by itself only when it is broken, and says
+    /// with what.
+    pub async fn engine_failed(&self) -> String {
+        self.engine.stopped().await;
+        self.engine.last_failure().unwrap_or_else(|| "the engine has stopped".to_owned())
     }
 
     /// Refuses a priority that would change nothing.

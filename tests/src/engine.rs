@@ -1,5 +1,8 @@
 //! The engine with real models, as tests run it: in the calling thread, on a clock that stands.
 
+use std::thread::JoinHandle;
+
+use folio_engine::EngineHandle;
 use folio_engine::core::EngineCore;
 use folio_engine::exec::{
     DeviceOptions, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions, load,
@@ -10,6 +13,8 @@ use folio_engine::types::{
     Choice, EngineConfig, EventReceiver, EventSender, ManualClock, ModelId, PrefixCaching, Request,
     RequestId, Result, SamplingParams, Task, TenantId, TokenId,
 };
+
+use crate::{FaultScript, FaultyExecutor};
 
 /// Settings that a test may vary.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +54,29 @@ impl Setup {
 
     /// An engine with one model on `device`.
     pub fn start_on(self, device: DeviceOptions, files: ModelFiles) -> Result<EngineCore> {
-        let model = ModelConfig::read(&files, None)?;
+        let Parts { model, config, options } = self.parts(device, &files)?;
+        let runner = load(vec![(files, model)], &options, &mut |_| {})?;
+        let clock = Box::new(ManualClock::default());
+        Ok(EngineCore::new(config, Box::new(Fcfs), runner, clock))
+    }
+
+    /// An engine on its own thread with one model on the processor, which fails as `script` says.
+    pub fn spawn(
+        self,
+        files: ModelFiles,
+        script: FaultScript,
+    ) -> Result<(EngineHandle, JoinHandle<()>)> {
+        let device = DeviceOptions::Cpu { num_threads: self.num_threads };
+        let Parts { model, config, options } = self.parts(device, &files)?;
+        EngineHandle::spawn(config, Box::new(Fcfs), move || {
+            let models = vec![(files.clone(), model.clone())];
+            let runner = load(models, &options, &mut |_| {})?;
+            Ok(Box::new(FaultyExecutor::new(runner, script.clone())))
+        })
+    }
+
+    fn parts(self, device: DeviceOptions, files: &ModelFiles) -> Result<Parts> {
+        let model = ModelConfig::read(files, None)?;
         let options = MemoryOptions {
             block_size: self.block_size,
             max_num_seqs: self.max_num_seqs,
@@ -73,10 +100,15 @@ impl Setup {
         };
         let config = config.validated()?;
         let options = RunnerOptions { device, plan };
-        let runner = load(vec![(files, model)], &options, &mut |_| {})?;
-        let clock = Box::new(ManualClock::default());
-        Ok(EngineCore::new(config, Box::new(Fcfs), runner, clock))
+        Ok(Parts { model, config, options })
     }
+}
+
+/// What an engine with one model is made of.
+struct Parts {
+    model: ModelConfig,
+    config: EngineConfig,
+    options: RunnerOptions,
 }
 
 /// A generation of model 0, and where the events of its choices arrive.

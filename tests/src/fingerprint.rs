@@ -146,18 +146,6 @@ impl Slots {
             self.device.copy_within(range(copy.source.index()), target);
         }
     }
-
-    /// Every block that `move_blocks` would have written is garbage.
-    pub(crate) fn lose_blocks(&mut self, plan: &StepPlan) {
-        let size = self.block_size;
-        let swapped = plan.swap_in.iter().map(|swap| swap.device);
-        for block in swapped.chain(plan.copies.iter().map(|copy| copy.target)) {
-            self.device[block.index() * size..][..size].fill(None);
-        }
-        for swap in &plan.swap_out {
-            self.host[swap.host.index() * size..][..size].fill(None);
-        }
-    }
 }
 
 /// The fingerprint of the empty text.

@@ -54,7 +54,7 @@ impl StepLog {
     }
 }
 
-/// What fails.
+/// What fails, every other time with a panic instead of an error.
 #[derive(Clone, Copy, Debug)]
 pub enum Faults {
     /// None.
@@ -69,6 +69,13 @@ impl Faults {
         *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99_991);
         ((*state >> 33) as u32).is_multiple_of(*num)
     }
+
+    fn strike_every_other(self) -> bool {
+        match self {
+            Self::Never => false,
+            Self::OneIn(_, state) => (state >> 40).is_multiple_of(2),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -82,8 +89,6 @@ struct Submitted {
 enum Fate {
     Succeeds,
     Fails,
-    /// A step before it failed: what it yields means nothing.
-    IsLost,
 }
 
 /// What a device is sent of a scheduled sequence.
@@ -116,6 +121,12 @@ impl LateExecutor {
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         Self { faults, ..self }
+    }
+
+    /// The same, entering what it is given into `log`, after what another executor was.
+    #[must_use]
+    pub fn with_log(self, log: Arc<Mutex<StepLog>>) -> Self {
+        Self { log, ..self }
     }
 
     /// What it will have been given; stays readable when the engine owns the executor.
@@ -269,12 +280,9 @@ impl LateExecutor {
         SeqResult::Token(SampledToken { id, logprobs: None })
     }
 
-    /// Whatever a lost step would have written is garbage.
-    fn lose(&mut self, step: &Submitted) {
-        for row in &step.rows {
-            self.write(row, None);
-        }
-        self.slots.lose_blocks(&step.plan);
+    fn fail(&mut self, message: &str) -> Error {
+        assert!(!self.faults.strike_every_other(), "{message}");
+        Error::Device(message.into())
     }
 }
 
@@ -294,7 +302,7 @@ impl Executor for LateExecutor {
         self.check_writes(&step);
         if self.faults.strike() {
             self.note(|log| log.num_failed[0] += 1);
-            return Err(Error::Device("refused".into()));
+            return Err(self.fail("refused"));
         }
         if self.faults.strike() {
             step.fate = Fate::Fails;
@@ -312,12 +320,7 @@ impl Executor for LateExecutor {
         if step.fate == Fate::Succeeds {
             return Ok(self.execute(&step));
         }
-        self.lose(&step);
-        self.in_flight.iter_mut().for_each(|behind| behind.fate = Fate::IsLost);
-        if step.fate == Fate::IsLost {
-            return Ok(StepOutput::default());
-        }
         self.note(|log| log.num_failed[1] += 1);
-        Err(Error::Device("lost".into()))
+        Err(self.fail("lost"))
     }
 }

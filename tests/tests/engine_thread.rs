@@ -1,9 +1,8 @@
 //! The engine's handle: the queue bound, all or none, and how it ends.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 
-use folio_engine::EngineHandle;
 use folio_engine::exec::Executor;
 use folio_engine::sched::Sequences;
 use folio_engine::sched::policies::Fcfs;
@@ -12,13 +11,14 @@ use folio_engine::types::{
     ModelKind, ModelLimits, PrefixCaching, Refusal, Request, Result, SamplingParams, StepOutput,
     StepPlan, StopConditions, Task, TenantId,
 };
+use folio_engine::{EngineHandle, EngineHealth};
 use folio_tests::{FingerprintExecutor, LateExecutor};
 
 /// Carries out a step only when the test allows it; says first what it has been given.
 struct Gated {
     inner: FingerprintExecutor,
     submitted: mpsc::Sender<usize>,
-    allowed: mpsc::Receiver<Verdict>,
+    allowed: Arc<Mutex<mpsc::Receiver<Verdict>>>,
 }
 
 enum Verdict {
@@ -30,7 +30,8 @@ enum Verdict {
 impl Executor for Gated {
     fn submit(&mut self, plan: &StepPlan, sequences: &mut Sequences) -> Result<()> {
         let _ = self.submitted.send(plan.seqs.len());
-        match self.allowed.recv() {
+        let verdict = self.allowed.lock().unwrap().recv();
+        match verdict {
             Ok(Verdict::Fail) => Err(Error::Device("lost".into())),
             Ok(Verdict::Panic) => panic!("a panic that the test asked for"),
             Ok(Verdict::Succeed) | Err(_) => self.inner.submit(plan, sequences),
@@ -69,9 +70,12 @@ fn start(max_num_seqs: u32, max_queued_requests: u32) -> Bench {
     let config = config(max_num_seqs, max_queued_requests);
     let (submitted_sender, submitted) = mpsc::channel();
     let (allow, allowed) = mpsc::channel();
-    let inner = FingerprintExecutor::new(&config);
+    let allowed = Arc::new(Mutex::new(allowed));
+    let of_engine = config.clone();
     let build = move || -> Result<Box<dyn Executor>> {
-        Ok(Box::new(Gated { inner, submitted: submitted_sender, allowed }))
+        let inner = FingerprintExecutor::new(&of_engine);
+        let (submitted, allowed) = (submitted_sender.clone(), Arc::clone(&allowed));
+        Ok(Box::new(Gated { inner, submitted, allowed }))
     };
     let (handle, thread) = EngineHandle::spawn(config, Box::new(Fcfs), build).unwrap();
     Bench { handle, thread, submitted, allow }
@@ -121,7 +125,7 @@ fn what_runs_does_not_count_as_queued_and_what_waits_does() {
     bench.handle.submit(more).unwrap();
     let (one_more, _receiver) = request(&bench.handle, 20, 3);
     let refusal = bench.handle.submit(vec![one_more]);
-    assert_eq!(refusal, Err(Refusal::QueueFull { queued: 4, limit: 4 }));
+    assert!(matches!(refusal, Err(Refusal::QueueFull { queued: 4, limit: 4, .. })), "{refusal:?}");
 }
 
 #[test]
@@ -130,7 +134,7 @@ fn a_batch_is_taken_whole_or_not_at_all() {
     let (requests, _receivers): (Vec<_>, Vec<_>) =
         (0..4).map(|i| request(&bench.handle, i, 1)).unzip();
     let refusal = bench.handle.submit(requests);
-    assert_eq!(refusal, Err(Refusal::QueueFull { queued: 0, limit: 3 }));
+    assert_eq!(refusal, Err(Refusal::QueueFull { queued: 0, limit: 3, room_in: None }));
     assert_eq!(bench.handle.metrics().gauges.num_waiting, 0);
 }
 
@@ -152,24 +156,36 @@ fn a_failed_step_fails_its_requests_and_the_engine_goes_on() {
     bench.handle.submit(vec![first]).unwrap();
     bench.allow.send(Verdict::Fail).unwrap();
     let reason = end_of(receiver);
-    assert_eq!(reason, Some(FinishReason::Failed("device: lost".into())));
+    assert_eq!(reason, Some(FinishReason::StepFailed("device: lost".into())));
     let (second, receiver) = request(&bench.handle, 1, 2);
     bench.handle.submit(vec![second]).unwrap();
     drop(bench.allow);
     assert_eq!(end_of(receiver), Some(FinishReason::Length));
-    assert_eq!(bench.handle.metrics().num_failed_steps, 1);
+    let faults = bench.handle.metrics().faults;
+    assert_eq!((faults.num_failed_steps, faults.num_rebuilds), (1, 1));
 }
 
 #[test]
-fn after_a_panic_requests_are_refused_as_stopped() {
-    let bench = start(2, 10);
-    let (first, receiver) = request(&bench.handle, 1, 5);
-    bench.handle.submit(vec![first]).unwrap();
-    bench.allow.send(Verdict::Panic).unwrap();
-    assert_eq!(end_of(receiver), None, "the channel closes without an end");
-    assert!(bench.thread.join().is_err());
-    let (second, _receiver) = request(&bench.handle, 1, 5);
-    assert_eq!(bench.handle.submit(vec![second]), Err(Refusal::Stopped));
+fn after_three_failures_in_a_minute_requests_are_refused_as_stopped() {
+    let bench = start(1, 10);
+    let (requests, receivers): (Vec<_>, Vec<_>) =
+        (0..5).map(|i| request(&bench.handle, i, 5)).unzip();
+    bench.handle.submit(requests).unwrap();
+    for verdict in [Verdict::Panic, Verdict::Fail, Verdict::Panic] {
+        bench.allow.send(verdict).unwrap();
+    }
+    let reasons: Vec<_> = receivers.into_iter().map(end_of).collect();
+    let reason = |text: &str| Some(FinishReason::StepFailed(text.into()));
+    let panic = "panic: a panic that the test asked for";
+    assert_eq!(reasons[..3], [reason(panic), reason("device: lost"), reason(panic)]);
+    let last =
+        format!("the engine failed 3 times within 60 s and has stopped; the last time: {panic}");
+    assert_eq!(reasons[3..], [reason(&last), reason(&last)]);
+    bench.thread.join().unwrap();
+    assert_eq!(bench.handle.last_failure(), Some(last));
+    assert_eq!(bench.handle.health(), EngineHealth::Stopped);
+    let (late, _receiver) = request(&bench.handle, 1, 5);
+    assert_eq!(bench.handle.submit(vec![late]), Err(Refusal::Stopped));
 }
 
 #[test]
@@ -198,8 +214,9 @@ fn a_failing_build_is_reported_to_the_caller() {
 /// An engine that plans one step ahead.
 fn start_ahead() -> (EngineHandle, std::thread::JoinHandle<()>) {
     let config = config(2, 10);
-    let executor = LateExecutor::new(&config, 2);
-    let build = move || -> Result<Box<dyn Executor>> { Ok(Box::new(executor)) };
+    let of_engine = config.clone();
+    let build =
+        move || -> Result<Box<dyn Executor>> { Ok(Box::new(LateExecutor::new(&of_engine, 2))) };
     EngineHandle::spawn(config, Box::new(Fcfs), build).unwrap()
 }
 

@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::sync::mpsc;
 
-use folio_engine::EngineHandle;
 use folio_engine::exec::Executor;
 use folio_engine::live::MAX_LIVE_STEPS;
 use folio_engine::sched::policies::Fcfs;
@@ -14,9 +13,10 @@ use folio_engine::sched::{
 };
 use folio_engine::types::{
     BlockId, Choice, EngineConfig, EventReceiver, EventSender, ModelId, ModelKind, ModelLimits,
-    Nanos, PrefixCaching, Refusal, Request, RequestId, Result, SamplingParams, SequenceId,
-    StepOutput, StepPlan, StopConditions, Task, TenantId, TokenId,
+    Nanos, PrefixCaching, Protection, Refusal, Request, RequestId, Result, SamplingParams,
+    SequenceId, StepOutput, StepPlan, StopConditions, Task, TenantId, TokenId,
 };
+use folio_engine::{EngineHandle, EngineSetup};
 use folio_tests::FingerprintExecutor;
 use proptest::prelude::*;
 
@@ -197,9 +197,8 @@ fn start() -> Bench {
     let config = config(60);
     let inner = FingerprintExecutor::new(&config);
     let ((begun_sender, begun), (allow, allowed)) = (mpsc::channel(), mpsc::channel());
-    let build = move || -> Result<Box<dyn Executor>> {
-        Ok(Box::new(Gated { inner, begun: begun_sender, allowed }))
-    };
+    let mut gated = Some(Gated { inner, begun: begun_sender, allowed });
+    let build = move || -> Result<Box<dyn Executor>> { Ok(Box::new(gated.take().unwrap())) };
     let (handle, thread) = EngineHandle::spawn(config, Box::new(Fcfs), build).unwrap();
     Bench { handle, thread, begun, allow }
 }
@@ -267,10 +266,12 @@ async fn a_picture_asked_for_during_a_step_comes_at_its_end() {
 #[test]
 fn a_stopped_engine_says_so() {
     let failing = || -> Result<Box<dyn Executor>> { Ok(Box::new(Panics)) };
-    let (handle, thread) = EngineHandle::spawn(config(60), Box::new(Fcfs), failing).unwrap();
+    let protection = Protection { max_failures: 1, ..Protection::default() };
+    let setup = EngineSetup::new(config(60), Box::new(Fcfs)).protection(protection);
+    let (handle, thread) = setup.spawn(failing).unwrap();
     let (request, _receivers) = request(0, vec![1], 1, 1);
     handle.submit(vec![request]).unwrap();
-    assert!(thread.join().is_err());
+    thread.join().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert_eq!(runtime.block_on(handle.live()).err(), Some(Refusal::Stopped));
 }

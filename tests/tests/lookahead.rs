@@ -7,7 +7,7 @@ use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::Executor;
 use folio_engine::sched::policies::{Fcfs, Priority};
 use folio_engine::sched::{
-    Admit, Displacement, Policy, PolicyRequest, Rank, Scheduler, Sequences, Totals, View,
+    Admit, Blame, Displacement, Policy, PolicyRequest, Rank, Scheduler, Sequences, Totals, View,
 };
 use folio_engine::types::{
     Choice, EngineConfig, Error, Event, EventReceiver, EventSender, FinishReason, LogitsProcessor,
@@ -409,7 +409,7 @@ fn a_policy_is_overridden_only_when_nothing_else_is_in_flight() {
 }
 
 #[test]
-fn a_deadline_does_not_pass_while_the_first_result_is_on_its_way() {
+fn a_deadline_passes_for_one_that_runs_although_its_step_does() {
     let mut bench = Bench::with_policy(config(), Box::new(Priority));
     // So many wait that the sweep for expired ones reaches the last of them in the second plan.
     for _ in 0..1100 {
@@ -420,12 +420,15 @@ fn a_deadline_does_not_pass_while_the_first_result_is_on_its_way() {
     bench.admit((urgent, receivers));
     let first = bench.scheduler.plan(Nanos(0)).unwrap();
     assert!(ids(&first).contains(&1100));
+    let num_used_blocks = bench.num_used_blocks();
     let second = bench.scheduler.plan(Nanos(20)).unwrap();
-    assert!(ids(&second).contains(&1100));
+    assert!(!ids(&second).contains(&1100));
+    assert_eq!(end_of(&mut bench.receivers[1100]), Some(FinishReason::DeadlineExceeded));
     bench.commit(&first, 7);
+    assert!(bench.num_used_blocks() < num_used_blocks, "its blocks are free after the step");
+    let queue = bench.totals().queue;
+    assert_eq!((queue.num_expired_waiting, queue.num_expired_running), (0, 1));
     bench.commit(&second, 7);
-    let events = std::iter::from_fn(|| bench.receivers[1100].try_recv().ok());
-    assert_eq!(events.filter(|event| matches!(event, Event::Token(_))).count(), 2);
 }
 
 #[test]
@@ -458,23 +461,38 @@ fn texts_of_an_encoder_fill_the_step_ahead() {
 }
 
 #[test]
-fn a_failed_step_ends_what_was_in_flight_behind_it_and_nothing_else() {
-    let mut bench = Bench::new(EngineConfig { max_num_seqs: 2, ..config() });
-    for i in 0..3 {
-        bench.admit(request(vec![i; 5], 9, 1));
-    }
+fn a_failed_step_ends_its_own_and_puts_back_what_was_in_flight_behind_it() {
+    let mut bench = Bench::new(EngineConfig { max_num_seqs: 3, ..config() });
+    bench.admit(request(vec![0; 5], 9, 1));
     let first = bench.plan().unwrap();
+    bench.admit(request(vec![1; 5], 9, 1));
+    let (mut last, receivers) = request(vec![2; 5], 9, 1);
+    last.choices[0].processors.push(Box::new(Onlooker));
+    bench.admit((last, receivers));
+    bench.admit(request(vec![3; 5], 9, 1));
     let second = bench.plan().unwrap();
-    bench.scheduler.abort(&first, "lost", Nanos(0));
+    assert_eq!((ids(&first), ids(&second)), (vec![0], vec![0, 1, 2]));
+    let casualties = bench.scheduler.reset(Blame::Step(&first), "lost", Nanos(0));
     bench.scheduler.assert_consistent();
-    assert!(bench.num_used_blocks() > 0);
-    bench.scheduler.abort(&second, "lost", Nanos(0));
-    bench.scheduler.assert_consistent();
+    assert_eq!(casualties.num_retried, 1);
     assert_eq!(bench.num_used_blocks(), 0);
-    for receiver in &mut bench.receivers[..2] {
-        assert_eq!(end_of(receiver), Some(FinishReason::Failed("lost".into())));
-    }
-    assert_eq!(ids(&bench.plan().unwrap()), [2]);
+    let reason = |text: &str| Some(FinishReason::StepFailed(text.into()));
+    assert_eq!(end_of(&mut bench.receivers[0]), reason("lost"));
+    // Its processors have seen the step that is lost.
+    let why = "lost; it has logits processors, which cannot be put back";
+    assert_eq!(end_of(&mut bench.receivers[2]), reason(why));
+    let third = bench.plan().unwrap();
+    assert_eq!(ids(&third), [1, 3]);
+    // A second failure is the last for the one that was put back, and none for the other.
+    bench.admit(request(vec![4; 5], 9, 1));
+    let blame = Blame::Arrival(&(SequenceId(4)..SequenceId(5)));
+    let casualties = bench.scheduler.reset(blame, "again", Nanos(0));
+    bench.scheduler.assert_consistent();
+    assert_eq!(casualties.num_retried, 1);
+    let why = "again; it had been retried once already";
+    assert_eq!(end_of(&mut bench.receivers[1]), reason(why));
+    assert_eq!(end_of(&mut bench.receivers[4]), reason("again"));
+    assert_eq!(ids(&bench.plan().unwrap()), [3]);
 }
 
 /// Refuses the submission with this number.
@@ -507,18 +525,20 @@ fn a_refused_step_costs_nobody_the_token_of_the_step_before() {
     let inner = LateExecutor::new(&config, 2);
     let executor = Refusing { inner, submissions: 0.., refused: 1 };
     let clock = Box::new(ManualClock::default());
-    let mut core = EngineCore::new(config, Box::new(Fcfs), Box::new(executor), clock);
+    let mut core = EngineCore::new(config.clone(), Box::new(Fcfs), Box::new(executor), clock);
     let (first, mut receivers) = request((0..5).collect(), 9, 1);
     core.admit(first);
     assert!(matches!(core.step(), Turn::Stepped(_)), "the step before the refused one");
-    assert_eq!(core.step(), Turn::Failed("device: refused".into()));
+    let Turn::Failed(fault) = core.step() else { panic!("the refused step") };
+    assert_eq!(fault.message, "device: refused");
     let events: Vec<_> = std::iter::from_fn(|| receivers[0].try_recv().ok()).collect();
     let [Event::Started(_), Event::Token(_), Event::Finished { reason, .. }] = &events[..] else {
         panic!("{events:?}")
     };
-    assert_eq!(*reason, FinishReason::Failed("device: refused".into()));
+    assert_eq!(*reason, FinishReason::StepFailed("device: refused".into()));
     core.scheduler().assert_consistent();
     assert!(core.is_idle() && core.gauges().num_used_blocks == 0);
+    core.restore(Box::new(LateExecutor::new(&config, 2)));
     let (second, mut receivers) = request((0..5).collect(), 9, 1);
     core.admit(second);
     while !core.is_idle() {

@@ -4,7 +4,8 @@
 use folio_engine::core::EngineCore;
 use folio_engine::sched::policies::{Fcfs, Priority};
 use folio_engine::sched::{
-    Admit, Displacement, Limits, Policy, PolicyRequest, Rank, Refresh, SchedEvent, Scheduler, View,
+    Admit, Blame, Displacement, Limits, Policy, PolicyRequest, Rank, Refresh, SchedEvent,
+    Scheduler, View,
 };
 use folio_engine::types::{
     CacheSalt, Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ManualClock,
@@ -327,9 +328,10 @@ fn a_failed_step_ends_its_own_requests_and_no_others() {
     bench.chat(vec![1, 2, 3], 5, 1);
     bench.chat(vec![4, 5, 6], 5, 1);
     let plan = bench.plan();
-    bench.scheduler.abort(&plan, "device lost", bench.now);
+    let casualties = bench.scheduler.reset(Blame::Step(&plan), "device lost", bench.now);
+    assert_eq!((casualties.failed.len(), casualties.num_retried), (1, 0));
     let reason = end_of(&mut bench.receivers[0]);
-    assert_eq!(reason, Some(FinishReason::Failed("device lost".into())));
+    assert_eq!(reason, Some(FinishReason::StepFailed("device lost".into())));
     for _ in 0..5 {
         let _ = bench.step();
     }

@@ -224,23 +224,27 @@ fn random_config(random: &mut Random) -> EngineConfig {
     }
 }
 
+fn executor(
+    config: &EngineConfig,
+    device: DeviceKind,
+    seed: u64,
+    log: &Arc<Mutex<StepLog>>,
+) -> Box<dyn Executor> {
+    let late = |max| LateExecutor::new(config, max).with_log(Arc::clone(log));
+    match device {
+        DeviceKind::Prompt => Box::new(FingerprintExecutor::new(config)),
+        DeviceKind::Late(max) => Box::new(late(max)),
+        DeviceKind::Faulty(max) => Box::new(late(max).with_faults(Faults::OneIn(30, seed))),
+    }
+}
+
 impl Run {
     fn new(seed: u64, policy: Box<dyn Policy>, device: DeviceKind) -> Self {
         let mut random = Random(seed);
         let config = random_config(&mut random).validated().unwrap();
         let clock = ManualClock::default();
-        let mut log = Arc::default();
-        let mut late = |executor: LateExecutor| {
-            log = executor.log();
-            Box::new(executor)
-        };
-        let executor: Box<dyn Executor> = match device {
-            DeviceKind::Prompt => Box::new(FingerprintExecutor::new(&config)),
-            DeviceKind::Late(max) => late(LateExecutor::new(&config, max)),
-            DeviceKind::Faulty(max) => {
-                late(LateExecutor::new(&config, max).with_faults(Faults::OneIn(30, seed)))
-            }
-        };
+        let log = Arc::default();
+        let executor = executor(&config, device, seed, &log);
         let num_granted = Arc::default();
         let audited =
             Audited { inner: policy, live: HashMap::new(), num_granted: Arc::clone(&num_granted) };
@@ -343,6 +347,11 @@ impl Run {
     fn step(&mut self) -> Turn {
         self.clock.advance(Nanos(1000));
         let turn = self.core.step();
+        if let Turn::Failed(_) = &turn {
+            let seed = u64::from(self.random.below(u32::MAX));
+            let executor = executor(&self.config, self.device, seed, &self.log);
+            self.core.restore(executor);
+        }
         if let Turn::Stepped(report) = &turn {
             let num_useful = report.num_prefill_tokens + report.num_decode_tokens;
             self.num_computed += u64::from(num_useful + report.num_wasted_tokens);
@@ -383,6 +392,16 @@ impl Run {
 }
 
 impl Expected {
+    /// Choices that were put back after a failure and came to their own end all the same.
+    fn num_retried(&self) -> u32 {
+        let ends = self.received.iter().filter_map(|events| events.last());
+        let is_retried = |event: &&Event| match event {
+            Event::Finished { reason, stats } => stats.num_retries > 0 && !is_failure(reason),
+            _ => false,
+        };
+        ends.filter(is_retried).count() as u32
+    }
+
     fn check(&self, request: usize, device: DeviceKind) {
         for (choice, events) in self.received.iter().enumerate() {
             if self.receivers[choice].is_none() {
@@ -393,7 +412,7 @@ impl Expected {
             };
             let may_fail = matches!(device, DeviceKind::Faulty(_));
             match self.kind {
-                ModelKind::Encoder if may_fail && matches!(reason, FinishReason::Failed(_)) => {
+                ModelKind::Encoder if may_fail && is_failure(reason) => {
                     assert!(before.is_empty(), "{before:?}");
                 }
                 ModelKind::Encoder if *reason == FinishReason::DeadlineExceeded => {
@@ -424,8 +443,7 @@ impl Expected {
             return;
         }
         if *reason == FinishReason::DeadlineExceeded {
-            assert!(self.has_deadline && events.is_empty(), "{events:?}");
-            return;
+            assert!(self.has_deadline, "{events:?}");
         }
         let mut text = self.prompt.clone();
         for (index, event) in events.iter().enumerate() {
@@ -440,10 +458,15 @@ impl Expected {
         match reason {
             FinishReason::Stop(token) => assert!(last == *token && self.stop.contains(token)),
             FinishReason::Length => assert_eq!(events.len() as u32, self.max_tokens),
-            FinishReason::Failed(_) if matches!(device, DeviceKind::Faulty(_)) => {}
+            FinishReason::DeadlineExceeded => {}
+            failure if is_failure(failure) && matches!(device, DeviceKind::Faulty(_)) => {}
             other => panic!("unexpected end {other:?}"),
         }
     }
+}
+
+fn is_failure(reason: &FinishReason) -> bool {
+    matches!(reason, FinishReason::Failed(_) | FinishReason::StepFailed(_))
 }
 
 fn run_seeds(
@@ -454,7 +477,7 @@ fn run_seeds(
 ) {
     let (mut num_preemptions, mut num_hits, mut num_evictions) = (0, 0, 0);
     let (mut num_wasted, mut num_ahead, mut num_placeholders) = (0, 0, 0);
-    let (mut num_failed, mut num_saved, mut num_brought_back) = ([0; 3], 0, 0);
+    let (mut num_failed, mut num_saved, mut num_brought_back) = ([0; 4], 0, 0);
     for seed in 0..num_seeds {
         println!("policy {name}, seed {seed}");
         let mut run = Run::new(seed, policy(seed), device);
@@ -472,14 +495,16 @@ fn run_seeds(
         let log = run.log.lock().unwrap();
         num_ahead += log.num_in_flight.iter().filter(|&&num| num > 0).count();
         num_placeholders += log.num_placeholders();
-        num_failed.iter_mut().zip(log.num_failed).for_each(|(sum, num)| *sum += num);
+        let num_retried = run.requests.iter().map(Expected::num_retried).sum();
+        let log_failed = [log.num_failed[0], log.num_failed[1], log.num_failed[2], num_retried];
+        num_failed.iter_mut().zip(log_failed).for_each(|(sum, num)| *sum += num);
     }
     println!("{num_preemptions} preemptions, {num_hits} cached tokens, {num_evictions} evictions");
     println!(
         "{num_ahead} steps ahead, {num_placeholders} placeholders, {num_wasted} wasted tokens"
     );
     println!("{num_saved} tokens saved on the host, {num_brought_back} brought back");
-    println!("{num_failed:?} submissions, steps, sequences failed");
+    println!("{num_failed:?} submissions, steps, sequences failed, sequences retried to the end");
     let exercised = num_preemptions > 100 && num_hits > 1000 && num_evictions > 100;
     assert!(exercised, "the runs were too easy to prove anything");
     assert!(num_saved > 500 && num_brought_back > 100, "blocks were hardly ever swapped");

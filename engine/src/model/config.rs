@@ -1,5 +1,7 @@
 //! What a model's configuration files say, checked before any weight is read.
 
+use std::sync::Arc;
+
 use super::architectures::{self, Description};
 use super::dummy::DummyWeights;
 use super::fields::Fields;
@@ -11,10 +13,10 @@ use crate::ops::{ActivationLayout, CudaDevice, Device, DryOps, Dtype, Heads, KvS
 use crate::types::{ConfigError, Error, ModelKind, ModelLimits, Result, TokenId};
 
 /// The configuration of one model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ModelConfig {
     label: String,
-    blueprint: Box<dyn Blueprint>,
+    blueprint: Arc<dyn Blueprint>,
     max_model_len: u32,
     eos_token_ids: Vec<TokenId>,
     weights: Weights,
@@ -65,7 +67,7 @@ impl ModelConfig {
             weights_bytes: dry.num_numbers * Dtype::Bf16.num_bytes() as u64,
             short_weights_bytes: 2 * dry.num_short + 4 * dry.num_single,
             dtype: dtype(&config)?,
-            blueprint,
+            blueprint: Arc::from(blueprint),
             notes,
         })
     }

@@ -95,6 +95,14 @@ impl BlockAllocator {
         allocator
     }
 
+    /// Forgets every table and every cached content: the memory behind the pool is another now.
+    /// Totals go on. Whoever tells others what is cached says here that nothing is.
+    pub fn clear(&mut self) {
+        let counters = self.counters;
+        let num_blocks = self.blocks.len() as u32;
+        *self = Self { counters, ..Self::new(num_blocks, self.block_size, self.caching) };
+    }
+
     /// Tokens in a block, P.
     #[must_use]
     pub fn block_size(&self) -> u32 {

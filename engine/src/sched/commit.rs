@@ -45,19 +45,6 @@ impl Scheduler {
         report
     }
 
-    /// Ends every sequence of `plan`, the oldest in flight, which the device could not carry out.
-    /// Preempted ones that it was to save must be computed again.
-    pub fn abort(&mut self, plan: &StepPlan, message: &str, now: Nanos) {
-        self.state.pipeline.finish(&mut self.state.allocator);
-        for scheduled in &plan.seqs {
-            if self.state.sequences.contains(scheduled.id) {
-                let reason = FinishReason::Failed(message.to_owned());
-                self.end(scheduled.id, End::Reported(reason), now);
-            }
-        }
-        self.state.forget_unsaved(&plan.swap_out);
-    }
-
     /// What becomes of a sequence after its result: nothing more, or its end.
     fn enter_result(
         &mut self,

@@ -81,7 +81,10 @@ impl Scheduler {
             self.state.queue.remove(id);
             let sequence = self.state.sequences.get_mut(id);
             sequence.status = Status::Running;
-            sequence.stats.first_scheduled = Some(step.now);
+            if sequence.mark_started(step.now) {
+                self.state.totals.queue.num_started += 1;
+                self.state.totals.queue.num_started_tokens += u64::from(num_tokens);
+            }
             self.observe(&SchedEvent::Admitted { id, num_cached_tokens: 0 }, step.now);
             self.grant(id, num_tokens, step);
             *left -= num_tokens;

@@ -14,6 +14,7 @@ mod planning;
 pub mod policies;
 mod policy;
 mod queue;
+mod reset;
 mod scheduler;
 mod sequence;
 mod step;
@@ -32,7 +33,8 @@ pub use policy::{
     Admit, Displacement, Limits, Policy, PreemptionMode, RERANK_WINDOW, Rank, Refresh, SchedEvent,
     Victim,
 };
-pub use scheduler::{Gauges, Scheduler, Totals, check_request};
+pub use reset::{Blame, Casualties};
+pub use scheduler::{Gauges, QueueTotals, Scheduler, Totals, check_request};
 pub use sequence::{RequestInfo, Sequence, Sequences, TokenCounts};
 pub use tally::{ModelGauges, TOKEN_GAP_BUCKETS, TokenGaps};
 pub use view::{KvView, PolicyRequest, View};

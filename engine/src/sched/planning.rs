@@ -96,13 +96,13 @@ impl Scheduler {
         }
     }
 
-    /// Ends what was cancelled or has waited past its deadline.
+    /// Ends what was cancelled or whose deadline has passed, running or not.
     fn drop_ended(&mut self, now: Nanos) {
-        let is_cancelled = |id| self.state.sequences.get(id).events().is_closed();
         let running = self.state.running.iter().map(|&(_, id)| id);
-        let cancelled: Vec<SequenceId> = running.filter(|&id| is_cancelled(id)).collect();
-        for id in cancelled {
-            self.end(id, End::Cancelled, now);
+        let ended: Vec<_> =
+            running.filter_map(|id| Some((id, self.state.end_of(id, now)?))).collect();
+        for (id, end) in ended {
+            self.end(id, end, now);
         }
         if self.state.sweep.is_empty() {
             let waiting = self.state.sequences.iter().filter(|s| s.status != Status::Running);
@@ -112,11 +112,11 @@ impl Scheduler {
         let num_now = MIN_SWEEP.max(self.state.sequences.len() / PLANS_A_SWEEP);
         for _ in 0..num_now {
             let Some(id) = self.state.sweep.pop() else { return };
-            let Some(sequence) = self.state.sequences.find(id) else { continue };
-            if sequence.events().is_closed() {
-                self.end(id, End::Cancelled, now);
-            } else if self.state.is_expired(id, now) {
-                self.end(id, End::Reported(FinishReason::DeadlineExceeded), now);
+            if !self.state.sequences.contains(id) {
+                continue;
+            }
+            if let Some(end) = self.state.end_of(id, now) {
+                self.end(id, end, now);
             }
         }
     }
@@ -288,18 +288,14 @@ impl Scheduler {
 
     /// Asks the policy about a waiting sequence; ends it here if it is cancelled or rejected.
     pub(super) fn ask(&mut self, id: SequenceId, consent: Consent, now: Nanos) -> Admit {
-        let sequence = self.state.sequences.get(id);
-        if sequence.events().is_closed() {
-            self.end(id, End::Cancelled, now);
-            return Admit::Skip;
-        }
-        if self.state.is_expired(id, now) {
-            self.end(id, End::Reported(FinishReason::DeadlineExceeded), now);
+        if let Some(end) = self.state.end_of(id, now) {
+            self.end(id, end, now);
             return Admit::Skip;
         }
         if consent == Consent::Override {
             return Admit::Now { reserve_tokens: 0 };
         }
+        let sequence = self.state.sequences.get(id);
         let answer = self.policy.admit(&PolicyRequest(sequence), &self.state.view(now));
         if answer == Admit::Reject {
             let reason = format!("the {} policy rejected it", self.policy.name());
@@ -344,9 +340,10 @@ impl Scheduler {
         sequence.table = table;
         assert_eq!(matched, peek.num_tokens, "sequence {id}: matched prefix");
         sequence.start_at(matched);
-        if sequence.stats.num_preemptions == 0 {
+        if sequence.mark_started(step.now) {
             sequence.stats.num_cached_tokens = matched;
-            sequence.stats.first_scheduled = Some(step.now);
+            state.totals.queue.num_started += 1;
+            state.totals.queue.num_started_tokens += u64::from(sequence.num_known());
         } else {
             sequence.events().mark(step.now, MarkKind::Resumed);
         }
@@ -399,10 +396,14 @@ impl State {
         self.running.iter().map(|&(_, id)| id).min()
     }
 
-    fn is_expired(&self, id: SequenceId, now: Nanos) -> bool {
+    /// How a sequence ends now, if its client is gone or its deadline has passed.
+    fn end_of(&self, id: SequenceId, now: Nanos) -> Option<End> {
         let sequence = self.sequences.get(id);
-        sequence.num_generated() + sequence.num_placeholders() == 0
-            && sequence.request.deadline.is_some_and(|deadline| deadline < now)
+        if sequence.events().is_closed() {
+            return Some(End::Cancelled);
+        }
+        let is_expired = sequence.request.deadline.is_some_and(|deadline| deadline < now);
+        is_expired.then_some(End::Reported(FinishReason::DeadlineExceeded))
     }
 
     /// Free blocks that a waiting sequence takes for its first step.

@@ -14,7 +14,17 @@ pub(super) type Position = (Rank, SequenceId);
 pub(super) struct Queue {
     by_model: Vec<BTreeSet<Position>>,
     by_arrival: Vec<BTreeSet<SequenceId>>,
-    positions: HashMap<SequenceId, (ModelId, Rank)>,
+    places: HashMap<SequenceId, Place>,
+    /// Tokens of all that wait.
+    num_tokens: u64,
+}
+
+/// Where a sequence waits.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    model: ModelId,
+    rank: Rank,
+    num_tokens: u32,
 }
 
 impl Queue {
@@ -22,21 +32,25 @@ impl Queue {
         Self {
             by_model: vec![BTreeSet::new(); num_models],
             by_arrival: vec![BTreeSet::new(); num_models],
-            positions: HashMap::new(),
+            places: HashMap::new(),
+            num_tokens: 0,
         }
     }
 
-    pub(super) fn push(&mut self, id: SequenceId, model: ModelId, rank: Rank) {
-        let previous = self.positions.insert(id, (model, rank));
+    /// Lets a sequence of `num_tokens` known tokens wait.
+    pub(super) fn push(&mut self, id: SequenceId, model: ModelId, rank: Rank, num_tokens: u32) {
+        let previous = self.places.insert(id, Place { model, rank, num_tokens });
         assert!(previous.is_none(), "sequence {id} waits already");
+        self.num_tokens += u64::from(num_tokens);
         self.by_model[model.index()].insert((rank, id));
         self.by_arrival[model.index()].insert(id);
     }
 
     pub(super) fn remove(&mut self, id: SequenceId) -> Rank {
-        let Some((model, rank)) = self.positions.remove(&id) else {
+        let Some(Place { model, rank, num_tokens }) = self.places.remove(&id) else {
             panic!("sequence {id} does not wait")
         };
+        self.num_tokens -= u64::from(num_tokens);
         self.by_model[model.index()].remove(&(rank, id));
         self.by_arrival[model.index()].remove(&id);
         rank
@@ -44,10 +58,10 @@ impl Queue {
 
     /// Gives a waiting sequence another rank.
     pub(super) fn move_to(&mut self, id: SequenceId, rank: Rank) {
-        let model = self.positions[&id].0;
-        if self.positions[&id].1 != rank {
+        let place = self.places[&id];
+        if place.rank != rank {
             self.remove(id);
-            self.push(id, model, rank);
+            self.push(id, place.model, rank, place.num_tokens);
         }
     }
 
@@ -58,7 +72,12 @@ impl Queue {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.positions.len()
+        self.places.len()
+    }
+
+    /// Tokens known of all that wait.
+    pub(super) fn num_tokens(&self) -> u64 {
+        self.num_tokens
     }
 
     pub(super) fn len_of(&self, model: ModelId) -> usize {
@@ -71,7 +90,7 @@ impl Queue {
     }
 
     pub(super) fn contains(&self, id: SequenceId) -> bool {
-        self.positions.contains_key(&id)
+        self.places.contains_key(&id)
     }
 
     /// Model by model, best rank first.

@@ -55,7 +55,7 @@ pub(super) struct State {
     pub(super) max_running: u32,
     /// Steps between their plan and their end.
     pub(super) pipeline: Pipeline,
-    next_sequence: u64,
+    pub(super) next_sequence: u64,
     pub(super) totals: Totals,
     /// Counts by model.
     pub(super) tallies: Vec<Tally>,
@@ -84,6 +84,21 @@ pub struct Totals {
     pub num_wasted_tokens: u64,
     /// From the arrival of a choice to its first result.
     pub time_to_first_token: LatencySum,
+    /// Of the queue.
+    pub queue: QueueTotals,
+}
+
+/// Counts of what became of waiting sequences, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueTotals {
+    /// Sequences that started to run; coming back after a preemption does not count.
+    pub num_started: u64,
+    /// Tokens of those among them that had waited for a turn, not for a sibling.
+    pub num_started_tokens: u64,
+    /// Sequences whose deadline passed before they ran: nothing was computed for them.
+    pub num_expired_waiting: u64,
+    /// Sequences whose deadline passed after something was.
+    pub num_expired_running: u64,
 }
 
 /// The state in numbers.
@@ -93,6 +108,8 @@ pub struct Gauges {
     pub num_running: u32,
     /// Sequences that wait, for a turn or for a sibling.
     pub num_waiting: u32,
+    /// Tokens known of those that wait for a turn.
+    pub num_waiting_tokens: u64,
     /// Blocks that can be handed out in all.
     pub num_blocks: u32,
     /// Blocks held by sequences, and by steps in flight for sequences that have ended.
@@ -164,37 +181,16 @@ impl Scheduler {
     /// A scheduler for a validated `config`.
     #[must_use]
     pub fn new(config: EngineConfig, policy: Box<dyn Policy>) -> Self {
-        let allocator =
-            BlockAllocator::new(config.num_blocks, config.block_size, config.prefix_caching);
-        let queue = Queue::new(config.models.len());
-        let max_running = config.max_num_seqs;
-        let tallies = vec![Tally::default(); config.models.len()];
-        let host = HostPool::new(config.num_host_blocks);
-        let state = State {
-            config,
-            sequences: Sequences::default(),
-            queue,
-            running: Vec::new(),
-            allocator,
-            host,
-            watch: PrefixWatch::default(),
-            followers: HashMap::new(),
-            num_following: 0,
-            encoder_credit: 0,
-            encoder_turn: 0,
-            sweep: Vec::new(),
-            stale_tenants: BTreeSet::new(),
-            max_running,
-            pipeline: Pipeline::default(),
-            next_sequence: 0,
-            totals: Totals::default(),
-            tallies,
-        };
-        Self { policy, state }
+        Self { policy, state: State::new(config) }
     }
 
     /// Takes a request in. One that can never be computed ends at once as refused.
     pub fn admit(&mut self, request: Request, now: Nanos) {
+        self.admit_expecting(request, Nanos(0), now);
+    }
+
+    /// Takes a request in that was told how long it is expected to wait.
+    pub fn admit_expecting(&mut self, request: Request, expected_wait: Nanos, now: Nanos) {
         if let Err(refusal) = check_request(&request, &self.state.config) {
             for choice in request.choices {
                 let reason = FinishReason::Refused(refusal.to_string());
@@ -204,7 +200,7 @@ impl Scheduler {
             return;
         }
         let leader = SequenceId(self.state.next_sequence);
-        let followers = self.state.insert_choices(request, now);
+        let followers = self.state.insert_choices(request, expected_wait, now);
         self.observe(&SchedEvent::Arrived(leader), now);
         for &follower in &followers {
             self.observe(&SchedEvent::Arrived(follower), now);
@@ -234,6 +230,7 @@ impl Scheduler {
         Gauges {
             num_running: state.sequences.len() as u32 - num_waiting,
             num_waiting,
+            num_waiting_tokens: state.queue.num_tokens(),
             num_blocks: state.allocator.num_blocks(),
             num_used_blocks: state.allocator.num_blocks() - state.allocator.num_free(),
             num_host_blocks: state.host.num_blocks(),
@@ -280,10 +277,10 @@ impl Scheduler {
     pub(super) fn enqueue(&mut self, id: SequenceId, now: Nanos) {
         let view = self.state.view(now);
         let sequence = self.state.sequences.get(id);
-        let model = sequence.request.model;
+        let (model, num_tokens) = (sequence.request.model, sequence.num_known());
         let rank = self.policy.rank(&PolicyRequest(sequence), &view);
         self.state.sequences.get_mut(id).status = Status::Waiting;
-        self.state.queue.push(id, model, rank);
+        self.state.queue.push(id, model, rank, num_tokens);
     }
 
     /// Ends a sequence, wherever it is: its siblings go on without it, and its blocks return, at
@@ -306,15 +303,13 @@ impl Scheduler {
             }
         }
         state.watch.forget_held(id);
+        if let End::Reported(FinishReason::DeadlineExceeded) = end {
+            state.totals.queue.count_expired(&sequence);
+        }
         let tenant = sequence.request.tenant;
-        let event = SchedEvent::Finished {
-            id,
-            request: sequence.request.id,
-            tenant,
-            num_generated: sequence.num_generated(),
-        };
+        let event = sequence.finished();
         if let End::Reported(reason) = end {
-            let _ = sequence.events().send(Event::Finished { reason, stats: sequence.stats });
+            sequence.report(reason);
         }
         self.observe(&event, now);
         self.mark_stale(tenant);
@@ -355,8 +350,10 @@ impl Scheduler {
         let sequence = state.sequences.get_mut(follower);
         sequence.table = table;
         sequence.start_at(prompt_len - 1);
-        sequence.stats.first_scheduled = Some(now);
-        sequence.stats.num_cached_tokens = num_cached_tokens;
+        if sequence.mark_started(now) {
+            sequence.stats.num_cached_tokens = num_cached_tokens;
+            state.totals.queue.num_started += 1;
+        }
         let event = SchedEvent::Admitted { id: follower, num_cached_tokens: prompt_len - 1 };
         self.observe(&event, now);
         self.start_running(follower, now);
@@ -404,7 +401,42 @@ pub(super) enum End {
     Cancelled,
 }
 
+impl QueueTotals {
+    fn count_expired(&mut self, sequence: &Sequence) {
+        match sequence.stats.first_scheduled {
+            None => self.num_expired_waiting += 1,
+            Some(_) => self.num_expired_running += 1,
+        }
+    }
+}
+
 impl State {
+    /// Nothing waits, nothing runs, and all blocks are free and empty.
+    pub(super) fn new(config: EngineConfig) -> Self {
+        let allocator =
+            BlockAllocator::new(config.num_blocks, config.block_size, config.prefix_caching);
+        Self {
+            queue: Queue::new(config.models.len()),
+            max_running: config.max_num_seqs,
+            tallies: vec![Tally::default(); config.models.len()],
+            host: HostPool::new(config.num_host_blocks),
+            config,
+            sequences: Sequences::default(),
+            running: Vec::new(),
+            allocator,
+            watch: PrefixWatch::default(),
+            followers: HashMap::new(),
+            num_following: 0,
+            encoder_credit: 0,
+            encoder_turn: 0,
+            sweep: Vec::new(),
+            stale_tenants: BTreeSet::new(),
+            pipeline: Pipeline::default(),
+            next_sequence: 0,
+            totals: Totals::default(),
+        }
+    }
+
     pub(super) fn view(&self, now: Nanos) -> View<'_> {
         let config = &self.config;
         let defaults = Limits {
@@ -426,7 +458,12 @@ impl State {
     }
 
     /// Creates a sequence for each choice; all but the first follow it. Returns the followers.
-    fn insert_choices(&mut self, request: Request, now: Nanos) -> Vec<SequenceId> {
+    fn insert_choices(
+        &mut self,
+        request: Request,
+        expected_wait: Nanos,
+        now: Nanos,
+    ) -> Vec<SequenceId> {
         let prompt_hashes = match (self.config.prefix_caching, &request.task) {
             // Who looks at the whole prompt waits for nobody to compute its beginning.
             (PrefixCaching::On, Task::Generate(params)) if params.prompt_logprobs.is_none() => {
@@ -454,6 +491,7 @@ impl State {
             let prompt = request.prompt.clone();
             let mut sequence = Sequence::new(id, Arc::clone(&info), index as u32, choice, prompt);
             sequence.stats.arrival = now;
+            sequence.stats.expected_wait = expected_wait;
             if index > 0 {
                 sequence.status = Status::Following(leader);
                 self.num_following += 1;

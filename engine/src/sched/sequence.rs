@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::BlockTable;
+use super::{BlockTable, SchedEvent};
 use crate::types::{
-    CacheSalt, Choice, EventSender, LogitsProcessor, ModelId, Nanos, PromptLogprob, RequestId,
-    RequestStats, SamplingParams, SequenceId, Task, TenantId, TokenGrammar, TokenId, TokenSource,
+    CacheSalt, Choice, Event, EventSender, FinishReason, LogitsProcessor, ModelId, Nanos,
+    PromptLogprob, RequestId, RequestStats, SamplingParams, SequenceId, Task, TenantId,
+    TokenGrammar, TokenId, TokenSource,
 };
 
 /// What the choices of one request have in common.
@@ -246,6 +247,16 @@ impl Sequence {
         &self.stats
     }
 
+    /// What the policy is told when it ends.
+    pub(super) fn finished(&self) -> SchedEvent {
+        SchedEvent::Finished {
+            id: self.id,
+            request: self.request.id,
+            tenant: self.request.tenant,
+            num_generated: self.num_generated(),
+        }
+    }
+
     pub(super) fn events(&self) -> &EventSender {
         &self.choice.events
     }
@@ -288,6 +299,26 @@ impl Sequence {
     pub(super) fn start_at(&mut self, num_tokens: u32) {
         self.progress.num_computed = num_tokens;
         self.progress.num_scheduled = num_tokens;
+    }
+
+    /// It takes part in a step; whether for the first time.
+    pub(super) fn mark_started(&mut self, now: Nanos) -> bool {
+        let is_first = self.stats.first_scheduled.is_none();
+        self.stats.first_scheduled.get_or_insert(now);
+        is_first
+    }
+
+    /// Tells its receiver that it ended.
+    pub(super) fn report(&self, reason: FinishReason) {
+        let _ = self.events().send(Event::Finished { reason, stats: self.stats });
+    }
+
+    /// Nothing of it is computed, and it holds no blocks: what it held is gone with its pool.
+    pub(super) fn rewind(&mut self) {
+        self.start_at(0);
+        self.progress.num_placeholders = 0;
+        self.progress.last_step = 0;
+        self.table = BlockTable::default();
     }
 
     pub(super) fn append(&mut self, token: TokenId) {
@@ -357,6 +388,13 @@ impl Sequences {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
+    }
+
+    /// Takes all out, the oldest first.
+    pub(super) fn take_all(&mut self) -> Vec<Sequence> {
+        let mut all: Vec<_> = std::mem::take(&mut self.by_id).into_values().collect();
+        all.sort_unstable_by_key(|sequence| sequence.id);
+        all
     }
 
     /// All live sequences, in no order.

@@ -66,15 +66,6 @@ impl HostPool {
     pub(super) fn take_swaps(&mut self) -> Vec<BlockSwap> {
         std::mem::take(&mut self.swaps)
     }
-
-    /// Sequences with saved tokens in a block that `swaps` were to write.
-    fn owners(&self, swaps: &[BlockSwap]) -> Vec<SequenceId> {
-        let is_lost = |host: &HostBlockId| swaps.iter().any(|swap| swap.host == *host);
-        let lost = self.saved.iter().filter(|(_, blocks)| blocks.iter().any(is_lost));
-        let mut ids: Vec<_> = lost.map(|(&id, _)| id).collect();
-        ids.sort_unstable();
-        ids
-    }
 }
 
 impl State {
@@ -116,19 +107,6 @@ impl State {
             sequence.start_at(start);
         }
         self.host.release(id);
-    }
-
-    /// Drops what is saved in blocks that `swaps`, which were not carried out, were to write.
-    pub(super) fn forget_unsaved(&mut self, swaps: &[BlockSwap]) {
-        if swaps.is_empty() {
-            return;
-        }
-        for id in self.host.owners(swaps) {
-            let sequence = self.sequences.get_mut(id);
-            self.totals.num_dropped_tokens += u64::from(sequence.num_computed());
-            sequence.start_at(0);
-            self.host.release(id);
-        }
     }
 
     /// Checks that host blocks are free or hold what one waiting sequence has computed.

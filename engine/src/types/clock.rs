@@ -15,6 +15,12 @@ impl Nanos {
         Self(self.0.saturating_sub(earlier.0))
     }
 
+    /// A length of time in seconds; zero when it is negative or no number.
+    #[must_use]
+    pub fn from_secs_f64(seconds: f64) -> Self {
+        Self((seconds * 1e9).max(0.0) as u64)
+    }
+
     /// The same length of time in seconds.
     #[must_use]
     pub fn as_secs_f64(self) -> f64 {
@@ -57,6 +63,12 @@ impl LatencySum {
 pub trait Clock: Send + Sync {
     /// Time since the clock's origin; never goes back.
     fn now(&self) -> Nanos;
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Nanos {
+        (**self).now()
+    }
 }
 
 /// Monotonic wall time, counted from its creation.

@@ -1,5 +1,7 @@
 //! The engine's settings: validated once, read-only afterwards.
 
+use std::time::Duration;
+
 /// What kind of work a model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelKind {
@@ -54,6 +56,34 @@ pub struct EngineConfig {
     /// Blocks of host memory for what preempted sequences have computed. With any, preemption
     /// prefers saving to recomputing; 0 where the executor cannot swap, or it does not pay.
     pub num_host_blocks: u32,
+}
+
+/// How an engine protects itself. None of it changes what is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protection {
+    /// Most tokens of requests that may wait; `None` for any number. A request that would wait
+    /// alone is taken whatever its length.
+    pub max_queued_tokens: Option<u64>,
+    /// Longest time without the end of a step while there is work; beyond it the engine counts as
+    /// stalled.
+    pub step_timeout: Duration,
+    /// Failures within [`failure_window`](Self::failure_window) with which the engine gives up;
+    /// at least 1.
+    pub max_failures: u32,
+    /// See [`max_failures`](Self::max_failures).
+    pub failure_window: Duration,
+}
+
+impl Default for Protection {
+    /// A minute without a step is a stall; the third failure within a minute is the last.
+    fn default() -> Self {
+        Self {
+            max_queued_tokens: None,
+            step_timeout: Duration::from_secs(60),
+            max_failures: 3,
+            failure_window: Duration::from_secs(60),
+        }
+    }
 }
 
 /// A setting outside its range.

@@ -1,6 +1,6 @@
 //! Errors, by what a caller can do about them.
 
-use super::ConfigError;
+use super::{ConfigError, Nanos};
 
 /// What the engine can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -81,13 +81,30 @@ pub enum Refusal {
     /// The request is malformed in a way that the front end should have caught.
     #[error("invalid request: {0}")]
     Invalid(String),
-    /// The queue is full.
+    /// Too many requests are waiting.
     #[error("{queued} requests are waiting and the limit is {limit}")]
     QueueFull {
         /// Requests waiting now.
         queued: u32,
         /// `--max-queued-requests`.
         limit: u32,
+        /// Until there is room, at the rate measured; `None` before anything was measured.
+        room_in: Option<Nanos>,
+    },
+    /// Requests with too many tokens are waiting.
+    #[error(
+        "requests of {queued} tokens are waiting, this one has {num_tokens} more and the limit is \
+         {limit}"
+    )]
+    QueueFullOfTokens {
+        /// Tokens waiting now.
+        queued: u64,
+        /// Prompt tokens that were to join them.
+        num_tokens: u64,
+        /// `--max-queued-tokens`.
+        limit: u64,
+        /// Until there is room, at the rate measured; `None` before anything was measured.
+        room_in: Option<Nanos>,
     },
     /// The engine thread is gone.
     #[error("the engine has stopped")]

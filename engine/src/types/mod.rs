@@ -13,7 +13,7 @@ mod sampling;
 mod timeline;
 
 pub use clock::{Clock, LatencySum, ManualClock, Nanos, SystemClock};
-pub use config::{ConfigError, EngineConfig, ModelKind, ModelLimits, PrefixCaching};
+pub use config::{ConfigError, EngineConfig, ModelKind, ModelLimits, PrefixCaching, Protection};
 pub use error::{Error, Refusal, Result};
 pub use grammar::{Continuation, GrammarError, TokenGrammar, allows};
 pub use id::{BlockId, CacheSalt, HostBlockId, ModelId, RequestId, SequenceId, TenantId, TokenId};

@@ -25,8 +25,8 @@ pub struct Request {
     pub priority: i32,
     /// Whose request it is.
     pub tenant: TenantId,
-    /// A request still waiting at this time is finished with
-    /// [`FinishReason::DeadlineExceeded`] instead of being computed.
+    /// A request that has not ended by this time is ended with
+    /// [`FinishReason::DeadlineExceeded`]; while it waits, before anything is computed for it.
     pub deadline: Option<Nanos>,
     /// Prefix blocks are shared only between requests of equal salt.
     pub cache_salt: Option<CacheSalt>,
@@ -106,12 +106,15 @@ pub enum FinishReason {
     Length,
     /// The embedding was delivered.
     Embedded,
-    /// The deadline passed while the request waited.
+    /// The deadline passed, while the request waited or while it ran.
     DeadlineExceeded,
     /// The engine refused it at admission; the text has the numbers.
     Refused(String),
-    /// The engine failed while computing it.
+    /// Its own numbers failed; the same request will fail again.
     Failed(String),
+    /// A step that computed it failed, through no fault of the request that is known: it may be
+    /// sent again.
+    StepFailed(String),
 }
 
 /// How a choice fared, for usage and metrics.
@@ -129,6 +132,10 @@ pub struct RequestStats {
     pub num_cached_tokens: u32,
     /// How often its blocks were taken away.
     pub num_preemptions: u32,
+    /// How often it was put back after a failure of the engine; at most 1.
+    pub num_retries: u32,
+    /// How long it was expected to wait when it was submitted.
+    pub expected_wait: Nanos,
 }
 
 /// Receiving end of a choice's events.

@@ -1,10 +1,17 @@
 //! Flags of the engine: device, batch, queue, KV cache.
 
+use std::time::Duration;
+
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, ValueEnum};
+use folio::client::MAX_TIMEOUT;
 use folio_engine::sched::policies;
+use folio_engine::types::Protection;
 
 use super::Bytes;
+
+/// Steps whose tokens may wait when nothing else is said.
+const QUEUED_STEPS: u64 = 256;
 
 /// How models are computed and requests are scheduled.
 #[derive(Args, Debug)]
@@ -42,6 +49,27 @@ pub(crate) struct EngineArgs {
     /// Most sequences that may wait; beyond it requests get 429
     #[arg(long, env = "FOLIO_MAX_QUEUED_REQUESTS", default_value_t = 4096)]
     pub max_queued_requests: u32,
+
+    /// Most prompt tokens that may wait; beyond it requests get 429, but one that would wait alone
+    /// is taken [default: as many as 256 full steps hold]
+    #[arg(long, env = "FOLIO_MAX_QUEUED_TOKENS", value_name = "TOKENS")]
+    pub max_queued_tokens: Option<u64>,
+
+    /// Longest time that a request may take, for those too that ask for no `timeout` [default: no
+    /// limit]
+    #[arg(long, env = "FOLIO_MAX_REQUEST_TIMEOUT", value_name = "SECONDS", value_parser = seconds)]
+    pub max_request_timeout: Option<Duration>,
+
+    /// Longest time without the end of a step while there is work; beyond it the server is not
+    /// ready
+    #[arg(
+        long,
+        env = "FOLIO_STEP_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = "60",
+        value_parser = seconds
+    )]
+    pub step_timeout: Duration,
 
     /// Which sequences go first
     #[arg(
@@ -95,6 +123,27 @@ pub(crate) struct EngineArgs {
     /// Seed of the requests that bring none, in order of arrival [default: a new one each start]
     #[arg(long = "seed", env = "FOLIO_SEED", value_name = "SEED", allow_negative_numbers = true)]
     pub default_seed: Option<i64>,
+}
+
+impl EngineArgs {
+    /// How the engine protects itself.
+    pub(crate) fn protection(&self) -> Protection {
+        let default = u64::from(self.max_num_batched_tokens).saturating_mul(QUEUED_STEPS);
+        Protection {
+            max_queued_tokens: Some(self.max_queued_tokens.unwrap_or(default)),
+            step_timeout: self.step_timeout,
+            ..Protection::default()
+        }
+    }
+}
+
+/// A length of time.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let duration = duration.filter(|duration| !duration.is_zero() && *duration <= MAX_TIMEOUT);
+    let max = MAX_TIMEOUT.as_secs();
+    duration.ok_or_else(|| format!("must be a number of seconds above 0 and at most {max}"))
 }
 
 /// Where to compute.

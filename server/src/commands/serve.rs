@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use axum::http::{HeaderValue, Uri};
 use folio::app::{App, HttpSettings, MetricsAccess};
 use folio::body::BodyLimits;
@@ -73,12 +73,28 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         &[("Device", device), ("Memory", plan)],
         &notes,
     )?;
-    signals.next().await;
-    stop(&app, server, signals, drain_timeout).await?;
+    let ended = end(&app, server, signals, drain_timeout).await;
     if let Some(tracer) = app.service.tracer() {
         tracer.flush(FLUSH_TIME).await;
     }
-    Ok(())
+    ended
+}
+
+/// Waits for a signal, and stops; or for the engine's end, which is a failure.
+async fn end(
+    app: &App,
+    server: JoinHandle<()>,
+    mut signals: Signals,
+    drain_timeout: Duration,
+) -> Result<()> {
+    let failure = tokio::select! {
+        () = signals.next() => return stop(app, server, signals, drain_timeout).await,
+        failure = app.service.engine_failed() => failure,
+    };
+    app.lifecycle.drain();
+    // Clients read of it before the program ends.
+    let _ = tokio::time::timeout(CUTTING_TIME, server).await;
+    Err(anyhow!(failure))
 }
 
 /// Takes no more requests and ends when those that run have ended, when their time is over, or at

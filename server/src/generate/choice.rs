@@ -170,7 +170,8 @@ impl ChoiceReader {
         let reason = match reason {
             FinishReason::Stop(_) | FinishReason::Complete => Finish::Stop,
             FinishReason::Length => Finish::Length,
-            FinishReason::DeadlineExceeded => return Err(ApiError::deadline_exceeded()),
+            FinishReason::DeadlineExceeded => return Err(ApiError::deadline_exceeded(&stats)),
+            FinishReason::StepFailed(message) => return Err(ApiError::step_failed(message)),
             FinishReason::Refused(message) | FinishReason::Failed(message) => {
                 return Err(ApiError::internal(message));
             }

@@ -104,7 +104,7 @@ impl Job {
             choices,
             priority,
             tenant: self.client.tenant_for(queueing.tenant),
-            deadline: None,
+            deadline: service.deadline(&self.client, queueing.timeout)?,
             cache_salt: queueing.cache_salt,
         };
         service

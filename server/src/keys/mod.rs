@@ -161,6 +161,7 @@ fn client(spec: &KeySpec, before: Option<&Arc<Allowance>>) -> Client {
         role: spec.role,
         allowance,
         record: None,
+        arrival: None,
     }
 }
 

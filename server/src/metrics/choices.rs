@@ -6,7 +6,7 @@ use folio_engine::types::{MarkReceiver, Nanos, RequestStats};
 
 use super::Metrics;
 use super::clients::ClientMeter;
-use super::requests::{ModelMetrics, Reason};
+use super::requests::{ModelMetrics, Reason, Times};
 use crate::client::Client;
 use crate::error::ErrorNote;
 use crate::generate::End;
@@ -203,7 +203,7 @@ impl Meters {
         };
         // After a stop string the engine has not said when the last token was known.
         let last = stats.last_token.or(choice.last_read).unwrap_or(first);
-        times.queue.observe(scheduled.since(stats.arrival).as_secs_f64());
+        observe_queue(times, scheduled, stats);
         times.prefill.observe(first.since(scheduled).as_secs_f64());
         times.decode.observe(last.since(first).as_secs_f64());
         times.inference.observe(last.since(scheduled).as_secs_f64());
@@ -217,7 +217,7 @@ impl Meters {
         let times = &self.model.times;
         times.e2e.observe(now.since(self.arrival).as_secs_f64());
         if let (Some(scheduled), Some(first)) = (stats.first_scheduled, stats.first_token) {
-            times.queue.observe(scheduled.since(stats.arrival).as_secs_f64());
+            observe_queue(times, scheduled, stats);
             times.prefill.observe(first.since(scheduled).as_secs_f64());
             times.inference.observe(first.since(scheduled).as_secs_f64());
         }
@@ -252,6 +252,13 @@ impl Outcome {
             Self::Aborted | Self::Error => None,
         }
     }
+}
+
+/// Enters how long a choice was in the queue, and how far that is from what was expected.
+fn observe_queue(times: &Times, scheduled: Nanos, stats: RequestStats) {
+    let waited = scheduled.since(stats.arrival).as_secs_f64();
+    times.queue.observe(waited);
+    times.queue_error.observe((waited - stats.expected_wait.as_secs_f64()).abs());
 }
 
 /// What is known of a choice that runs.

@@ -47,7 +47,7 @@ impl Names {
     }
 
     /// Labels and value of what models share.
-    fn all<T>(&self, value: T) -> Vec<(Vec<LabelPair>, T)> {
+    pub(super) fn all<T>(&self, value: T) -> Vec<(Vec<LabelPair>, T)> {
         vec![(labels(&self.shared), value)]
     }
 }
@@ -201,7 +201,6 @@ fn own(snapshot: &MetricsSnapshot, names: &Names) -> Vec<MetricFamily> {
     let totals = &gauges.totals;
     let mut families: Vec<_> = [
         ("folio:steps_total", "Steps computed.", totals.num_steps),
-        ("folio:failed_steps_total", "Steps that failed.", snapshot.num_failed_steps),
         (
             "folio:prefill_tokens_total",
             "Positions computed of prompts and of what preemption dropped, embeddings included.",

@@ -10,6 +10,7 @@ mod clients;
 mod engine;
 mod families;
 mod http;
+mod protection;
 mod requests;
 
 pub use choices::{Handed, Meters, Outcome};
@@ -73,7 +74,9 @@ impl Metrics {
     pub fn render(&self, engine: &EngineHandle) -> Result<String, prometheus::Error> {
         let mut text = Vec::new();
         let mut families = self.registry.gather();
-        families.extend(engine::families(&engine.metrics(), engine.config(), &self.names));
+        let snapshot = engine.metrics();
+        families.extend(engine::families(&snapshot, engine.config(), &self.names));
+        families.extend(protection::families(&snapshot, engine.health(), &self.names));
         TextEncoder::new().encode(&families, &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }

@@ -19,6 +19,8 @@ const SECONDS_PER_REQUEST: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
     480.0, 960.0, 1920.0, 7680.0,
 ];
+const SECONDS_OF_ERROR: &[f64] =
+    &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0];
 const CHOICES_PER_REQUEST: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
 
 const LABELS: &[&str] = &["engine", "model_name"];
@@ -37,6 +39,7 @@ struct TimeVecs {
     per_output_token: HistogramVec,
     e2e: HistogramVec,
     queue: HistogramVec,
+    queue_error: HistogramVec,
     inference: HistogramVec,
     prefill: HistogramVec,
     decode: HistogramVec,
@@ -71,6 +74,8 @@ pub(super) struct Times {
     pub(super) e2e: Histogram,
     /// From admission to the first step.
     pub(super) queue: Histogram,
+    /// How far that was from what was expected at arrival.
+    pub(super) queue_error: Histogram,
     /// From the first step to the last token.
     pub(super) inference: Histogram,
     /// From the first step to the first token.
@@ -175,6 +180,11 @@ impl TimeVecs {
                 "Time from admission to the first step.",
                 SECONDS_PER_REQUEST,
             )?,
+            queue_error: add(
+                "folio:queue_wait_prediction_error_seconds",
+                "How far the time in the queue was from what was expected at arrival.",
+                SECONDS_OF_ERROR,
+            )?,
             inference: add(
                 "vllm:request_inference_time_seconds",
                 "Time from the first step to the last token.",
@@ -200,6 +210,7 @@ impl TimeVecs {
             per_output_token: of_model(&self.per_output_token),
             e2e: of_model(&self.e2e),
             queue: of_model(&self.queue),
+            queue_error: of_model(&self.queue_error),
             inference: of_model(&self.inference),
             prefill: of_model(&self.prefill),
             decode: of_model(&self.decode),

@@ -1,5 +1,7 @@
 //! The fields that shape a generation, shared by chat and completions.
 
+use std::time::Duration;
+
 use folio_engine::types::{
     CacheSalt, Penalties, Sampling, SamplingParams, StopConditions, TenantId, TokenId,
 };
@@ -9,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::fields::{Fields, Range, number_in, token_id, token_ids_shape};
 use super::json::type_name;
 use super::structure::{self, Structure};
+use crate::client::MAX_TIMEOUT;
 use crate::error::ApiError;
 
 /// Most choices of one request.
@@ -67,6 +70,8 @@ pub struct Queueing {
     pub tenant: TenantId,
     /// Who may share its prefix blocks, from `cache_salt`.
     pub cache_salt: Option<CacheSalt>,
+    /// How long the request may take, from `timeout`.
+    pub timeout: Option<Duration>,
 }
 
 /// How the answer is delivered.
@@ -138,7 +143,7 @@ pub(super) fn read_reply(fields: &mut Fields) -> Result<Reply, ApiError> {
     Ok(Reply::Stream(if usage { UsageChunk::Sent } else { UsageChunk::Omitted }))
 }
 
-/// Takes `priority`, `user` (or its successor `safety_identifier`) and `cache_salt`.
+/// Takes `priority`, `user` (or its successor `safety_identifier`), `cache_salt` and `timeout`.
 pub(super) fn read_queueing(fields: &mut Fields) -> Result<Queueing, ApiError> {
     let priority = fields.integer("priority", i64::from(i32::MIN)..=i64::from(i32::MAX))?;
     let user = fields.string("user")?;
@@ -148,10 +153,12 @@ pub(super) fn read_queueing(fields: &mut Fields) -> Result<Queueing, ApiError> {
         let message = "cache_salt is empty: leave it out to share the cache with everybody";
         return Err(ApiError::invalid_value(fields.path("cache_salt"), message));
     }
+    let timeout = fields.number("timeout", Range::Above(0.0, MAX_TIMEOUT.as_secs_f64()))?;
     Ok(Queueing {
         priority: priority.map(|value| value as i32),
         tenant: TenantId(user.map_or(0, |user| digest(&user) as u32)),
         cache_salt: cache_salt.map(|salt| CacheSalt(digest(&salt))),
+        timeout: timeout.map(Duration::from_secs_f32),
     })
 }
 

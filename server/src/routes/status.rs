@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use folio_engine::EngineHealth;
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -22,10 +23,24 @@ pub async fn ready(State(app): State<Arc<App>>) -> Result<Json<HealthResponse>, 
     if app.lifecycle.is_draining() {
         return Err(ApiError::shutting_down());
     }
-    if !app.service.is_running() {
-        return Err(ApiError::engine_stopped());
+    match app.service.engine.health() {
+        EngineHealth::Ready if app.service.is_running() => {
+            Ok(Json(HealthResponse { status: "ok" }))
+        }
+        EngineHealth::Ready | EngineHealth::Stopped => Err(ApiError::engine_stopped()),
+        EngineHealth::Loading => {
+            Err(ApiError::not_ready("engine_loading", "the models are being loaded"))
+        }
+        EngineHealth::Rebuilding => {
+            let message = "a step failed, and the models are being loaded again";
+            Err(ApiError::not_ready("engine_rebuilding", message))
+        }
+        EngineHealth::Stalled { silent_for } => {
+            let seconds = silent_for.as_secs_f64();
+            let message = format!("there is work, and no step has ended for {seconds:.1} s");
+            Err(ApiError::not_ready("engine_stalled", message))
+        }
     }
-    Ok(Json(HealthResponse { status: "ok" }))
 }
 
 /// Everything that is counted.

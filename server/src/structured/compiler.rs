@@ -65,7 +65,7 @@ impl Refusal {
         match self.why {
             Why::Invalid | Why::TooSlow => ApiError::invalid_value(path, message),
             Why::Unsupported => ApiError::unsupported(path, message),
-            Why::Busy => ApiError::queue_full(message),
+            Why::Busy => ApiError::queue_full(message, None),
         }
     }
 }

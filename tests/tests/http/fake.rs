@@ -5,7 +5,7 @@
 //! - `forever`: the letter a, without end;
 //! - `bytes:N`: N pseudo-random bytes that depend on seed, choice and position, then the end;
 //! - `explode`: fails;
-//! - `panic`: takes the engine's thread down;
+//! - `panic`: takes the step down;
 //! - anything else: the same text again, then the end.
 //!
 //! A choice with a grammar gets the nearest that it allows: what ends a text soon, if not that.

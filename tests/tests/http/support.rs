@@ -16,11 +16,14 @@ use folio::routes::page::PageMode;
 use folio::service::{Priorities, Service};
 use folio::telemetry::Tracer;
 use folio::text::TextModel;
-use folio_engine::EngineHandle;
+use folio_engine::EngineSetup;
 use folio_engine::sched::{Gauges, policies};
-use folio_engine::types::{EngineConfig, ModelId, ModelKind, ModelLimits, PrefixCaching};
+use folio_engine::types::{
+    EngineConfig, ModelId, ModelKind, ModelLimits, PrefixCaching, Protection,
+};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 use crate::fake::{self, FakeExecutor, HIDDEN_SIZE, Pace, VOCAB_SIZE};
@@ -39,7 +42,10 @@ pub(crate) struct Options {
     pub max_total_body_bytes: usize,
     pub connections: ConnectionLimits,
     pub metrics: MetricsAccess,
+    pub max_num_seqs: u32,
     pub max_queued_requests: u32,
+    pub protection: Protection,
+    pub max_timeout: Option<Duration>,
     pub num_blocks: u32,
     pub policy: &'static str,
     pub template: &'static str,
@@ -60,7 +66,10 @@ impl Default for Options {
             max_total_body_bytes: 1 << 30,
             connections: ConnectionLimits::default(),
             metrics: MetricsAccess::Keys,
+            max_num_seqs: 64,
             max_queued_requests: 4096,
+            protection: Protection::default(),
+            max_timeout: None,
             num_blocks: 1025,
             policy: "fcfs",
             seed: None,
@@ -145,7 +154,7 @@ impl Server {
             ],
             block_size: 16,
             num_blocks: options.num_blocks,
-            max_num_seqs: 64,
+            max_num_seqs: options.max_num_seqs,
             max_num_batched_tokens: 2048,
             max_num_partial_prefills: 4,
             long_prefill_token_threshold: None,
@@ -155,15 +164,17 @@ impl Server {
         };
         let policy = policies::by_name(options.policy).unwrap();
         let of_engine = pace.clone();
-        let build = move || Ok(Box::new(FakeExecutor::new(of_engine)) as Box<_>);
-        let engine = EngineHandle::spawn(config, policy, build).unwrap();
+        let build = move || Ok(Box::new(FakeExecutor::new(of_engine.clone())) as Box<_>);
+        let setup = EngineSetup::new(config, policy).protection(options.protection);
+        let engine = setup.spawn(build).unwrap();
         let priorities = match options.policy {
             "priority" => Priorities::Honoured,
             _ => Priorities::Refused,
         };
         let keys = options.key_ring();
         let models = models(options.template);
-        let mut service = Service::new(engine, models, priorities, options.seed).unwrap();
+        let service = Service::new(engine, models, priorities, options.seed).unwrap();
+        let mut service = service.with_max_timeout(options.max_timeout);
         if let Some(endpoint) = &options.traces {
             service.trace_to(Tracer::start(endpoint, &service.metrics).unwrap());
         }
@@ -189,13 +200,12 @@ impl Server {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        Reply {
-            status: parts.status,
-            headers: parts.headers,
-            body: body.collect().await.unwrap().to_bytes(),
-        }
+        answer(self.router.clone(), request).await
+    }
+
+    /// Sends a request and lets others go on.
+    pub(crate) fn spawn(&self, request: Request<Body>) -> JoinHandle<Reply> {
+        tokio::spawn(answer(self.router.clone(), request))
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -224,6 +234,16 @@ impl Server {
     pub(crate) async fn wait_for_idle(&self) {
         let is_idle = |g: &Gauges| (g.num_running, g.num_waiting, g.num_used_blocks) == (0, 0, 0);
         self.wait_for("an idle engine", is_idle).await;
+    }
+}
+
+async fn answer(router: Router, request: Request<Body>) -> Reply {
+    let response = router.oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    Reply {
+        status: parts.status,
+        headers: parts.headers,
+        body: body.collect().await.unwrap().to_bytes(),
     }
 }
 

@@ -62,7 +62,7 @@ fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-async fn exchange(address: SocketAddr, path: &str, body: &Value) -> (u16, String) {
+pub(crate) async fn exchange(address: SocketAddr, path: &str, body: &Value) -> (u16, String) {
     read(&mut open(address, path, body).await).await
 }
 
