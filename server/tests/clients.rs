@@ -224,6 +224,12 @@ fn what_cannot_be_served_is_refused_by_its_flag() {
             vec!["--served-model-name", "x", "--served-embedding-model-name", "x"],
             vec!["--served-embedding-model-name", "two models", "\"x\""],
         ),
+        (vec!["--tool-call-parser", "x"], vec!["--tool-call-parser \"x\"", "hermes"]),
+        (vec!["--reasoning-parser", "x"], vec!["--reasoning-parser \"x\"", "deepseek_r1"]),
+        (
+            vec!["--enable-auto-tool-choice", "--tool-call-parser", "none"],
+            vec!["--enable-auto-tool-choice", "--tool-call-parser"],
+        ),
         (vec!["--block-size", "0"], vec!["block_size", "from 1 to 1024"]),
         (vec!["--num-blocks", "0"], vec!["--num-blocks", "at least 1"]),
     ] {

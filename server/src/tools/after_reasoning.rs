@@ -152,7 +152,7 @@ impl TokenGrammar for AfterReasoning {
 /// The mask that allows every token of a vocabulary.
 pub(crate) fn all_tokens(vocab_size: u32) -> Vec<u32> {
     let mut mask = vec![u32::MAX; (vocab_size / 32) as usize];
-    if vocab_size % 32 > 0 {
+    if !vocab_size.is_multiple_of(32) {
         mask.push((1 << (vocab_size % 32)) - 1);
     }
     mask

@@ -31,4 +31,6 @@ pub use parser::{CallSettings, ChatParser, ParserSettings};
 pub use parts::Part;
 
 #[cfg(test)]
+mod grammar_tests;
+#[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::format::{ReasoningFormat, ReasoningStart, ToolFormat};
-use super::{CallSettings, ChatParser, ParserSettings, Part};
+use super::{CallSettings, ChatFormats, ChatParser, ParserSettings, Part};
 
 /// An answer, put together again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -422,4 +422,34 @@ fn calls_inside_of_reasoning_are_thoughts() {
     assert_eq!(answer.reasoning, format!("maybe {call}"));
     assert_eq!(answer.calls.len(), 1);
     assert_eq!(answer.content, "");
+}
+
+/// What is found in a template, and what an operator may say instead.
+#[test]
+fn formats_are_found_or_named() {
+    use crate::text::TemplateSource;
+    for (template, tools, reasoning) in [
+        ("{{ messages }}", None, None),
+        ("{{ tools }} <tool_call>", Some(ToolFormat::Hermes), None),
+        ("<tool_call> in the past only", None, None),
+        ("{{ tools }} <tool_call>\n<function=", None, None),
+        ("{{ tools }} <tool_call>{{ name }}<arg_key>", None, None),
+        ("{{ tools }} [TOOL_CALLS]", Some(ToolFormat::Mistral), None),
+        ("{{ tools }} <|python_tag|>", Some(ToolFormat::Llama3Json), None),
+        ("{{ tools }} <|start_header_id|> \"parameters\"", Some(ToolFormat::Llama3Json), None),
+        ("{{ tools }}", None, None),
+        ("<think>\n</think>", None, Some(ReasoningFormat::Think)),
+        ("[THINK] [/THINK]", None, Some(ReasoningFormat::Mistral)),
+    ] {
+        let found = ChatFormats::detect(&TemplateSource::single(template));
+        assert_eq!((found.tools, found.reasoning), (tools, reasoning), "{template}");
+    }
+    let none = ChatFormats::default();
+    let named = none.with_names("llama3_json", "deepseek_r1").unwrap();
+    assert_eq!(named.tools, Some(ToolFormat::Llama3Json));
+    assert_eq!(named.reasoning, Some(ReasoningFormat::Think));
+    assert_eq!(named.with_names("auto", "auto").unwrap(), named);
+    assert_eq!(named.with_names("none", "none").unwrap(), none);
+    let error = none.with_names("pythonic", "auto").unwrap_err().to_string();
+    assert!(error.contains("--tool-call-parser") && error.contains("mistral"), "{error}");
 }

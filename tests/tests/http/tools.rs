@@ -155,6 +155,23 @@ async fn ids_of_calls_differ() {
     assert_eq!(ids.len(), 4);
 }
 
+/// Mistral's templates refuse ids of any other form.
+#[tokio::test]
+async fn ids_are_short_where_the_format_wants_them_short() {
+    let server = with_template(
+        "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>\
+         {% endfor %}<|assistant|>{# tools: [TOOL_CALLS] #}",
+    );
+    let text = "[TOOL_CALLS]add[ARGS]{}[TOOL_CALLS] [{\"name\": \"add\", \"arguments\": {}}]";
+    let answer = server.post(CHAT, &say(text)).await.ok();
+    let calls = answer["choices"][0]["message"]["tool_calls"].as_array().unwrap().clone();
+    let ids: Vec<_> = calls.iter().map(|call| call["id"].as_str().unwrap()).collect();
+    assert!(ids.len() == 2 && ids[0] != ids[1], "{ids:?}");
+    for id in ids {
+        assert!(id.len() == 9 && id.chars().all(|c| c.is_ascii_alphanumeric()), "{id}");
+    }
+}
+
 #[tokio::test]
 async fn a_text_that_is_no_call_is_content_with_its_marks() {
     let server = Server::start();
