@@ -25,10 +25,10 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(models: &Models) -> Self {
-        let first = models.first_of(ModelKind::Decoder).map(|model| model.id);
+        let first = models.first_of(ModelKind::Decoder).map(|model| model.id.index());
         let mut names: Vec<_> =
             models.all().iter().map(|model| (model.name().to_owned(), model.id.index())).collect();
-        names.sort_by_key(|&(_, index)| (Some(index) != first.map(|id| id.index()), index));
+        names.sort_by_key(|&(_, index)| (Some(index) != first, index));
         let shared = names.first().map_or_else(String::new, |(name, _)| name.clone());
         Self { models: names, shared }
     }
@@ -116,12 +116,12 @@ fn tokens(snapshot: &MetricsSnapshot, names: &Names) -> Vec<MetricFamily> {
     let step_bounds = STEP_TOKEN_BUCKETS.map(f64::from);
     let gaps = names.models.iter().filter_map(|(name, index)| {
         let gaps = &snapshot.models.get(*index)?.token_gaps;
-        let (counts, sum) = (&gaps.counts[..], gaps.total.as_secs_f64());
-        Some((labels(name), Counts { bounds: &gap_bounds, counts, sum }))
+        let (buckets, sum) = (&gaps.counts[..], gaps.total.as_secs_f64());
+        Some((labels(name), Counts { bounds: &gap_bounds, buckets, sum }))
     });
     let steps = Counts {
         bounds: &step_bounds,
-        counts: &snapshot.step_token_counts,
+        buckets: &snapshot.step_token_counts,
         sum: snapshot.num_step_tokens as f64,
     };
     vec![

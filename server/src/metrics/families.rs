@@ -34,7 +34,7 @@ pub(super) struct Counts<'a> {
     /// Upper bounds, inclusive.
     pub(super) bounds: &'a [f64],
     /// One more than there are bounds.
-    pub(super) counts: &'a [u64],
+    pub(super) buckets: &'a [u64],
     /// Sum of all values.
     pub(super) sum: f64,
 }
@@ -55,7 +55,7 @@ pub(super) fn histogram(
 
 fn filled(counts: &Counts<'_>) -> Histogram {
     let mut cumulative = 0;
-    let buckets = counts.bounds.iter().zip(counts.counts).map(|(&bound, count)| {
+    let buckets = counts.bounds.iter().zip(counts.buckets).map(|(&bound, count)| {
         cumulative += count;
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound);
@@ -64,7 +64,7 @@ fn filled(counts: &Counts<'_>) -> Histogram {
     });
     let mut histogram = Histogram::default();
     histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(counts.counts.iter().sum());
+    histogram.set_sample_count(counts.buckets.iter().sum());
     histogram.set_sample_sum(counts.sum);
     histogram
 }

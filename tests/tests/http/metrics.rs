@@ -44,9 +44,9 @@ impl Scrape {
         Self(samples)
     }
 
-    /// The one value of `name` whose labels include `labels`.
+    /// The one value of `name`, a whole number, whose labels include `labels`.
     #[track_caller]
-    fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    fn value(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let samples = self.0.get(name).unwrap_or_else(|| panic!("{name} is not there"));
         let mut found = samples.iter().filter(|sample| {
             labels
@@ -55,12 +55,13 @@ impl Scrape {
         });
         let value = found.next().unwrap_or_else(|| panic!("no {name} with {labels:?}")).value;
         assert!(found.next().is_none(), "more than one {name} with {labels:?}");
-        value
+        assert!(value.fract() == 0.0, "{name} with {labels:?} is no whole number: {value}");
+        value as u64
     }
 
     /// The value of `name` for `model`.
     #[track_caller]
-    fn of_model(&self, name: &str, model: &str) -> f64 {
+    fn of_model(&self, name: &str, model: &str) -> u64 {
         self.value(name, &[("model_name", model)])
     }
 }
@@ -149,27 +150,27 @@ async fn tokens_are_those_that_were_asked_for_and_answered() {
     let scrape = Scrape::of(&server).await;
     let expected = [
         // name, decoder, encoder
-        ("vllm:prompt_tokens_total", 43.0, 7.0),
-        ("vllm:prompt_tokens_cached_total", 0.0, 0.0),
-        ("vllm:generation_tokens_total", 90.0, 0.0),
-        ("vllm:request_prompt_tokens_count", 2.0, 2.0),
-        ("vllm:request_prompt_tokens_sum", 43.0, 7.0),
-        ("vllm:request_generation_tokens_count", 4.0, 0.0),
-        ("vllm:request_generation_tokens_sum", 90.0, 0.0),
+        ("vllm:prompt_tokens_total", 43, 7),
+        ("vllm:prompt_tokens_cached_total", 0, 0),
+        ("vllm:generation_tokens_total", 90, 0),
+        ("vllm:request_prompt_tokens_count", 2, 2),
+        ("vllm:request_prompt_tokens_sum", 43, 7),
+        ("vllm:request_generation_tokens_count", 4, 0),
+        ("vllm:request_generation_tokens_sum", 90, 0),
         // The choices of a prompt are equally long here: 41 and 4 with the end.
-        ("vllm:request_max_num_generation_tokens_count", 2.0, 0.0),
-        ("vllm:request_max_num_generation_tokens_sum", 45.0, 0.0),
-        ("vllm:request_params_n_sum", 4.0, 2.0),
-        ("vllm:request_params_max_tokens_sum", 100.0, 0.0),
+        ("vllm:request_max_num_generation_tokens_count", 2, 0),
+        ("vllm:request_max_num_generation_tokens_sum", 45, 0),
+        ("vllm:request_params_n_sum", 4, 2),
+        ("vllm:request_params_max_tokens_sum", 100, 0),
         // A gap less than there are tokens, for each choice.
-        ("vllm:inter_token_latency_seconds_count", 86.0, 0.0),
-        ("vllm:request_time_per_output_token_seconds_count", 4.0, 0.0),
-        ("vllm:time_to_first_token_seconds_count", 4.0, 0.0),
-        ("vllm:e2e_request_latency_seconds_count", 4.0, 2.0),
-        ("vllm:request_queue_time_seconds_count", 4.0, 2.0),
-        ("vllm:request_prefill_time_seconds_count", 4.0, 2.0),
-        ("vllm:request_inference_time_seconds_count", 4.0, 2.0),
-        ("vllm:request_decode_time_seconds_count", 4.0, 0.0),
+        ("vllm:inter_token_latency_seconds_count", 86, 0),
+        ("vllm:request_time_per_output_token_seconds_count", 4, 0),
+        ("vllm:time_to_first_token_seconds_count", 4, 0),
+        ("vllm:e2e_request_latency_seconds_count", 4, 2),
+        ("vllm:request_queue_time_seconds_count", 4, 2),
+        ("vllm:request_prefill_time_seconds_count", 4, 2),
+        ("vllm:request_inference_time_seconds_count", 4, 2),
+        ("vllm:request_decode_time_seconds_count", 4, 0),
     ];
     for (name, of_decoder, of_encoder) in expected {
         let found = (scrape.of_model(name, "echo"), scrape.of_model(name, "sines"));
@@ -177,9 +178,9 @@ async fn tokens_are_those_that_were_asked_for_and_answered() {
     }
     // Positions: the prompts once and their last token again for each second choice, the
     // embeddings, and each generated token but a choice's last.
-    assert_eq!(scrape.of_model("vllm:iteration_tokens_total_sum", "echo"), 43.0 + 2.0 + 7.0 + 86.0);
+    assert_eq!(scrape.of_model("vllm:iteration_tokens_total_sum", "echo"), 43 + 2 + 7 + 86);
     for (client, model, prompt, generated, ended) in
-        [("default", "echo", 43.0, 90.0, 4.0), ("default", "sines", 7.0, 0.0, 2.0)]
+        [("default", "echo", 43, 90, 4), ("default", "sines", 7, 0, 2)]
     {
         let labels = [("client", client), ("model_name", model)];
         assert_eq!(scrape.value("folio:client_prompt_tokens_total", &labels), prompt);
@@ -204,7 +205,7 @@ async fn clients_are_told_apart_by_the_names_of_their_keys() {
     let text = service.metrics.render(&service.engine).unwrap();
     let scrape = Scrape::parse(&text);
     // The text and its end, once each.
-    for (client, generated) in [("search", 6.0), ("batch", 3.0)] {
+    for (client, generated) in [("search", 6), ("batch", 3)] {
         let labels = [("client", client), ("model_name", "echo")];
         assert_eq!(scrape.value("folio:client_generation_tokens_total", &labels), generated);
     }
@@ -222,12 +223,12 @@ async fn a_prompt_seen_before_counts_as_cached() {
     server.wait_for_idle().await;
     let scrape = Scrape::of(&server).await;
     // The block with the last token is always computed.
-    assert_eq!(scrape.of_model("vllm:prompt_tokens_total", "echo"), 128.0);
-    assert_eq!(scrape.of_model("vllm:prompt_tokens_cached_total", "echo"), 48.0);
-    assert_eq!(scrape.of_model("vllm:prefix_cache_hits_total", "echo"), 48.0);
-    assert_eq!(scrape.of_model("vllm:prefix_cache_queries_total", "echo"), 128.0);
+    assert_eq!(scrape.of_model("vllm:prompt_tokens_total", "echo"), 128);
+    assert_eq!(scrape.of_model("vllm:prompt_tokens_cached_total", "echo"), 48);
+    assert_eq!(scrape.of_model("vllm:prefix_cache_hits_total", "echo"), 48);
+    assert_eq!(scrape.of_model("vllm:prefix_cache_queries_total", "echo"), 128);
     let length = [("model_name", "echo"), ("finished_reason", "length")];
-    assert_eq!(scrape.value("vllm:request_success_total", &length), 2.0);
+    assert_eq!(scrape.value("vllm:request_success_total", &length), 2);
 }
 
 #[tokio::test]
@@ -250,24 +251,24 @@ async fn who_runs_and_who_waits_is_told_by_model_and_reason() {
     }
     let scrape = Scrape::of(&server).await;
     let name = "vllm:num_requests_waiting";
-    assert_eq!((scrape.of_model(name, "echo"), scrape.of_model(name, "sines")), (2.0, 2.0));
+    assert_eq!((scrape.of_model(name, "echo"), scrape.of_model(name, "sines")), (2, 2));
     let name = "vllm:num_requests_running";
-    assert_eq!((scrape.of_model(name, "echo"), scrape.of_model(name, "sines")), (1.0, 0.0));
+    assert_eq!((scrape.of_model(name, "echo"), scrape.of_model(name, "sines")), (1, 0));
     let reasons = |model: &str| {
         ["capacity", "deferred"].map(|reason| {
             let labels = [("model_name", model), ("reason", reason)];
             scrape.value("vllm:num_requests_waiting_by_reason", &labels)
         })
     };
-    assert_eq!((reasons("echo"), reasons("sines")), ([0.0, 2.0], [2.0, 0.0]));
-    assert!(scrape.of_model("vllm:kv_cache_usage_perc", "echo") > 0.0);
+    assert_eq!((reasons("echo"), reasons("sines")), ([0, 2], [2, 0]));
+    assert!(scrape.0["vllm:kv_cache_usage_perc"][0].value > 0.0);
     drop((chat, texts));
     server.pace.release();
     server.wait_for_idle().await;
     let scrape = Scrape::of(&server).await;
     for model in ["echo", "sines"] {
-        assert_eq!(scrape.of_model("vllm:num_requests_waiting", model), 0.0, "{model}");
-        assert_eq!(scrape.of_model("vllm:num_requests_running", model), 0.0, "{model}");
+        assert_eq!(scrape.of_model("vllm:num_requests_waiting", model), 0, "{model}");
+        assert_eq!(scrape.of_model("vllm:num_requests_running", model), 0, "{model}");
     }
 }
 
@@ -280,7 +281,7 @@ async fn what_is_aborted_or_fails_counts_too() {
     };
     let scrape = Scrape::of(&server).await;
     for reason in ["stop", "length", "abort", "error"] {
-        assert_eq!(ended(&scrape, "echo", reason), 0.0, "there from the start: {reason}");
+        assert_eq!(ended(&scrape, "echo", reason), 0, "there from the start: {reason}");
     }
     let body = json!({ "model": "echo", "messages": "explode", "n": 2 });
     assert_eq!(server.post(CHAT, &body).await.status, 500);
@@ -299,12 +300,12 @@ async fn what_is_aborted_or_fails_counts_too() {
         server.wait_for_idle().await;
     }
     let scrape = Scrape::of(&server).await;
-    assert_eq!(ended(&scrape, "echo", "error"), 2.0);
-    assert_eq!(ended(&scrape, "echo", "abort"), 3.0);
-    assert_eq!(ended(&scrape, "sines", "abort"), 2.0);
-    assert_eq!(ended(&scrape, "echo", "stop"), 0.0);
+    assert_eq!(ended(&scrape, "echo", "error"), 2);
+    assert_eq!(ended(&scrape, "echo", "abort"), 3);
+    assert_eq!(ended(&scrape, "sines", "abort"), 2);
+    assert_eq!(ended(&scrape, "echo", "stop"), 0);
     // The steps in flight when nobody wanted their results any more.
-    let wasted = server.gauges().totals.num_wasted_tokens as f64;
+    let wasted = server.gauges().totals.num_wasted_tokens;
     assert_eq!(scrape.of_model("folio:wasted_tokens_total", "echo"), wasted);
 }
 
@@ -326,14 +327,14 @@ async fn http_requests_count_by_route_and_status_class() {
         let labels = [("handler", handler), ("method", method), ("status", status)];
         scrape.value("http_requests_total", &labels)
     };
-    assert_eq!(count(CHAT, "POST", "4xx"), 2.0);
-    assert_eq!(count("/health", "GET", "2xx"), 1.0);
-    assert_eq!(count("none", "POST", "4xx"), 1.0);
+    assert_eq!(count(CHAT, "POST", "4xx"), 2);
+    assert_eq!(count("/health", "GET", "2xx"), 1);
+    assert_eq!(count("none", "POST", "4xx"), 1);
     let code = |code: &str| scrape.value("folio:errors_total", &[("code", code)]);
-    assert_eq!((code("invalid_api_key"), code("model_not_found")), (1.0, 1.0));
-    assert_eq!(code("unknown_url"), 1.0);
+    assert_eq!((code("invalid_api_key"), code("model_not_found")), (1, 1));
+    assert_eq!(code("unknown_url"), 1);
     let durations = [("handler", CHAT), ("method", "POST")];
-    assert_eq!(scrape.value("http_request_duration_seconds_count", &durations), 2.0);
+    assert_eq!(scrape.value("http_request_duration_seconds_count", &durations), 2);
 }
 
 /// A stream counts when its last byte is out, not when its head is.

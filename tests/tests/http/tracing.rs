@@ -247,7 +247,7 @@ fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, Value> {
     pairs.collect()
 }
 
-async fn traced(collector: &Collector) -> Server {
+fn traced(collector: &Collector) -> Server {
     Server::with(Options { traces: Some(collector.endpoint.clone()), ..Options::default() })
 }
 
@@ -269,7 +269,7 @@ fn tree(spans: &[Span]) -> (&Span, BTreeMap<&str, Vec<&Span>>) {
 #[tokio::test]
 async fn a_request_is_one_tree_of_spans() {
     let mut collector = Collector::start(StatusCode::OK).await;
-    let server = traced(&collector).await;
+    let server = traced(&collector);
     // A prompt of more than one step's tokens: 2048 and the rest.
     let said = "x".repeat(2500);
     let body = json!({ "model": "echo", "messages": said, "max_tokens": 4, "temperature": 0.5,
@@ -323,7 +323,7 @@ async fn a_request_is_one_tree_of_spans() {
 #[tokio::test]
 async fn each_choice_and_each_text_has_its_spans() {
     let mut collector = Collector::start(StatusCode::OK).await;
-    let server = traced(&collector).await;
+    let server = traced(&collector);
     let body = json!({ "model": "echo", "messages": "hi", "n": 3 });
     server.post(CHAT, &body).await.ok();
     let spans = collector.next().await;
@@ -348,7 +348,7 @@ async fn each_choice_and_each_text_has_its_spans() {
 #[tokio::test]
 async fn the_callers_trace_goes_on() {
     let mut collector = Collector::start(StatusCode::OK).await;
-    let server = traced(&collector).await;
+    let server = traced(&collector);
     let body = json!({ "model": "echo", "messages": "hi" });
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let parent = |flags| format!("00-{trace}-b7ad6b7169203331-{flags}");
@@ -376,7 +376,7 @@ async fn the_callers_trace_goes_on() {
 #[tokio::test]
 async fn errors_and_clients_that_leave_are_traced() {
     let mut collector = Collector::start(StatusCode::OK).await;
-    let server = traced(&collector).await;
+    let server = traced(&collector);
     let body = json!({ "model": "echo", "messages": "explode" });
     assert_eq!(server.post(CHAT, &body).await.status, 500);
     let spans = collector.next().await;
@@ -404,7 +404,7 @@ async fn errors_and_clients_that_leave_are_traced() {
 }
 
 /// The value of the counter of lost spans for `reason`.
-fn num_lost(server: &Server, reason: &str) -> f64 {
+fn num_lost(server: &Server, reason: &str) -> u64 {
     let service = &server.app.service;
     let text = service.metrics.render(&service.engine).unwrap();
     let prefix = format!("folio:trace_spans_lost_total{{reason=\"{reason}\"}} ");
@@ -424,7 +424,7 @@ async fn a_collector_that_refuses_or_is_not_there_costs_its_spans_and_nothing_el
         let body = json!({ "model": "echo", "messages": "hi" });
         server.post(CHAT, &body).await.ok();
         // The root, tokenize, queue, prefill, decode.
-        support::wait_until("the loss to count", || num_lost(&server, "not_taken") == 5.0).await;
+        support::wait_until("the loss to count", || num_lost(&server, "not_taken") == 5).await;
         server.post(CHAT, &body).await.ok();
     }
     refusing.next().await;
@@ -438,7 +438,7 @@ async fn a_collector_that_never_answers_holds_nobody_up() {
     let server = Server::with(Options { traces: Some(endpoint), ..Options::default() });
     let body = json!({ "model": "gpt-4o", "messages": "hi" });
     let mut num_requests = 0;
-    while num_lost(&server, "queue_full") == 0.0 {
+    while num_lost(&server, "queue_full") == 0 {
         assert_eq!(server.post(CHAT, &body).await.status, 404);
         num_requests += 1;
         assert!(num_requests < 20_000, "the queue has no end");
