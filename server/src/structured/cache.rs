@@ -1,12 +1,13 @@
 //! Compiled constraints that are kept, the least recently used making room.
 //!
-//! Whoever asks first compiles, others wait for that one. A result that depends on the moment (no
-//! time left, no compiler free) is not kept.
+//! Whoever asks first compiles; others wait for that one, for a bounded time. A result that depends
+//! on the moment (no time left, no compiler free) is not kept.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::compiler::Outcome;
+use super::compiler::{Outcome, Refusal};
 
 /// What a constraint is found by: a digest of it and of the model.
 pub(super) type Key = [u8; 32];
@@ -16,6 +17,7 @@ pub(super) type Key = [u8; 32];
 pub(super) struct Cache {
     max_entries: usize,
     max_bytes: usize,
+    max_wait: Duration,
     entries: Mutex<Entries>,
 }
 
@@ -29,14 +31,43 @@ struct Entries {
 
 #[derive(Debug)]
 struct Entry {
-    outcome: Arc<OnceLock<Outcome>>,
+    slot: Arc<Slot>,
     num_bytes: usize,
     used: u64,
 }
 
+/// Where an outcome is or will be.
+#[derive(Debug, Default)]
+struct Slot {
+    outcome: Mutex<Option<Outcome>>,
+    is_there: Condvar,
+}
+
+/// Whose turn it is to fill a slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Own,
+    Others,
+}
+
+impl Slot {
+    fn fill(&self, outcome: &Outcome) {
+        let mut slot = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(outcome.clone());
+        self.is_there.notify_all();
+    }
+
+    fn wait(&self, max_wait: Duration) -> Option<Outcome> {
+        let slot = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |slot: &mut Option<Outcome>| slot.is_none();
+        let waited = self.is_there.wait_timeout_while(slot, max_wait, is_open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+}
+
 impl Cache {
-    pub(super) fn new(max_entries: usize, max_bytes: usize) -> Self {
-        Self { max_entries, max_bytes, entries: Mutex::default() }
+    pub(super) fn new((max_entries, max_bytes): (usize, usize), max_wait: Duration) -> Self {
+        Self { max_entries, max_bytes, max_wait, entries: Mutex::default() }
     }
 
     /// The outcome for `key`, by `compile` unless it is known. `num_bytes` is what the constraint
@@ -47,10 +78,15 @@ impl Cache {
         num_bytes: usize,
         compile: impl FnOnce() -> Outcome,
     ) -> Outcome {
-        let slot = self.lock().slot(key, num_bytes);
-        let outcome = slot.get_or_init(compile).clone();
+        let (slot, turn) = self.lock().slot(key, num_bytes);
+        if turn == Turn::Others {
+            let outcome = slot.wait(self.max_wait);
+            return outcome.unwrap_or_else(|| Err(Refusal::busy("it is being compiled")));
+        }
+        let outcome = compile();
+        slot.fill(&outcome);
         let mut entries = self.lock();
-        if outcome.as_ref().is_err_and(|refusal| refusal.is_of_the_moment()) {
+        if outcome.as_ref().is_err_and(Refusal::is_of_the_moment) {
             entries.forget(&key, &slot);
         }
         entries.shrink(self.max_entries, self.max_bytes);
@@ -69,21 +105,23 @@ impl Cache {
 }
 
 impl Entries {
-    fn slot(&mut self, key: Key, num_bytes: usize) -> Arc<OnceLock<Outcome>> {
+    fn slot(&mut self, key: Key, num_bytes: usize) -> (Arc<Slot>, Turn) {
         self.clock += 1;
         let used = self.clock;
-        let entry = self.by_key.entry(key).or_insert_with(|| {
-            self.num_bytes += num_bytes;
-            Entry { outcome: Arc::default(), num_bytes, used }
-        });
-        entry.used = used;
-        Arc::clone(&entry.outcome)
+        if let Some(entry) = self.by_key.get_mut(&key) {
+            entry.used = used;
+            return (Arc::clone(&entry.slot), Turn::Others);
+        }
+        let slot = Arc::<Slot>::default();
+        self.num_bytes += num_bytes;
+        self.by_key.insert(key, Entry { slot: Arc::clone(&slot), num_bytes, used });
+        (slot, Turn::Own)
     }
 
     /// Drops `key` if it still stands for `slot`.
-    fn forget(&mut self, key: &Key, slot: &Arc<OnceLock<Outcome>>) {
-        if self.by_key.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.outcome, slot)) {
-            self.remove(&key.clone());
+    fn forget(&mut self, key: &Key, slot: &Arc<Slot>) {
+        if self.by_key.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.slot, slot)) {
+            self.remove(key);
         }
     }
 
@@ -96,7 +134,7 @@ impl Entries {
     fn shrink(&mut self, max_entries: usize, max_bytes: usize) {
         while self.by_key.len() > max_entries || self.num_bytes > max_bytes {
             let oldest = self.by_key.iter().min_by_key(|(_, entry)| entry.used);
-            let Some(key) = oldest.map(|(key, _)| *key) else { return };
+            let Some(key) = oldest.map(|(&key, _)| key) else { return };
             self.remove(&key);
         }
     }

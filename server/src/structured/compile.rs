@@ -29,13 +29,12 @@ pub(super) fn check(constraint: &Constraint, limits: &Limits) -> Result<(), Refu
             schema::check(&shape.schema, shape.keywords, limits)
         }
         Constraint::Regex(pattern) if pattern.is_empty() => Err(Refusal::invalid("", "is empty")),
-        Constraint::Regex(_) => Ok(()),
         Constraint::Choice(choices) if choices.len() > limits.max_choices => {
             let (num, max) = (choices.len(), limits.max_choices);
             let message = format!("has {num} choices, at most {max} are allowed");
             Err(Refusal::invalid("", message))
         }
-        Constraint::Choice(_) => Ok(()),
+        Constraint::Regex(_) | Constraint::Choice(_) => Ok(()),
         Constraint::Lark(grammar) => lark::check(grammar, limits),
     }
 }
@@ -106,8 +105,8 @@ fn json_grammar(shape: JsonShape) -> GrammarWithLexer {
     match shape.whitespace {
         Whitespace::OneSpace => {
             // Both are regular expressions.
-            options.item_separator = ", ?".to_owned();
-            options.key_separator = ": ?".to_owned();
+            ", ?".clone_into(&mut options.item_separator);
+            ": ?".clone_into(&mut options.key_separator);
         }
         Whitespace::Nothing => {}
         Whitespace::Pattern(pattern) => options.whitespace_pattern = Some(pattern),

@@ -54,6 +54,11 @@ impl Refusal {
         Self { why: Why::Unsupported, place: place.to_owned(), message: message.into() }
     }
 
+    pub(super) fn busy(why: &str) -> Self {
+        let message = format!("cannot be compiled now: {why}; try again in a moment");
+        Self { why: Why::Busy, place: String::new(), message }
+    }
+
     /// Whether it says something about the moment rather than the constraint.
     pub(super) fn is_of_the_moment(&self) -> bool {
         matches!(self.why, Why::TooSlow | Why::Busy)
@@ -85,14 +90,14 @@ impl Compiler {
     pub fn new(models: &Models, limits: Limits) -> Self {
         Self {
             vocabularies: models.all().iter().map(|_| OnceLock::new()).collect(),
-            cache: Cache::new(limits.max_cached, limits.max_cached_bytes),
+            cache: Cache::new((limits.max_cached, limits.max_cached_bytes), limits.max_wait),
             running: Arc::default(),
             limits,
         }
     }
 
-    /// What the choices of a request take their states from. Blocks for at most a few times the
-    /// limit on time: call it where blocking is allowed.
+    /// What the choices of a request take their states from. Blocks for at most the limits
+    /// on time: call it where blocking is allowed.
     ///
     /// # Errors
     /// 400 that names the field for a constraint that is not valid, not supported or over a limit,
@@ -126,13 +131,9 @@ impl Compiler {
     /// Compiles on a thread of its own and waits for it for as long as the limit says.
     fn compile_apart(&self, vocabulary: Arc<Vocabulary>, constraint: Constraint) -> Outcome {
         let max_time = self.limits.max_compile_time;
-        let permit = self.running.enter(&self.limits).ok_or_else(|| Refusal {
-            why: Why::Busy,
-            place: String::new(),
-            message: format!(
-                "cannot be compiled now: {} others are, which is the limit",
-                self.limits.max_compilers
-            ),
+        let permit = self.running.enter(&self.limits).ok_or_else(|| {
+            let max = self.limits.max_compilers;
+            Refusal::busy(&format!("as many others are as may be at a time ({max})"))
         })?;
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let work = move || {
@@ -143,11 +144,7 @@ impl Compiler {
         };
         let thread = std::thread::Builder::new().name("folio-grammar".into());
         if let Err(error) = thread.stack_size(STACK_BYTES).spawn(work) {
-            return Err(Refusal {
-                why: Why::Busy,
-                place: String::new(),
-                message: format!("cannot be compiled now: {error}"),
-            });
+            return Err(Refusal::busy(&error.to_string()));
         }
         wait_for(&receiver, max_time)
     }
@@ -212,11 +209,11 @@ struct Running {
 struct Permit(Arc<Running>);
 
 impl Running {
-    /// Waits for a free place as long as a compilation may take.
+    /// Waits for a free place, for a bounded time.
     fn enter(self: &Arc<Self>, limits: &Limits) -> Option<Permit> {
         let num = self.num.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |num: &mut usize| *num >= limits.max_compilers;
-        let waited = self.ended.wait_timeout_while(num, limits.max_compile_time, is_full);
+        let waited = self.ended.wait_timeout_while(num, limits.max_wait, is_full);
         let (mut num, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         if timeout.timed_out() {
             return None;

@@ -74,12 +74,14 @@ fn intersects(grammar: &str) -> bool {
                 bytes.next();
             }
             (Some(end), byte) if byte == end => quote = None,
-            (Some(_), _) => {}
-            (None, b'/') if bytes.peek() == Some(&b'/') => quote = Some(b'\n'),
             (None, b'#') => quote = Some(b'\n'),
-            (None, b'"' | b'/') => quote = Some(byte),
+            (None, b'/') => {
+                let is_comment = bytes.peek() == Some(&b'/');
+                quote = Some(if is_comment { b'\n' } else { b'/' });
+            }
+            (None, b'"') => quote = Some(byte),
             (None, b'&') => return true,
-            (None, _) => {}
+            _ => {}
         }
     }
     false

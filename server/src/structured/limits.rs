@@ -19,7 +19,10 @@ pub struct Limits {
     pub max_choices: usize,
     /// Time to compile. The work may go on a little longer, on a thread that nobody waits for.
     pub max_compile_time: Duration,
-    /// Constraints that are compiled at the same time.
+    /// Time to wait for a free compiler, or for another request that compiles the same.
+    pub max_wait: Duration,
+    /// Constraints that are compiled at the same time. Fewer than the requests that are read at
+    /// the same time, so that those without a constraint get through.
     pub max_compilers: usize,
     /// Compiled constraints that are kept.
     pub max_cached: usize,
@@ -29,14 +32,16 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        let num_processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             max_bytes: 256 << 10,
             max_depth: 64,
             max_values: 20_000,
             max_references: 1_000,
             max_choices: 10_000,
-            max_compile_time: Duration::from_secs(5),
-            max_compilers: 2,
+            max_compile_time: Duration::from_secs(3),
+            max_wait: Duration::from_secs(1),
+            max_compilers: num_processors.saturating_sub(1).clamp(1, 4),
             max_cached: 64,
             max_cached_bytes: 4 << 20,
         }

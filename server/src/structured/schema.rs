@@ -100,12 +100,14 @@ fn children<'a>(visit: &Visit<'a>, open: &mut Vec<Visit<'a>>) {
 fn child_role(role: Role, key: &str, value: &Value) -> Role {
     match (role, key) {
         (Role::Map, _) => Role::Schema,
-        (Role::Constant, _) => Role::Constant,
         (Role::Schema, "properties" | "patternProperties" | "$defs" | "definitions") => Role::Map,
-        (Role::Schema, "allOf" | "anyOf" | "oneOf" | "prefixItems") => Role::List,
-        (Role::Schema, "items") if value.is_array() => Role::List,
+        (Role::Schema, "allOf" | "anyOf" | "oneOf" | "prefixItems" | "items")
+            if value.is_array() =>
+        {
+            Role::List
+        }
         (Role::Schema, "items" | "additionalItems" | "additionalProperties") => Role::Schema,
-        (Role::Schema, "const" | "enum") => Role::Constant,
+        (Role::Constant, _) | (Role::Schema, "const" | "enum") => Role::Constant,
         _ => Role::Other,
     }
 }
