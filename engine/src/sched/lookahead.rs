@@ -94,7 +94,8 @@ impl State {
     }
 
     /// Whether a sequence cannot go on before its latest token is known here: what samples on the
-    /// host and what a grammar allows depend on it, and siblings share its blocks as they are before it.
+    /// host and what a grammar allows depend on it, and siblings share its blocks as they are
+    /// before it.
     fn awaits_token(&self, sequence: &Sequence) -> bool {
         let has_siblings = || self.followers.get(&sequence.id).is_some_and(|ids| !ids.is_empty());
         sequence.progress.num_placeholders > 0

@@ -100,14 +100,19 @@ fn children<'a>(visit: &Visit<'a>, open: &mut Vec<Visit<'a>>) {
 fn child_role(role: Role, key: &str, value: &Value) -> Role {
     match (role, key) {
         (Role::Map, _) => Role::Schema,
-        (Role::Schema, "properties" | "patternProperties" | "$defs" | "definitions") => Role::Map,
-        (Role::Schema, "allOf" | "anyOf" | "oneOf" | "prefixItems" | "items")
-            if value.is_array() =>
-        {
-            Role::List
-        }
-        (Role::Schema, "items" | "additionalItems" | "additionalProperties") => Role::Schema,
-        (Role::Constant, _) | (Role::Schema, "const" | "enum") => Role::Constant,
+        (Role::Constant, _) => Role::Constant,
+        (Role::Schema, key) => keyword_role(key, value),
+        _ => Role::Other,
+    }
+}
+
+fn keyword_role(key: &str, value: &Value) -> Role {
+    match key {
+        "properties" | "patternProperties" | "$defs" | "definitions" => Role::Map,
+        // Of a list of schemas each is one; a value that is no list is refused as no schema.
+        "allOf" | "anyOf" | "oneOf" | "prefixItems" | "items" if value.is_array() => Role::List,
+        "items" | "additionalItems" | "additionalProperties" => Role::Schema,
+        "const" | "enum" => Role::Constant,
         _ => Role::Other,
     }
 }

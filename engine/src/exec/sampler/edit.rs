@@ -1,8 +1,8 @@
 //! Changes to single logits: penalties, bias, the ban on stopping too early, and bit masks.
 //!
-//! [`apply`] touches only tokens that were seen, biased or are stop tokens; each step is independent for
-//! each token, so the order of the lists does not matter. Ids at or beyond V are skipped: the
-//! front end refuses them by name, and a row must not end the engine.
+//! [`apply`] touches only tokens that were seen, biased or are stop tokens; each step is
+//! independent for each token, so the order of the lists does not matter. Ids at or beyond V are
+//! skipped: the front end refuses them by name, and a row must not end the engine.
 
 use super::RowContext;
 use crate::types::{Penalties, TokenId};

@@ -2,9 +2,10 @@
 //!
 //! A row goes through [`RowScratch::prepare`] (log-probabilities of the raw logits, then the
 //! edits of `edit`), the sequence's logits processors, the mask of its grammar, and
-//! [`RowScratch::choose`] (temperature, `cut` for top-k and top-p, min-p and the draw in `weights`). What comes out depends on the row
-//! and its [`RowContext`] alone, bit for bit. Nothing sorts a row; work beyond a few passes over
-//! it is proportional to what survives truncation. Called by the model runner.
+//! [`RowScratch::choose`] (temperature, `cut` for top-k and top-p, min-p and the draw in
+//! `weights`). What comes out depends on the row, its mask and its [`RowContext`] alone, bit for
+//! bit. Nothing sorts a row; work beyond a few passes over it is proportional to what survives
+//! truncation. Called by the model runner.
 
 mod blocks;
 mod cut;
