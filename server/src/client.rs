@@ -16,7 +16,7 @@ use crate::telemetry::Record;
 /// Longest timeout that a request may ask for: a day.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Name of the one client of a server without keys.
-const ANONYMOUS: &str = "default";
+pub(crate) const ANONYMOUS: &str = "default";
 
 /// Who sends a request, as far as its key says.
 #[derive(Clone, Debug)]

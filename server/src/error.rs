@@ -112,6 +112,15 @@ impl ApiError {
         error
     }
 
+    /// 400: the body has more than `max` values.
+    pub fn too_many_values(max: usize) -> Self {
+        let message = format!(
+            "the body has more than {max} values: that many commas, colons and brackets outside \
+             strings are allowed"
+        );
+        Self::new(StatusCode::BAD_REQUEST, "too_many_values", message)
+    }
+
     /// 400: the request is longer than the model or the cache; `param` is what is too long.
     pub fn context_length(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message).at(param)

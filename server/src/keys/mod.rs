@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 use tokio_rustls::rustls::crypto::ring;
 
-use crate::client::{Client, Role};
+use crate::client::{ANONYMOUS, Client, Role};
 use crate::error::ApiError;
 
 /// A key's SHA-256.
@@ -37,6 +37,9 @@ pub enum KeyError {
     /// Two keys are the same.
     #[error("{0} and {1} are the same key")]
     Twice(Arc<str>, Arc<str>),
+    /// The name is that of a key of the command line, or of the client of a server without keys.
+    #[error("the name {0:?} is taken by the server itself")]
+    NameTaken(Arc<str>),
     /// Nobody would get in.
     #[error("there is no key in it")]
     Empty,
@@ -96,6 +99,12 @@ impl KeyRing {
     pub fn replace(&self, specs: &[KeySpec]) -> Result<(), KeyError> {
         if specs.is_empty() {
             return Err(KeyError::Empty);
+        }
+        let is_taken = |name: &str| {
+            name == ANONYMOUS || self.fixed.iter().any(|entry| *entry.client.name == *name)
+        };
+        if let Some(spec) = specs.iter().find(|spec| is_taken(&spec.name)) {
+            return Err(KeyError::NameTaken(Arc::clone(&spec.name)));
         }
         let before = self.entries.load();
         let known: HashMap<_, _> =

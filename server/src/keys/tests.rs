@@ -85,6 +85,11 @@ fn what_cannot_be_taken_changes_nothing() {
     let error = keys.replace(&parse(&file()).unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "key-1 and search are the same key");
     assert!(keys.replace(&[]).is_err());
+    for name in ["key-1", "default"] {
+        let text = format!("[[key]]\nname = {name:?}\nkey = \"sk-a-key-of-its-own\"\n");
+        let error = keys.replace(&parse(&text).unwrap()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("taken"), "{error}");
+    }
     assert!(ring(&[]).with_file(&[]).is_err(), "a file without keys opens nothing");
     assert_eq!(&*check(&keys, "Bearer sk-0123456789abcdef").unwrap().name, "key-1");
     assert!(check(&keys, "Bearer sk-operators-own-key").is_err());

@@ -272,7 +272,8 @@ fn read_stop_tokens(fields: &mut Fields) -> Result<Vec<TokenId>, ApiError> {
         .collect()
 }
 
-fn limit(path: &str, len: usize, max: usize, what: &str) -> Result<(), ApiError> {
+/// Refuses more than `max` of something.
+pub(super) fn limit(path: &str, len: usize, max: usize, what: &str) -> Result<(), ApiError> {
     if len > max {
         let message = format!("{path} has {len} {what}, at most {max} are allowed");
         return Err(ApiError::invalid_value(path, message));

@@ -12,15 +12,53 @@ use crate::error::ApiError;
 /// Most steps of a path that is worth telling whole.
 const MAX_PARAM_STEPS: usize = 8;
 
+/// Most commas, colons and opening brackets outside strings: each stands for a value, which takes
+/// some 70 bytes once it is read. Room for the token ids of 2048 texts of 900 tokens.
+pub(super) const MAX_MARKS: usize = 2_000_000;
+
 /// Reads a whole body. The error's `param` is the field at which reading stopped, so that
 /// `{"temperature": NaN}` names `temperature`.
 pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
+    if has_too_many_values(body) {
+        return Err(ApiError::too_many_values(MAX_MARKS));
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let Unique(value) = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         ApiError::malformed_json(param(error.path()), &error.inner().to_string())
     })?;
     reader.end().map_err(|error| ApiError::malformed_json(None, &error.to_string()))?;
     Ok(value)
+}
+
+/// Whether JSON text would become far more memory than it has bytes.
+pub(super) fn has_too_many_values(text: &[u8]) -> bool {
+    // A byte of a value is a mark at most.
+    if text.len() <= MAX_MARKS {
+        return false;
+    }
+    let mut num_marks = 0;
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b',' | b':' | b'[' | b'{' => num_marks += 1,
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+    }
+    num_marks > MAX_MARKS
+}
+
+/// Goes on behind the quotation mark that ends a string.
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The path for an error: whole, or of a deep one the field of the body that it begins with.
@@ -173,6 +211,17 @@ mod tests {
         assert!(error["param"].is_null(), "{error}");
         let error = error_of(&format!("{{\"messages\": {deep}"));
         assert_eq!(error["param"], "messages");
+    }
+
+    #[test]
+    fn the_number_of_values_is_bounded_and_texts_are_not_counted() {
+        let zeros = |num: usize| format!("[0{}]", ",0".repeat(num - 1));
+        assert!(parse(zeros(MAX_MARKS - 1).as_bytes()).is_ok());
+        let error = parse(zeros(MAX_MARKS + 1).as_bytes()).unwrap_err();
+        assert_eq!(error.to_json()["error"]["code"], "too_many_values");
+        let text = format!("[{:?}]", ",:[{\"\\".repeat(MAX_MARKS / 2));
+        assert!(!has_too_many_values(text.as_bytes()));
+        assert!(parse(text.as_bytes()).is_ok());
     }
 
     #[test]

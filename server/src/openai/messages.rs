@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
+use super::generation::limit;
 use super::json::{self, type_name};
 use super::trace::ITEMS;
 use crate::error::ApiError;
@@ -31,6 +32,11 @@ fn calls_shape() -> Value {
     json!({ "type": "array", "items": ITEMS, "minItems": 1 })
 }
 
+/// Most messages of a conversation.
+const MAX_MESSAGES: usize = 16_384;
+/// Most parts, or calls, of a message.
+const MAX_PARTS: usize = 4096;
+
 const ROLES: [&str; 5] = ["developer", "system", "user", "assistant", "tool"];
 
 /// Fields of a message that only other servers act on, with the values that ask for nothing.
@@ -51,6 +57,7 @@ pub(super) fn read(body: &Fields, value: Value) -> Result<Vec<Value>, ApiError> 
     if messages.is_empty() {
         return Err(ApiError::invalid_value("messages", "messages is empty"));
     }
+    limit("messages", messages.len(), MAX_MESSAGES, "messages")?;
     messages
         .into_iter()
         .enumerate()
@@ -70,6 +77,10 @@ fn read_text(body: &Fields, text: &str) -> Result<Vec<Value>, ApiError> {
 }
 
 fn is_array_of_roles(text: &str) -> bool {
+    // No conversation has that many values: what this is, is not worth the memory to find out.
+    if json::has_too_many_values(text.as_bytes()) {
+        return false;
+    }
     let Ok(Value::Array(items)) = serde_json::from_str(text) else {
         return false;
     };
@@ -171,6 +182,7 @@ fn read_content(message: &Fields, content: Value) -> Result<Value, ApiError> {
     if parts.is_empty() {
         return Err(ApiError::invalid_value(path.clone(), format!("{path} is empty")));
     }
+    limit(&path, parts.len(), MAX_PARTS, "parts")?;
     parts
         .into_iter()
         .enumerate()
@@ -201,6 +213,7 @@ fn read_tool_calls(message: &Fields, calls: Value) -> Result<Value, ApiError> {
     if calls.is_empty() {
         return Err(ApiError::invalid_value(path.clone(), format!("{path} is empty")));
     }
+    limit(&path, calls.len(), MAX_PARTS, "calls")?;
     calls
         .into_iter()
         .enumerate()

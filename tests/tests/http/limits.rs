@@ -290,6 +290,39 @@ async fn all_bodies_together_have_a_bound() {
 }
 
 #[tokio::test]
+async fn what_a_body_may_hold_is_bounded_in_number() {
+    let server = Server::start();
+    let message = json!({ "role": "user", "content": "x" });
+    let part = json!({ "type": "text", "text": "x" });
+    for (body, code, words) in [
+        (
+            json!({ "model": "echo", "messages": vec![message.clone(); 16_385] }),
+            "invalid_value",
+            "16385 messages, at most 16384",
+        ),
+        (
+            json!({ "model": "echo",
+                    "messages": [{ "role": "user", "content": vec![part; 4097] }] }),
+            "invalid_value",
+            "messages[0].content has 4097 parts, at most 4096",
+        ),
+        (json!({ "model": "echo", "messages": vec![0; 2_000_001] }), "too_many_values", "2000000"),
+        // As text it is what a user says: too much of it, and no array is made of it.
+        (
+            json!({ "model": "echo", "messages": json!(vec![0; 2_000_001]).to_string() }),
+            "context_length_exceeded",
+            "4000",
+        ),
+    ] {
+        let reply = server.post(CHAT, &body).await;
+        let text = reply.text();
+        assert_eq!(reply.status, 400, "{text}");
+        assert_eq!(reply.json()["error"]["code"], code, "{text}");
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn while_the_models_load_the_server_lives_and_is_not_ready() {
     let front = Arc::new(Front::loading());
     let address = serve(Arc::clone(&front), patient()).await;
