@@ -19,8 +19,7 @@ admin = true
 
 fn file() -> String {
     let hash = Sha256::digest("sk-operators-own-key");
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    FILE.replace("HASH", &hash)
+    FILE.replace("HASH", &format!("{hash:x}"))
 }
 
 fn ring(keys: &[&str]) -> KeyRing {
@@ -109,7 +108,7 @@ fn what_is_wrong_with_a_file_is_said_by_line_and_without_the_key() {
         ("key = \"sk-0123456789abcdef\"", "key = \"sk-0123456789abcdef", "line 4"),
         ("sha256 = \"", "sha256 = \"0", "64 hexadecimal"),
         ("requests-per-minute = 2", "requests-per-minute = 0", "at least 1"),
-        ("requests-per-minute = 2", "requests-per-minute = -2", "line 9"),
+        ("requests-per-minute = 2", "requests-per-minute = -2", "line 8"),
         ("most-urgent-priority = 1", "most-urgent-priority = 4", "more urgent than"),
         ("admin = true", "admin = \"yes\"", "boolean"),
         ("[[key]]", "[[keys]]", "keys"),

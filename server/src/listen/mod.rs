@@ -6,6 +6,7 @@
 
 mod answer;
 mod front;
+mod request;
 mod watch;
 
 pub use front::Front;
@@ -31,6 +32,7 @@ use tokio::task::JoinSet;
 use crate::tls::Tls;
 
 use self::answer::Answer;
+use self::request::Lingering;
 use self::watch::{InFlight, Verdict, Watch, WatchedIo};
 
 /// Time that open connections have to end by themselves once all work is done.
@@ -219,7 +221,7 @@ async fn respond(
     (peer, place): (SocketAddr, Place),
     in_flight: InFlight,
 ) -> Result<Response<Answer>, Infallible> {
-    let mut request = request.map(Body::new);
+    let mut request = request.map(|incoming| Body::new(Lingering::new(incoming)));
     request.extensions_mut().insert(ConnectInfo(peer));
     let response = match place {
         Place::Regular => front.answer(request).await?,

@@ -215,6 +215,7 @@ mod tests {
 
     #[test]
     fn the_number_of_values_is_bounded_and_texts_are_not_counted() {
+        assert!(size_of::<Value>() <= 72, "{} bytes a value", size_of::<Value>());
         let zeros = |num: usize| format!("[0{}]", ",0".repeat(num - 1));
         assert!(parse(zeros(MAX_MARKS - 1).as_bytes()).is_ok());
         let error = parse(zeros(MAX_MARKS + 1).as_bytes()).unwrap_err();

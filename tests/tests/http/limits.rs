@@ -218,6 +218,57 @@ async fn http_2_bounds_streams_and_heads() {
     drop(server);
 }
 
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const END_HEADERS: u8 = 4;
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// The client sees the answer, not a reset, though nobody reads what it sends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_before_the_body_is_not_followed_by_a_reset() {
+    let (server, address) = start(patient()).await;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    // POST, http, /, from the static table: an address that takes no POST.
+    bytes.extend(frame(HEADERS, END_HEADERS, 1, &[0x83, 0x86, 0x84]));
+    let mut stream = send(address, &bytes).await;
+    let mut kinds = Vec::new();
+    let mut has_answer = false;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        let (kind, flags) = (head[3], head[4]);
+        kinds.push(kind);
+        if kind == DATA && flags & 1 == 1 && !has_answer {
+            has_answer = true;
+            // Only now the rest of the body, and a question to know when it was seen.
+            stream.write_all(&frame(DATA, 0, 1, b"{}")).await.unwrap();
+            stream.write_all(&frame(DATA, 1, 1, b"")).await.unwrap();
+            stream.write_all(&frame(PING, 0, 0, b"question")).await.unwrap();
+        }
+        if kind == PING && payload == b"question" {
+            break;
+        }
+    }
+    assert!(has_answer && kinds.contains(&HEADERS), "{kinds:?}");
+    assert!(!kinds.contains(&RESET), "{kinds:?}");
+    drop(server);
+}
+
 /// Streams that are begun and given up at once, faster than the server can look at them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_resets_ends_its_connection_and_nothing_else() {
