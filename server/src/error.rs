@@ -351,10 +351,10 @@ impl ApiError {
     }
 
     /// The same error for a client that knows the field at fault as `param`.
-    pub(crate) fn renamed(mut self, param: String) -> Self {
+    pub(crate) fn renamed(mut self, param: &str) -> Self {
         let body = &mut self.0.body;
-        if let Some(known) = body.param.replace(param.clone()) {
-            body.message = body.message.replace(&known, &param);
+        if let Some(known) = body.param.replace(param.to_owned()) {
+            body.message = body.message.replace(&known, param);
         }
         self
     }

@@ -108,14 +108,12 @@ impl Fields {
         let Some(given) = self.string_shaped(name, shape)? else {
             return Ok(None);
         };
-        match words.iter().find(|(word, _)| *word == given) {
-            Some((_, meaning)) => Ok(Some(meaning.clone())),
-            None => {
-                let path = self.path(name);
-                let message = format!("{path} = {given:?} must be {}", all().join(" or "));
-                Err(ApiError::invalid_value(path, message))
-            }
+        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == given) {
+            return Ok(Some(meaning.clone()));
         }
+        let path = self.path(name);
+        let message = format!("{path} = {given:?} must be {}", all().join(" or "));
+        Err(ApiError::invalid_value(path, message))
     }
 
     /// Takes a boolean.

@@ -23,7 +23,6 @@ pub struct Rendered {
 
 /// The settings of a generation as they were settled, under vLLM's names.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-#[expect(clippy::struct_field_names, reason = "the names of the API")]
 pub struct RenderedSampling {
     /// Number of choices.
     pub n: u32,

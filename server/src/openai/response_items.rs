@@ -191,7 +191,8 @@ fn text_of_parts(parts: &[Value]) -> String {
     texts.collect::<Vec<_>>().join("\n")
 }
 
-/// The messages of a chat that has `items` so far. Reasoning of earlier answers is not shown.
+/// The messages of a chat that has `items` so far. Reasoning goes with the message or the call
+/// that follows it; whether the model sees it is for its template to say.
 pub(super) fn messages<'a>(
     instructions: Option<&str>,
     items: impl Iterator<Item = &'a Value>,
@@ -200,8 +201,11 @@ pub(super) fn messages<'a>(
     if let Some(text) = instructions {
         messages.push(json!({ "role": "system", "content": text }));
     }
+    // What the assistant thought before what it says next.
+    let mut thoughts = None;
     for item in items {
         match item["type"].as_str() {
+            Some("reasoning") => thoughts = thoughts_of(item),
             Some("message") => {
                 let parts = item["content"].as_array().map_or(&[][..], Vec::as_slice);
                 let texts =
@@ -211,8 +215,12 @@ pub(super) fn messages<'a>(
                     _ => texts.collect(),
                 };
                 messages.push(json!({ "role": item["role"], "content": content }));
+                add_thoughts(&mut messages, thoughts.take());
             }
-            Some("function_call") => add_call(&mut messages, item),
+            Some("function_call") => {
+                add_call(&mut messages, item);
+                add_thoughts(&mut messages, thoughts.take());
+            }
             Some("function_call_output") => messages.push(json!({
                 "role": "tool", "tool_call_id": item["call_id"], "content": item["output"],
             })),
@@ -220,6 +228,19 @@ pub(super) fn messages<'a>(
         }
     }
     messages
+}
+
+fn thoughts_of(item: &Value) -> Option<String> {
+    let text = text_of_parts(item["content"].as_array()?);
+    (!text.is_empty()).then_some(text)
+}
+
+/// Puts `thoughts` into the last message, if that is the assistant's and has none.
+fn add_thoughts(messages: &mut [Value], thoughts: Option<String>) {
+    let last = messages.last_mut().filter(|message| message["role"] == "assistant");
+    if let (Some(Value::Object(message)), Some(thoughts)) = (last, thoughts) {
+        message.entry("reasoning_content").or_insert(thoughts.into());
+    }
 }
 
 /// A call belongs to the assistant's message before it, or makes one.

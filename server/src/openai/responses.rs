@@ -84,7 +84,7 @@ fn told_here(error: ApiError) -> ApiError {
         None if param.starts_with("tool") => param.replacen(".function", "", 1),
         None => return error,
     };
-    error.renamed(param)
+    error.renamed(&param)
 }
 
 /// A request for a response whose own fields are good.

@@ -99,7 +99,7 @@ pub fn document(access: Access, names: &ModelNames) -> Result<Value, ApiError> {
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "responses": ERRORS.iter().map(|error| error.response()).collect::<Map<_, _>>(),
+            "responses": ERRORS.iter().map(ErrorStatus::response).collect::<Map<_, _>>(),
             "headers": headers(),
             "securitySchemes": { "key": {
                 "type": "http", "scheme": "bearer",

@@ -341,7 +341,8 @@ fn models() -> Vec<Operation> {
 fn operating() -> Vec<Operation> {
     let (tag, prometheus) = (Tag::Operate, Answer::Text("text/plain"));
     vec![
-        get("/metrics", tag, "Everything that is counted, for Prometheus", prometheus),
+        get("/metrics", tag, "Everything that is counted, for Prometheus", prometheus)
+            .errors(&[403, 500]),
         get(
             "/v1/engine/live",
             tag,
@@ -349,7 +350,7 @@ fn operating() -> Vec<Operation> {
             Answer::json::<Frame>(),
         )
         .answers([Answer::events::<Frame>()])
-        .errors(&[400, 429, 503]),
+        .errors(&[400, 403, 429, 503]),
         get("/version", tag, "The program's version", Answer::json::<VersionResponse>()),
         get("/openapi.json", tag, "This document", Answer::Json(|_| any_object())),
         health("/health", "Whether new work is taken").errors(&[503]),

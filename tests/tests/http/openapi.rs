@@ -84,6 +84,33 @@ async fn with_keys_the_document_needs_one_and_says_so() {
     }
 }
 
+/// Whoever asks, and however badly: the status is one that is described.
+#[tokio::test]
+async fn every_status_is_described() {
+    const FILE: &str = "[[key]]\nname = \"user\"\nkey = \"sk-key-of-an-ordinary-user\"\n";
+    let server = Server::with(Options { key_file: Some(FILE), ..Options::default() });
+    let document = document(Access::Keys, &ModelNames::default()).unwrap();
+    for operation in operations() {
+        let described = &document["paths"][operation.path][operation.method]["responses"];
+        for (key, kind, body) in [
+            ("sk-key-of-an-ordinary-user", "application/json", "{}"),
+            ("sk-key-of-an-ordinary-user", "application/json", "{"),
+            ("sk-key-of-an-ordinary-user", "text/plain", "{}"),
+            ("sk-key-of-nobody-at-all", "application/json", "{}"),
+        ] {
+            let request = Request::builder()
+                .method(operation.method.to_uppercase().as_str())
+                .uri(operation.path.replace("{id}", "nothing"))
+                .header("authorization", format!("Bearer {key}"))
+                .header("content-type", kind);
+            let reply = server.send(request.body(Body::from(body)).unwrap()).await;
+            let status = reply.status.as_u16().to_string();
+            let what = format!("{} {}: {}", operation.method, operation.path, reply.text());
+            assert!(described.get(&status).is_some(), "{status} of {what}");
+        }
+    }
+}
+
 #[test]
 fn every_reference_leads_somewhere() {
     let document = document(Access::Keys, &ModelNames::default()).unwrap();

@@ -256,6 +256,84 @@ async fn cut_off_and_failed_responses_say_so() {
     assert_eq!(last["response"]["error"]["code"], "server_error");
 }
 
+/// The echo says what the models say that call as Qwen and Hermes do.
+#[tokio::test]
+async fn a_function_is_called_and_answered() {
+    let server = Server::start();
+    let call = r#"<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>"#;
+    let tools = json!([{ "type": "function", "name": "add" }]);
+    let body = json!({ "model": "echo", "input": call, "tools": tools });
+    let first = create(&server, body.clone()).await;
+    let item = &first["output"][0];
+    assert_eq!((&item["type"], &item["name"]), (&json!("function_call"), &json!("add")));
+    let arguments: Value = serde_json::from_str(item["arguments"].as_str().unwrap()).unwrap();
+    assert_eq!(arguments, json!({ "a": 1 }));
+    assert_eq!(item["status"], "completed");
+    let mut streamed = body;
+    streamed["stream"] = true.into();
+    let events = named_events(&server.post(RESPONSES, &streamed).await);
+    let mut kinds: Vec<_> = events.iter().map(|(name, _)| name.as_str()).collect();
+    kinds.dedup();
+    assert_eq!(
+        kinds,
+        [
+            "response.created",
+            "response.in_progress",
+            "response.output_item.added",
+            "response.function_call_arguments.delta",
+            "response.function_call_arguments.done",
+            "response.output_item.done",
+            "response.completed",
+        ]
+    );
+    let output = json!([{ "type": "function_call_output", "call_id": item["call_id"],
+                          "output": "one" }]);
+    let second = create(
+        &server,
+        json!({ "model": "echo", "input": output, "tools": tools,
+                "previous_response_id": first["id"] }),
+    )
+    .await;
+    let function = json!({ "name": "add", "arguments": item["arguments"] });
+    let chat = json!({ "model": "echo", "tools": [{ "type": "function", "function": {
+        "name": "add" } }], "messages": [
+        { "role": "user", "content": call },
+        { "role": "assistant", "tool_calls": [
+            { "id": item["call_id"], "type": "function", "function": function }] },
+        { "role": "tool", "tool_call_id": item["call_id"], "content": "one" },
+    ] });
+    let chat = server.post("/v1/chat/completions", &chat).await.ok();
+    assert_eq!(second["usage"]["input_tokens"], chat["usage"]["prompt_tokens"]);
+}
+
+#[tokio::test]
+async fn one_key_finds_nothing_of_another() {
+    let server = Server::with(Options { keys: vec!["ann", "bob"], ..Options::default() });
+    let ask = |key: &str, method: &str, path: &str, body: Value| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {key}"))
+            .header("content-type", "application/json");
+        server.send(request.body(Body::from(body.to_string())).unwrap())
+    };
+    let secret = json!({ "model": "echo", "input": "secret" });
+    let made = ask("ann", "POST", RESPONSES, secret).await.ok();
+    let path = format!("{RESPONSES}/{}", made["id"].as_str().unwrap());
+    assert_eq!(ask("ann", "GET", &path, Value::Null).await.status, 200);
+    for (method, path) in [
+        ("GET", path.clone()),
+        ("GET", format!("{path}/input_items")),
+        ("POST", format!("{path}/cancel")),
+        ("DELETE", path.clone()),
+    ] {
+        assert_eq!(ask("bob", method, &path, Value::Null).await.status, 404, "{method} {path}");
+    }
+    let next = json!({ "model": "echo", "input": "x", "previous_response_id": made["id"] });
+    assert_eq!(ask("bob", "POST", RESPONSES, next.clone()).await.status, 404);
+    assert_eq!(ask("ann", "POST", RESPONSES, next).await.status, 200);
+}
+
 #[tokio::test]
 async fn log_probabilities_come_when_they_are_included() {
     let server = Server::start();
