@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use folio_engine::types::{MarkReceiver, Nanos, RequestStats};
 
-use super::Metrics;
 use super::clients::ClientMeter;
 use super::requests::{ModelMetrics, Reason, Times};
+use super::{Metrics, seconds};
 use crate::client::Client;
 use crate::error::ErrorNote;
 use crate::generate::End;
@@ -111,8 +111,8 @@ impl Meters {
             && choice.stats.first_token.is_none()
         {
             choice.stats = stats;
-            let seconds = first.since(self.arrival).as_secs_f64();
-            self.model.times.to_first_token.observe(seconds);
+            let waited = first.since(self.arrival);
+            self.model.times.to_first_token.observe(seconds(waited));
         }
     }
 
@@ -197,29 +197,29 @@ impl Meters {
     /// The engine's own times where there are any: they do not depend on how fast a client reads.
     fn observe_generation(&self, choice: &ChoiceMeter, stats: RequestStats, now: Nanos) {
         let times = &self.model.times;
-        times.e2e.observe(now.since(self.arrival).as_secs_f64());
+        times.e2e.observe(seconds(now.since(self.arrival)));
         let (Some(scheduled), Some(first)) = (stats.first_scheduled, stats.first_token) else {
             return;
         };
         // After a stop string the engine has not said when the last token was known.
         let last = stats.last_token.or(choice.last_read).unwrap_or(first);
         observe_queue(times, scheduled, stats);
-        times.prefill.observe(first.since(scheduled).as_secs_f64());
-        times.decode.observe(last.since(first).as_secs_f64());
-        times.inference.observe(last.since(scheduled).as_secs_f64());
+        times.prefill.observe(seconds(first.since(scheduled)));
+        times.decode.observe(seconds(last.since(first)));
+        times.inference.observe(seconds(last.since(scheduled)));
         if let Some(num_gaps) = choice.num_tokens.checked_sub(1).filter(|&gaps| gaps > 0) {
-            let mean = last.since(first).as_secs_f64() / f64::from(num_gaps);
+            let mean = seconds(last.since(first)) / f64::from(num_gaps);
             times.per_output_token.observe(mean);
         }
     }
 
     fn observe_embedding(&self, stats: RequestStats, now: Nanos) {
         let times = &self.model.times;
-        times.e2e.observe(now.since(self.arrival).as_secs_f64());
+        times.e2e.observe(seconds(now.since(self.arrival)));
         if let (Some(scheduled), Some(first)) = (stats.first_scheduled, stats.first_token) {
             observe_queue(times, scheduled, stats);
-            times.prefill.observe(first.since(scheduled).as_secs_f64());
-            times.inference.observe(first.since(scheduled).as_secs_f64());
+            times.prefill.observe(seconds(first.since(scheduled)));
+            times.inference.observe(seconds(first.since(scheduled)));
         }
     }
 }
@@ -256,9 +256,9 @@ impl Outcome {
 
 /// Enters how long a choice was in the queue, and how far that is from what was expected.
 fn observe_queue(times: &Times, scheduled: Nanos, stats: RequestStats) {
-    let waited = scheduled.since(stats.arrival).as_secs_f64();
+    let waited = seconds(scheduled.since(stats.arrival));
     times.queue.observe(waited);
-    times.queue_error.observe((waited - stats.expected_wait.as_secs_f64()).abs());
+    times.queue_error.observe((waited - seconds(stats.expected_wait)).abs());
 }
 
 /// What is known of a choice that runs.
@@ -278,14 +278,14 @@ mod tests {
     use super::*;
     use crate::models::Models;
 
-    fn seconds(number: u64) -> Nanos {
+    fn at(number: u64) -> Nanos {
         Nanos(number * 1_000_000_000)
     }
 
-    fn meters(metrics: &Metrics, prompt_lens: Vec<u64>, num_choices: u32, at: u64) -> Meters {
+    fn meters(metrics: &Metrics, prompt_lens: Vec<u64>, num_choices: u32, now: u64) -> Meters {
         let max_tokens = vec![10; prompt_lens.len()];
         let handed = Handed { prompt_lens, max_tokens, num_choices, ..Handed::default() };
-        Meters::start(metrics, &Client::anonymous(), "m", handed, seconds(at))
+        Meters::start(metrics, &Client::anonymous(), "m", handed, at(now))
     }
 
     fn of(histogram: &Histogram) -> (u64, f64) {
@@ -298,19 +298,19 @@ mod tests {
         let metrics = Metrics::new(&Models::new(Vec::new(), 0).unwrap()).unwrap();
         let mut meters = meters(&metrics, vec![5], 1, 10);
         let started = RequestStats {
-            arrival: seconds(11),
-            first_scheduled: Some(seconds(14)),
-            first_token: Some(seconds(20)),
+            arrival: at(11),
+            first_scheduled: Some(at(14)),
+            first_token: Some(at(20)),
             ..RequestStats::default()
         };
         let times = metrics.requests.of_model("m").times;
         meters.see_first(0, started);
         assert_eq!(of(&times.to_first_token), (1, 10.0), "known as soon as the token is");
         meters.see_first(0, started);
-        meters.read_tokens(0, 3, seconds(40));
-        let stats = RequestStats { last_token: Some(seconds(29)), ..started };
+        meters.read_tokens(0, 3, at(40));
+        let stats = RequestStats { last_token: Some(at(29)), ..started };
         let end = End { reason: Finish::Length, stats };
-        meters.end(0, Outcome::Finished(end, seconds(40)));
+        meters.end(0, Outcome::Finished(end, at(40)));
         drop(meters);
         assert_eq!(of(&times.to_first_token), (1, 10.0));
         assert_eq!(of(&times.queue), (1, 3.0));
@@ -327,14 +327,14 @@ mod tests {
         let metrics = Metrics::new(&Models::new(Vec::new(), 0).unwrap()).unwrap();
         let mut meters = meters(&metrics, vec![5], 1, 0);
         let stats = RequestStats {
-            first_scheduled: Some(seconds(1)),
-            first_token: Some(seconds(2)),
+            first_scheduled: Some(at(1)),
+            first_token: Some(at(2)),
             ..RequestStats::default()
         };
         meters.see_first(0, stats);
-        meters.read_tokens(0, 1, seconds(2));
-        meters.read_tokens(0, 4, seconds(6));
-        meters.end(0, Outcome::Finished(End { reason: Finish::Stop, stats }, seconds(7)));
+        meters.read_tokens(0, 1, at(2));
+        meters.read_tokens(0, 4, at(6));
+        meters.end(0, Outcome::Finished(End { reason: Finish::Stop, stats }, at(7)));
         let times = metrics.requests.of_model("m").times;
         assert_eq!(of(&times.decode), (1, 4.0));
         assert_eq!(of(&times.per_output_token), (1, 1.0));
@@ -347,12 +347,12 @@ mod tests {
         let mut meters = meters(&metrics, vec![5, 6], 2, 0);
         let sizes = metrics.requests.of_model("m").sizes;
         for (index, num_tokens) in [(0, 3), (1, 9), (2, 4), (3, 2)] {
-            meters.read_tokens(index, num_tokens, seconds(1));
+            meters.read_tokens(index, num_tokens, at(1));
         }
         let end = End { reason: Finish::Stop, stats: RequestStats::default() };
-        meters.end(1, Outcome::Finished(end, seconds(2)));
+        meters.end(1, Outcome::Finished(end, at(2)));
         assert_eq!(of(&sizes.max_generation), (0, 0.0));
-        meters.end(0, Outcome::Finished(end, seconds(2)));
+        meters.end(0, Outcome::Finished(end, at(2)));
         assert_eq!(of(&sizes.max_generation), (1, 9.0));
         drop(meters); // the choices of the second prompt are aborted
         assert_eq!(of(&sizes.max_generation), (2, 13.0));

@@ -9,8 +9,8 @@ use folio_engine::thread::{MetricsSnapshot, STEP_TOKEN_BUCKETS};
 use folio_engine::types::{EngineConfig, ModelKind, PrefixCaching};
 use prometheus::proto::{LabelPair, MetricFamily};
 
-use super::ENGINE;
 use super::families::{Counts, counter, gauge, histogram, pair};
+use super::{ENGINE, seconds};
 use crate::models::Models;
 use crate::service::unix_seconds;
 
@@ -111,12 +111,11 @@ fn lora_info() -> MetricFamily {
 
 /// What is computed.
 fn tokens(snapshot: &MetricsSnapshot, names: &Names) -> Vec<MetricFamily> {
-    // Divided, not multiplied: the quotient is the number as it is written, such as 0.075.
-    let gap_bounds = TOKEN_GAP_BUCKETS.map(|bound| bound.0 as f64 / 1e9);
+    let gap_bounds = TOKEN_GAP_BUCKETS.map(seconds);
     let step_bounds = STEP_TOKEN_BUCKETS.map(f64::from);
     let gaps = names.models.iter().filter_map(|(name, index)| {
         let gaps = &snapshot.models.get(*index)?.token_gaps;
-        let (buckets, sum) = (&gaps.counts[..], gaps.total.as_secs_f64());
+        let (buckets, sum) = (&gaps.counts[..], seconds(gaps.total));
         Some((labels(name), Counts { bounds: &gap_bounds, buckets, sum }))
     });
     let steps = Counts {

@@ -17,6 +17,7 @@ pub use choices::{Handed, Meters, Outcome};
 pub use http::Exchange;
 
 use folio_engine::EngineHandle;
+use folio_engine::types::Nanos;
 use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder};
 
 use self::clients::ClientMetrics;
@@ -94,6 +95,12 @@ impl Metrics {
         };
         self.lost_spans.with_label_values(&[reason]).inc_by(num_spans);
     }
+}
+
+/// A time in seconds. Divided, not multiplied: the quotient is written with no more digits than
+/// there are, such as 0.075.
+pub(crate) fn seconds(time: Nanos) -> f64 {
+    time.0 as f64 / 1e9
 }
 
 fn register<C>(registry: &Registry, collector: C) -> Result<C, prometheus::Error>

@@ -9,7 +9,7 @@ use opentelemetry::{Array, KeyValue, StringValue, Value};
 
 use super::spans::{Plan, Tree, attribute};
 use crate::error::ErrorNote;
-use crate::metrics::Exchange;
+use crate::metrics::{Exchange, seconds};
 use crate::service::Service;
 
 /// Stands for the status of an answer that nobody waited for, as other servers write it.
@@ -333,11 +333,6 @@ impl Drop for Record {
         self.write(&facts, &outcome);
         self.trace(facts, &outcome);
     }
-}
-
-/// Divided, not multiplied: the quotient is written with no more digits than there are.
-fn seconds(time: Nanos) -> f64 {
-    time.0 as f64 / 1e9
 }
 
 fn earlier(one: Option<Nanos>, other: Option<Nanos>) -> Option<Nanos> {
