@@ -41,6 +41,7 @@ def main():
         return
     write_decoders(arguments)
     write_encoders(arguments)
+    write_cross_encoders(arguments)
     if arguments.only in "chat_templates":
         from lib.chats import write_chats
 
@@ -69,6 +70,16 @@ def write_encoders(arguments):
         if arguments.only in case.name:
             difference = write_case(case, arguments.out, seed=2000 + number)
             print(f"{case.name}: padding difference {difference:.1e}", flush=True)
+
+
+def write_cross_encoders(arguments):
+    """The cross-encoder cases; the least and the largest score are printed."""
+    from lib.cross_encoders import cross_cases, write_case
+
+    for number, case in enumerate(cross_cases()):
+        if arguments.only in case[0]:
+            least, largest = write_case(case, arguments.out, seed=3000 + number)
+            print(f"{case[0]}: scores from {least:.4f} to {largest:.4f}", flush=True)
 
 
 if __name__ == "__main__":

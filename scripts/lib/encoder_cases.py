@@ -99,17 +99,21 @@ def _config(family, **keys):
     } | keys
 
 
-def _bert(name, about, files, **rest):
-    """A BERT; whose sentence_bert_config.json has no limit has it in tokenizer_config.json."""
-    has_limit = "max_seq_length" in files["sentence_bert_config.json"]
-    config = _config(
+def bert_config(**keys):
+    """config.json of a small BERT."""
+    return _config(
         "bert",
         max_position_embeddings=140,
         type_vocab_size=2,
         layer_norm_eps=1e-12,
         pad_token_id=0,
+        **keys,
     )
-    tokenizer_config = {
+
+
+def bert_tokenizer_config(max_length=140):
+    """tokenizer_config.json of a small BERT."""
+    return {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": True,
         "cls_token": "[CLS]",
@@ -117,14 +121,21 @@ def _bert(name, about, files, **rest):
         "pad_token": "[PAD]",
         "unk_token": "[UNK]",
         "mask_token": "[MASK]",
-        "model_max_length": 140 if has_limit else MAX_SEQ_LENGTH,
+        "model_max_length": max_length,
     }
+
+
+def _bert(name, about, files, **rest):
+    """A BERT; whose sentence_bert_config.json has no limit has it in tokenizer_config.json."""
+    has_limit = "max_seq_length" in files["sentence_bert_config.json"]
+    config = bert_config()
+    tokenizer_config = bert_tokenizer_config(140 if has_limit else MAX_SEQ_LENGTH)
     return Case(name, about, config, files, lambda: tiny.word_piece(256), tokenizer_config, **rest)
 
 
-def _xlm_roberta(name, about, files, **rest):
-    """An XLM-RoBERTa, whose first position is 2: 130 positions take 128 tokens."""
-    config = _config(
+def xlm_config(**keys):
+    """config.json of a small XLM-RoBERTa."""
+    return _config(
         "xlm-roberta",
         max_position_embeddings=130,
         type_vocab_size=1,
@@ -132,8 +143,13 @@ def _xlm_roberta(name, about, files, **rest):
         bos_token_id=0,
         pad_token_id=1,
         eos_token_id=2,
+        **keys,
     )
-    tokenizer_config = {
+
+
+def xlm_tokenizer_config():
+    """tokenizer_config.json of a small XLM-RoBERTa."""
+    return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",
         "cls_token": "<s>",
@@ -144,6 +160,11 @@ def _xlm_roberta(name, about, files, **rest):
         "mask_token": "<mask>",
         "model_max_length": 128,
     }
+
+
+def _xlm_roberta(name, about, files, **rest):
+    """An XLM-RoBERTa, whose first position is 2: 130 positions take 128 tokens."""
+    config, tokenizer_config = xlm_config(), xlm_tokenizer_config()
     return Case(name, about, config, files, lambda: tiny.unigram(256), tokenizer_config, **rest)
 
 

@@ -36,17 +36,24 @@ impl EmbedJob {
         client: &Client,
         request: EmbeddingRequest,
     ) -> Result<Self, ApiError> {
-        service.check_priority(request.queueing.priority)?;
         let model = service.models.find_kind(&request.model, ModelKind::Encoder)?;
         check_dimensions(model, &request)?;
-        let limit = service.engine.config().max_queued_requests as usize;
-        if request.inputs.len() > limit {
-            let message = format!(
-                "input has {} items, this server queues at most {limit}",
-                request.inputs.len()
-            );
-            return Err(ApiError::invalid_value("input", message));
-        }
+        check_num_texts(service, "input", request.inputs.len())?;
+        let inputs = request.inputs.into_iter();
+        let prompts = inputs.map(|input| Ok((Prompt::encode(model, input)?, Task::Embed)));
+        let prompts = prompts.collect::<Result<Vec<_>, ApiError>>()?;
+        Self::of_prompts(service, client, model, prompts, &request.queueing)
+    }
+
+    /// The same for texts that are tokens, each with what is to be done with it.
+    pub fn of_prompts(
+        service: &Service,
+        client: &Client,
+        model: &Arc<ServedModel>,
+        prompts: Vec<(Prompt, Task)>,
+        queueing: &Queueing,
+    ) -> Result<Self, ApiError> {
+        service.check_priority(queueing.priority)?;
         let mut job = Self {
             client: client.clone(),
             model: Arc::clone(model),
@@ -55,9 +62,8 @@ impl EmbedJob {
             marks: Vec::new(),
             num_tokens: 0,
         };
-        for input in request.inputs {
-            let prompt = Prompt::encode(model, input)?;
-            job.add(service, prompt, &request.queueing)?;
+        for prompt in prompts {
+            job.add(service, prompt, queueing)?;
         }
         Ok(job)
     }
@@ -65,7 +71,7 @@ impl EmbedJob {
     fn add(
         &mut self,
         service: &Service,
-        prompt: Prompt,
+        (prompt, task): (Prompt, Task),
         queueing: &Queueing,
     ) -> Result<(), ApiError> {
         let (path, len) = (prompt.path, prompt.tokens.len());
@@ -88,7 +94,7 @@ impl EmbedJob {
             id: service.engine.next_request_id(),
             model: self.model.id,
             prompt: prompt.tokens,
-            task: Task::Embed,
+            task,
             choices: vec![choice],
             priority,
             tenant: self.client.tenant_for(queueing.tenant),
@@ -182,6 +188,20 @@ fn check_end(reason: FinishReason, stats: &RequestStats, vector: &[f32]) -> Resu
             Err(ApiError::internal("an embedding ended as a generation"))
         }
     }
+}
+
+/// A request whose texts could never wait together must not be told to come back.
+pub(crate) fn check_num_texts(
+    service: &Service,
+    path: &str,
+    num_texts: usize,
+) -> Result<(), ApiError> {
+    let limit = service.engine.config().max_queued_requests as usize;
+    if num_texts <= limit {
+        return Ok(());
+    }
+    let message = format!("{path} has {num_texts} items, this server queues at most {limit}");
+    Err(ApiError::invalid_value(path, message))
 }
 
 fn check_dimensions(model: &ServedModel, request: &EmbeddingRequest) -> Result<(), ApiError> {

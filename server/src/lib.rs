@@ -26,6 +26,7 @@ pub mod openai;
 pub mod openapi;
 pub mod responses;
 pub mod routes;
+pub mod score;
 pub mod service;
 pub mod sse;
 pub mod structured;

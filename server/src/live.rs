@@ -170,6 +170,7 @@ fn frame_models(models: &Models) -> Vec<FrameModel> {
     let task = |kind| match kind {
         ModelKind::Decoder => "generate",
         ModelKind::Encoder => "embed",
+        ModelKind::CrossEncoder => "score",
     };
     let models = models.all().iter();
     models

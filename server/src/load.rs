@@ -13,7 +13,7 @@ use folio::text::TextModel;
 use folio_engine::exec::{self, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions};
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
 use folio_engine::sched::policies;
-use folio_engine::types::{EngineConfig, ModelId, ModelKind, ModelLimits, PrefixCaching};
+use folio_engine::types::{EngineConfig, ModelId, ModelLimits, PrefixCaching};
 use folio_engine::{EngineHandle, EngineSetup, Notice};
 use sha2::{Digest, Sha256};
 
@@ -158,7 +158,7 @@ fn sources(args: &ModelArgs) -> Result<Vec<Source>> {
 
 /// Refuses an embedding model that would generate: it would be the one that chats go to.
 fn check_purpose(source: &Source, config: &ModelConfig) -> Result<()> {
-    let is_encoder = config.limits().kind == ModelKind::Encoder;
+    let is_encoder = config.limits().kind.is_encoder();
     ensure!(
         source.purpose == Purpose::Any || is_encoder,
         "--embedding-model {}: it is a decoder, which generates and does not embed; load it with \

@@ -46,6 +46,15 @@ impl ServedModel {
     }
 }
 
+/// What kind of model it is, in words.
+fn of_kind(model: &ServedModel) -> &'static str {
+    match model.limits.kind {
+        ModelKind::Decoder => "a generating model",
+        ModelKind::Encoder => "an embedding model",
+        ModelKind::CrossEncoder => "a cross-encoder",
+    }
+}
+
 /// All served models.
 #[derive(Debug)]
 pub struct Models {
@@ -94,10 +103,23 @@ impl Models {
             return Ok(model);
         }
         let message = match kind {
-            ModelKind::Decoder => format!("{name} is an embedding model: it does not generate"),
-            ModelKind::Encoder => format!("{name} is a generating model: it does not embed"),
+            ModelKind::Decoder => format!("{name} is {}: it does not generate", of_kind(model)),
+            ModelKind::Encoder => format!("{name} is {}: it does not embed", of_kind(model)),
+            ModelKind::CrossEncoder => format!("{name} is {}: it does not score", of_kind(model)),
         };
         Err(ApiError::invalid_value("model", message))
+    }
+
+    /// The model that is called `name`, which must tell how two texts belong together.
+    pub fn find_scoring(&self, name: &str) -> Result<&Arc<ServedModel>, ApiError> {
+        let model = self.find(name)?;
+        match model.limits.kind {
+            ModelKind::Encoder | ModelKind::CrossEncoder => Ok(model),
+            ModelKind::Decoder => {
+                let message = format!("{name} is a generating model: it does not score texts");
+                Err(ApiError::invalid_value("model", message))
+            }
+        }
     }
 
     /// The model that is called `name`, or without a name the first.
@@ -139,6 +161,7 @@ impl Models {
             let kind = match model.limits.kind {
                 ModelKind::Decoder => "chat",
                 ModelKind::Encoder => "embeddings",
+                ModelKind::CrossEncoder => "rerank and score",
             };
             format!("{} ({kind})", model.names.join(" = "))
         });

@@ -72,7 +72,9 @@ impl FingerprintExecutor {
         let sequence = sequences.get(scheduled.id);
         let model = self.config.models[scheduled.model.index()];
         match model.kind {
-            ModelKind::Encoder => SeqResult::Embedding(Self::embedding(sequence.tokens())),
+            ModelKind::Encoder | ModelKind::CrossEncoder => {
+                SeqResult::Embedding(Self::embedding(sequence.tokens()))
+            }
             ModelKind::Decoder if scheduled.emits => {
                 let index = sequence.choice_index();
                 let id = Self::next_token(sequence.tokens(), index, model.vocab_size);

@@ -268,7 +268,7 @@ impl LateExecutor {
             return SeqResult::Failed("not finite".into());
         };
         let model = self.config.models[row.scheduled.model.index()];
-        if model.kind == ModelKind::Encoder {
+        if model.kind.is_encoder() {
             return SeqResult::Embedding(FingerprintExecutor::embedding(&text));
         }
         if !row.scheduled.emits {

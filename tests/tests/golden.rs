@@ -6,10 +6,11 @@
 
 mod golden_support;
 
+use folio_engine::exec::DeviceOptions;
 use folio_engine::types::PromptLogprob;
 use golden_support::{
-    DecoderCase, EncoderCase, Lane, Loaded, Prompt, decoder_cases, encoder_cases, generate, minilm,
-    prompt_logprobs,
+    DecoderCase, EncoderCase, Lane, Loaded, Prompt, cross_cases, decoder_cases, encoder_cases,
+    generate, minilm, prompt_logprobs, scores,
 };
 
 /// How far a logit may be from the reference, relative to the largest of its row.
@@ -18,6 +19,8 @@ const LOGIT_TOLERANCE: f32 = 1e-4;
 const LOGPROB_TOLERANCE: f64 = 1e-4;
 /// How far a number of an embedding may be from the reference.
 const EMBEDDING_TOLERANCE: f32 = 1e-5;
+/// How far a score may be from the reference, which is in double precision.
+const SCORE_TOLERANCE: f64 = 1e-4;
 /// A greedy step is compared where the reference's best two logits are further apart than this.
 const NOISE: f64 = 2e-3;
 
@@ -134,6 +137,20 @@ fn worst_logprob_error(case: &DecoderCase, prompt: &Prompt, found: &[PromptLogpr
 #[test]
 fn embeddings_match_the_reference_alone_and_together() {
     check_embeddings(encoder_cases());
+}
+
+#[test]
+fn scores_of_pairs_match_the_reference_alone_and_together() {
+    for case in cross_cases() {
+        let cpu = |num_threads| DeviceOptions::Cpu { num_threads };
+        let together = scores(&case, cpu(1), 4096);
+        for (index, (&found, pair)) in together.iter().zip(&case.pairs).enumerate() {
+            let error = (f64::from(found) - pair.score).abs();
+            let name = &case.name;
+            assert!(error <= SCORE_TOLERANCE, "{name}, pair {index}: {found}, error {error:e}");
+        }
+        assert_same_bits(&scores(&case, cpu(2), 140), &together, &format!("{} cut", case.name));
+    }
 }
 
 #[test]

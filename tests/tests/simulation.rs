@@ -267,7 +267,7 @@ impl Run {
         let kind = if self.random.one_in(3) { ModelKind::Encoder } else { ModelKind::Decoder };
         let model = &self.config.models[usize::from(kind == ModelKind::Encoder)];
         let most = match kind {
-            ModelKind::Encoder => model.max_model_len,
+            ModelKind::Encoder | ModelKind::CrossEncoder => model.max_model_len,
             ModelKind::Decoder => (model.max_model_len - 8).min(self.config.kv_capacity_tokens()),
         };
         // Few distinct beginnings, so that prefixes are shared and diverge.
@@ -281,11 +281,11 @@ impl Run {
         let max_tokens = max_tokens.min(room.max(1));
         let num_choices = match kind {
             ModelKind::Decoder => 1 + self.random.below(3) * self.random.below(2),
-            ModelKind::Encoder => 1,
+            ModelKind::Encoder | ModelKind::CrossEncoder => 1,
         };
         let stop = vec![self.random.below(VOCAB), self.random.below(VOCAB)];
         let task = match kind {
-            ModelKind::Encoder => Task::Embed,
+            ModelKind::Encoder | ModelKind::CrossEncoder => Task::Embed,
             ModelKind::Decoder => Task::Generate(SamplingParams {
                 stop: StopConditions { max_tokens, min_tokens: 0, token_ids: stop.clone() },
                 ..SamplingParams::default()
@@ -418,7 +418,7 @@ impl Expected {
                 ModelKind::Encoder if *reason == FinishReason::DeadlineExceeded => {
                     assert!(self.has_deadline && before.is_empty(), "{before:?}");
                 }
-                ModelKind::Encoder => {
+                ModelKind::Encoder | ModelKind::CrossEncoder => {
                     assert_eq!(*reason, FinishReason::Embedded);
                     let [Event::Embedding(vector)] = before else { panic!("{before:?}") };
                     assert_eq!(*vector, FingerprintExecutor::embedding(&self.prompt));

@@ -194,7 +194,7 @@ impl MemoryPlan {
 /// What an encoder's vectors take in the arena, after the hidden states that they are pooled from.
 fn pooled_bytes(config: &ModelConfig, options: &MemoryOptions) -> usize {
     let is_pooled_there =
-        config.limits().kind == ModelKind::Encoder && options.layout != ActivationLayout::CPU;
+        config.limits().kind.is_encoder() && options.layout != ActivationLayout::CPU;
     let num_floats = options.max_num_seqs as usize * config.hidden_size() as usize;
     // And room for the start of a cache line.
     if is_pooled_there { num_floats * 4 + 256 } else { 0 }

@@ -1,6 +1,8 @@
-//! From an encoder's hidden states to one vector a text.
+//! From an encoder's hidden states to one vector a text, and of a cross-encoder to one score a pair.
 
-use crate::model::{Normalization, Pooling, PoolingConfig};
+use crate::model::{Model, Normalization, Pooling, PoolingConfig};
+use crate::sched::Sequence;
+use crate::types::{SeqResult, Task, TokenId};
 
 /// Below this length a vector is divided by this instead, as the reference does.
 const MIN_LENGTH: f64 = 1e-12;
@@ -28,6 +30,33 @@ pub fn pool(rows: &[f32], hidden_size: usize, config: PoolingConfig) -> Option<V
     }
     let narrowed = vector.into_iter().map(|x| x as f32).collect::<Vec<_>>();
     narrowed.iter().all(|x| x.is_finite()).then_some(narrowed)
+}
+
+/// What a text came to: its vector, or the score that `model` makes of it.
+pub(super) fn result(vector: Vec<f32>, model: &dyn Model) -> SeqResult {
+    let Some(head) = model.score_head() else {
+        return SeqResult::Embedding(vector);
+    };
+    let score = head.score(&vector);
+    if score.is_finite() {
+        SeqResult::Embedding(vec![score])
+    } else {
+        SeqResult::Failed("the score is not finite".into())
+    }
+}
+
+/// The tokens of a pair as `model` looks them up, where it tells types apart: those of the second
+/// type are rows further on.
+pub(super) fn typed_tokens(sequence: &Sequence, model: &dyn Model) -> Option<Vec<TokenId>> {
+    let Task::Score { second_start } = sequence.request().task else {
+        return None;
+    };
+    let offset = model.second_type_offset()?;
+    let mut tokens = sequence.tokens().to_vec();
+    for token in tokens.iter_mut().skip(second_start as usize) {
+        *token += offset;
+    }
+    Some(tokens)
 }
 
 fn widened(row: &[f32]) -> Vec<f64> {

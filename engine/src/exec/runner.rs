@@ -19,8 +19,8 @@ use crate::model::{Model, ModelConfig, ModelFiles, PoolingConfig};
 use crate::ops::{ActivationLayout, Batch, CpuDevice, CudaDevice, CudaOptions, Device, Tensor};
 use crate::sched::Sequences;
 use crate::types::{
-    BlockId, Clock, Error, ModelId, ModelKind, Result, ScheduledSeq, SeqResult, SequenceId,
-    StepOutput, StepPlan, SystemClock,
+    BlockId, Clock, Error, ModelId, Result, ScheduledSeq, SeqResult, SequenceId, StepOutput,
+    StepPlan, SystemClock, TokenId,
 };
 
 /// What a runner is loaded with.
@@ -196,7 +196,13 @@ impl ModelRunner {
         output: &mut StepOutput,
     ) -> Result<()> {
         let scheduled = || plan.seqs.iter().enumerate().filter(|(_, seq)| seq.model == model);
-        let rows = scheduled().map(|(_, seq)| row_of(seq, sequences)).collect::<Vec<_>>();
+        let loaded = self.models[model.index()].model.as_ref();
+        let typed =
+            |(_, seq): (usize, &ScheduledSeq)| pooling::typed_tokens(sequences.get(seq.id), loaded);
+        let typed = scheduled().map(typed).collect::<Vec<_>>();
+        let rows = scheduled().zip(&typed);
+        let rows = rows.map(|((_, seq), typed)| row_of(seq, sequences, typed.as_deref()));
+        let rows = rows.collect::<Vec<_>>();
         if rows.is_empty() {
             return Ok(());
         }
@@ -208,7 +214,9 @@ impl ModelRunner {
                 let ids = emitting.map(|(_, seq)| seq.id).collect::<Vec<_>>();
                 self.sample((model, hidden), vocab_size, &ids, sequences)?
             }
-            Role::Encoder { hidden_size, pooling } => self.pool(hidden, hidden_size, pooling)?,
+            Role::Encoder { hidden_size, pooling } => {
+                self.pool((model, hidden), hidden_size, pooling)?
+            }
         };
         let emitting = scheduled().filter(|(_, seq)| seq.emits);
         for ((index, _), result) in emitting.zip(emitted) {
@@ -259,10 +267,11 @@ impl ModelRunner {
 
     fn pool(
         &mut self,
-        hidden: Tensor,
+        (model, hidden): (ModelId, Tensor),
         hidden_size: usize,
         pooling: PoolingConfig,
     ) -> Result<Vec<SeqResult>> {
+        let model = self.models[model.index()].model.as_ref();
         let hidden = self.device.read(hidden)?;
         let ranges = self.batch.cu_seqlens_q.windows(2);
         let vectors = ranges
@@ -270,7 +279,7 @@ impl ModelRunner {
                 let (start, end) = (range[0] as usize, range[1] as usize);
                 let rows = &hidden[start * hidden_size..end * hidden_size];
                 match pooling::pool(rows, hidden_size, pooling) {
-                    Some(vector) => SeqResult::Embedding(vector),
+                    Some(vector) => pooling::result(vector, model),
                     None => SeqResult::Failed("the embedding is not finite".into()),
                 }
             })
@@ -331,7 +340,7 @@ pub(super) fn load_model(
 fn role_of(config: &ModelConfig) -> Role {
     let limits = config.limits();
     match (limits.kind, config.pooling()) {
-        (ModelKind::Encoder, Some(pooling)) => {
+        (kind, Some(pooling)) if kind.is_encoder() => {
             Role::Encoder { hidden_size: config.hidden_size() as usize, pooling }
         }
         _ => Role::Decoder { vocab_size: limits.vocab_size as usize },
@@ -350,10 +359,14 @@ fn to_score<'a>(
     (to_score, places)
 }
 
-fn row_of<'a>(seq: &ScheduledSeq, sequences: &'a Sequences) -> BatchRow<'a> {
+fn row_of<'a>(
+    seq: &ScheduledSeq,
+    sequences: &'a Sequences,
+    typed: Option<&'a [TokenId]>,
+) -> BatchRow<'a> {
     let sequence = sequences.get(seq.id);
     BatchRow {
-        tokens: sequence.tokens(),
+        tokens: typed.unwrap_or(sequence.tokens()),
         positions: seq.positions.clone(),
         blocks: sequence.table().blocks(),
         emits: if seq.emits { Emits::Last } else { Emits::Nothing },

@@ -61,8 +61,8 @@ impl WeightSource for DummyWeights<'_> {
         self.device.load_vector(vec![value; len])
     }
 
-    fn numbers(&mut self, _name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
-        let len = shape[0] * shape[1];
+    fn numbers(&mut self, _name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let len = shape.iter().product();
         (self.loaded)(2 * len);
         let numbers = MadeUp { seed: self.next_seed(), scale: 1.0 };
         Ok(numbers.numbers().take(len).collect())

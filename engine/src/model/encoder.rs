@@ -4,7 +4,8 @@
 //! cache; pooling happens on the hidden states that come out here.
 
 use super::layers::{self, Bias};
-use super::sentence::PoolingConfig;
+use super::score_head::{ScoreHead, ScoreHeadConfig};
+use super::sentence::{Normalization, Pooling, PoolingConfig};
 use super::weights::WeightSource;
 use super::{Blueprint, Model};
 use crate::ops::{
@@ -31,10 +32,19 @@ pub(crate) struct EncoderConfig {
     pub(crate) activation: Activation,
     /// Added to the variance in every norm.
     pub(crate) norm_epsilon: f32,
-    /// How hidden states become a vector.
-    pub(crate) pooling: PoolingConfig,
+    /// What becomes of hidden states.
+    pub(crate) output: EncoderOutput,
     /// What checkpoints with a head put before every name: `bert` or `roberta`.
     pub(crate) prefix: &'static str,
+}
+
+/// What becomes of an encoder's hidden states.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EncoderOutput {
+    /// One vector a text.
+    Vector(PoolingConfig),
+    /// One score a pair, from its first token.
+    Score(ScoreHeadConfig),
 }
 
 /// Learned positions of an encoder.
@@ -44,7 +54,7 @@ pub(crate) struct Positions {
     pub(crate) num_rows: u32,
     /// Row of the first token.
     pub(crate) offset: u32,
-    /// Rows of the table of token types, of which the first is used.
+    /// Rows of the table of token types, of which cross-encoders use two, others the first.
     pub(crate) num_types: u32,
     /// Longest text, in tokens: what the table holds, or less when the model's files say so.
     pub(crate) max_len: u32,
@@ -52,7 +62,10 @@ pub(crate) struct Positions {
 
 impl Blueprint for EncoderConfig {
     fn kind(&self) -> ModelKind {
-        ModelKind::Encoder
+        match self.output {
+            EncoderOutput::Vector(_) => ModelKind::Encoder,
+            EncoderOutput::Score(_) => ModelKind::CrossEncoder,
+        }
     }
 
     fn vocab_size(&self) -> u32 {
@@ -80,7 +93,12 @@ impl Blueprint for EncoderConfig {
     }
 
     fn pooling(&self) -> Option<PoolingConfig> {
-        Some(self.pooling)
+        Some(match self.output {
+            EncoderOutput::Vector(pooling) => pooling,
+            EncoderOutput::Score(_) => {
+                PoolingConfig { pooling: Pooling::Cls, normalization: Normalization::None }
+            }
+        })
     }
 
     fn build(&self, weights: &mut dyn WeightSource, _max_len: u32) -> Result<Box<dyn Model>> {
@@ -89,25 +107,75 @@ impl Blueprint for EncoderConfig {
         let has_prefix = weights.contains(&format!("{prefixed}{WORDS}"));
         let prefix = if has_prefix { prefixed } else { String::new() };
         let (vocab, hidden) = (self.vocab_size as usize, self.hidden_size as usize);
-        let words = weights.matrix(&format!("{prefix}{WORDS}"), [vocab, hidden])?;
-        let positions = self.build_positions(weights, &prefix)?;
+        let words_name = format!("{prefix}{WORDS}");
+        let (words, positions) = match self.types() {
+            Types::One => {
+                let words = weights.matrix(&words_name, [vocab, hidden])?;
+                (words, self.build_positions(weights, &prefix)?)
+            }
+            Types::Two => self.build_typed(weights, &prefix, &words_name)?,
+        };
         let norm_name = format!("{prefix}embeddings.LayerNorm");
         let norm = layers::layer_norm(weights, &norm_name, hidden, self.norm_epsilon)?;
         let layers = (0..self.num_layers)
             .map(|index| self.build_layer(weights, &format!("{prefix}encoder.layer.{index}")))
             .collect::<Result<_>>()?;
-        Ok(Box::new(Encoder { words, positions, offset: self.positions.offset, norm, layers }))
+        let head = match self.output {
+            EncoderOutput::Vector(_) => None,
+            EncoderOutput::Score(head) => Some(ScoreHead::build(weights, &prefix, hidden, head)?),
+        };
+        let second_type_offset = (self.types() == Types::Two).then_some(self.vocab_size);
+        let offset = self.positions.offset;
+        Ok(Box::new(Encoder { words, positions, offset, norm, layers, head, second_type_offset }))
     }
 }
 
+/// Types of tokens that a model tells apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Types {
+    One,
+    Two,
+}
+
 impl EncoderConfig {
+    fn types(&self) -> Types {
+        match self.output {
+            EncoderOutput::Score(_) if self.positions.num_types > 1 => Types::Two,
+            _ => Types::One,
+        }
+    }
+
+    /// Tables of words and positions for two types of tokens: each word is there twice, with the
+    /// first type added and, V rows further, with the second. So a token's type is in its id.
+    fn build_typed(
+        &self,
+        weights: &mut dyn WeightSource,
+        prefix: &str,
+        words: &str,
+    ) -> Result<(Weight, Weight)> {
+        let (vocab, hidden) = (self.vocab_size as usize, self.hidden_size as usize);
+        let table = |name: &str| format!("{prefix}embeddings.{name}_embeddings.weight");
+        let words = weights.numbers(words, &[vocab, hidden])?;
+        let num_types = self.positions.num_types as usize;
+        let types = weights.numbers(&table("token_type"), &[num_types, hidden])?;
+        let mut typed = Vec::with_capacity(2 * words.len());
+        for one_type in types.chunks_exact(hidden).take(2) {
+            for word in words.chunks_exact(hidden) {
+                typed.extend(word.iter().zip(one_type).map(|(word, add)| word + add));
+            }
+        }
+        let typed = weights.computed(typed, [2 * vocab, hidden])?;
+        let num_rows = self.positions.num_rows as usize;
+        Ok((typed, weights.matrix(&table("position"), [num_rows, hidden])?))
+    }
+
     /// The position table with the first token type added to every row: all tokens have that type.
     fn build_positions(&self, weights: &mut dyn WeightSource, prefix: &str) -> Result<Weight> {
         let hidden = self.hidden_size as usize;
         let (num_rows, num_types) = (self.positions.num_rows, self.positions.num_types);
         let mut read = |name: &str, rows: u32| {
             let name = format!("{prefix}embeddings.{name}_embeddings.weight");
-            weights.numbers(&name, [rows as usize, hidden])
+            weights.numbers(&name, &[rows as usize, hidden])
         };
         let mut positions = read("position", num_rows)?;
         let types = read("token_type", num_types)?;
@@ -153,6 +221,8 @@ struct Encoder {
     offset: u32,
     norm: Norm,
     layers: Vec<Layer>,
+    head: Option<ScoreHead>,
+    second_type_offset: Option<u32>,
 }
 
 /// One layer of it.
@@ -182,6 +252,14 @@ impl Model for Encoder {
 
     fn logits(&self, _ops: &mut dyn Ops, hidden: Tensor) -> Tensor {
         hidden
+    }
+
+    fn score_head(&self) -> Option<&ScoreHead> {
+        self.head.as_ref()
+    }
+
+    fn second_type_offset(&self) -> Option<u32> {
+        self.second_type_offset
     }
 }
 

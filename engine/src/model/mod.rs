@@ -13,11 +13,13 @@ mod fields;
 mod files;
 mod layers;
 mod rope;
+mod score_head;
 mod sentence;
 mod weights;
 
 pub use config::ModelConfig;
 pub use files::{Embedded, ModelFiles};
+pub use score_head::{ScoreActivation, ScoreHead};
 pub use sentence::{Normalization, Pooling, PoolingConfig};
 pub use weights::{Checkpoint, WeightSource};
 
@@ -35,6 +37,16 @@ pub trait Model: std::fmt::Debug + Send {
     /// The logits `[R, V]` of some of the rows `[R, H]` that a decoder's forward pass returned.
     /// Other models have none and return the rows.
     fn logits(&self, ops: &mut dyn Ops, hidden: Tensor) -> Tensor;
+
+    /// What makes a score of a cross-encoder's vectors; `None` for other models.
+    fn score_head(&self) -> Option<&ScoreHead> {
+        None
+    }
+
+    /// What is added to the ids of tokens of the second type, where the model tells types apart.
+    fn second_type_offset(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// What a configuration describes: enough to plan memory and to take the right weights.

@@ -66,7 +66,7 @@ pub(crate) fn read(files: &ModelFiles) -> Result<SentenceConfig> {
 
 /// `max_seq_length` of sentence_bert_config.json, else `model_max_length` of tokenizer_config.json,
 /// which is astronomical where a tokenizer has no limit.
-fn max_seq_length(files: &ModelFiles) -> Result<Option<u32>> {
+pub(crate) fn max_seq_length(files: &ModelFiles) -> Result<Option<u32>> {
     if let Some(fields) = Fields::read(files, "sentence_bert_config.json")?
         && let Some(length) = fields.optional_size("max_seq_length")?
     {

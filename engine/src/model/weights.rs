@@ -47,8 +47,9 @@ pub trait WeightSource {
     /// The vector `name` of `len` numbers, in single precision: a scale.
     fn vector(&mut self, name: &str, len: usize) -> Result<Weight>;
 
-    /// The numbers of the matrix `name`, for what is computed from weights at load time.
-    fn numbers(&mut self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>>;
+    /// The numbers of the tensor `name`, for what is computed from weights at load time or on the
+    /// host.
+    fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
 
     /// A matrix computed at load time.
     fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight>;
@@ -264,8 +265,8 @@ impl WeightSource for CheckpointSource<'_> {
         self.device.load_vector(numbers)
     }
 
-    fn numbers(&mut self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
-        Ok(self.take(name, &shape)?.to_f32())
+    fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        Ok(self.take(name, shape)?.to_f32())
     }
 
     fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {
@@ -335,9 +336,8 @@ impl WeightSource for DryWeights {
         Ok(self.single(len))
     }
 
-    fn numbers(&mut self, _name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
-        let [rows, cols] = shape;
-        self.num_numbers += rows as u64 * cols as u64;
+    fn numbers(&mut self, _name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.num_numbers += shape.iter().map(|&size| size as u64).product::<u64>();
         Ok(Vec::new())
     }
 
@@ -381,9 +381,9 @@ impl WeightSource for TensorNames {
         DryWeights::default().vector(name, len)
     }
 
-    fn numbers(&mut self, name: &str, shape: [usize; 2]) -> Result<Vec<f32>> {
+    fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.0.push((name.to_owned(), shape.to_vec()));
-        Ok(vec![0.0; shape[0] * shape[1]])
+        Ok(vec![0.0; shape.iter().product()])
     }
 
     fn computed(&mut self, numbers: Vec<f32>, shape: [usize; 2]) -> Result<Weight> {

@@ -112,7 +112,7 @@ impl State {
 
     /// The encoder models, beginning with the one whose turn it is.
     fn encoders_in_turn(&self) -> Vec<ModelId> {
-        let mut models: Vec<ModelId> = self.models_of(ModelKind::Encoder).collect();
+        let mut models: Vec<ModelId> = self.models_of(ModelKind::is_encoder).collect();
         let first = self.encoder_turn % self.config.models.len();
         let index = models.iter().position(|model| model.index() >= first).unwrap_or(0);
         models.rotate_left(index);

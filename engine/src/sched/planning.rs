@@ -376,13 +376,16 @@ impl Scheduler {
 }
 
 impl State {
-    pub(super) fn models_of(&self, kind: ModelKind) -> impl Iterator<Item = ModelId> + '_ {
+    pub(super) fn models_of(
+        &self,
+        is_wanted: impl Fn(ModelKind) -> bool + 'static,
+    ) -> impl Iterator<Item = ModelId> + '_ {
         let models = self.config.models.iter().enumerate();
-        models.filter(move |(_, model)| model.kind == kind).map(|(i, _)| ModelId(i as u32))
+        models.filter(move |(_, model)| is_wanted(model.kind)).map(|(i, _)| ModelId(i as u32))
     }
 
     pub(super) fn decoder(&self) -> Option<ModelId> {
-        self.models_of(ModelKind::Decoder).next()
+        self.models_of(|kind| kind == ModelKind::Decoder).next()
     }
 
     /// Running decoder sequences in the order of service: the oldest, then by rank.

@@ -149,15 +149,21 @@ pub fn check_request(request: &Request, config: &EngineConfig) -> Result<(), Ref
     let num_choices = request.choices.len();
     let max_tokens = match (&request.task, model.kind) {
         (Task::Generate(params), ModelKind::Decoder) => params.stop.max_tokens,
-        (Task::Embed, ModelKind::Encoder) if num_choices == 1 => 0,
-        (Task::Embed, ModelKind::Encoder) => {
-            return invalid(format!("{num_choices} choices of an embedding: must be 1"));
+        (Task::Embed, ModelKind::Encoder) | (Task::Score { .. }, ModelKind::CrossEncoder) => {
+            if num_choices != 1 {
+                return invalid(format!("{num_choices} choices of a vector or score: must be 1"));
+            }
+            0
         }
-        (Task::Generate(_), ModelKind::Encoder) => {
-            return invalid("an encoder model cannot generate".into());
+        (Task::Generate(_), _) => return invalid("an encoder model cannot generate".into()),
+        (Task::Embed, ModelKind::CrossEncoder) => {
+            return invalid("a cross-encoder scores pairs and cannot embed".into());
         }
         (Task::Embed, ModelKind::Decoder) => {
             return invalid("a decoder model cannot embed".into());
+        }
+        (Task::Score { .. }, _) => {
+            return invalid("only a cross-encoder scores pairs".into());
         }
     };
     let scores_prompt = |params: &SamplingParams| params.prompt_logprobs.is_some();
@@ -503,7 +509,7 @@ impl State {
     }
 
     pub(super) fn is_encoder(&self, model: ModelId) -> bool {
-        self.config.models[model.index()].kind == ModelKind::Encoder
+        self.config.models[model.index()].kind.is_encoder()
     }
 
     /// Checks how far `sequence` is against its tokens, its blocks and the steps in flight.

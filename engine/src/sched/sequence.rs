@@ -89,7 +89,7 @@ impl Sequence {
     ) -> Self {
         let counts = match &request.task {
             Task::Generate(params) => TokenCounts::of_prompt(params, &prompt),
-            Task::Embed => None,
+            Task::Embed | Task::Score { .. } => None,
         };
         Self {
             id,
@@ -172,7 +172,7 @@ impl Sequence {
     pub fn sampling(&self) -> Option<&SamplingParams> {
         match &self.request.task {
             Task::Generate(params) => Some(params),
-            Task::Embed => None,
+            Task::Embed | Task::Score { .. } => None,
         }
     }
 

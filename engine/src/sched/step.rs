@@ -4,7 +4,7 @@ use super::Limits;
 use super::queue::Position;
 use super::scheduler::State;
 use super::sequence::Status;
-use crate::types::{ModelKind, Nanos, SequenceId, StepPlan, TokenSource};
+use crate::types::{Nanos, SequenceId, StepPlan, TokenSource};
 
 /// A plan in the making.
 pub(super) struct Step {
@@ -97,7 +97,7 @@ impl State {
             }
             let covered = sequence.table.num_blocks() * self.config.block_size;
             let kind = self.config.models[scheduled.model.index()].kind;
-            assert!(kind == ModelKind::Encoder || covered >= range.end, "{range:?} in {covered}");
+            assert!(kind.is_encoder() || covered >= range.end, "{range:?} in {covered}");
         }
     }
 }

@@ -98,7 +98,7 @@ impl State {
         // Only a decoder's sequences wait for others, and there is at most one decoder.
         let (num_following, num_held) = match self.config.models[model.index()].kind {
             ModelKind::Decoder => (self.num_following, self.watch.num_held()),
-            ModelKind::Encoder => (0, 0),
+            ModelKind::Encoder | ModelKind::CrossEncoder => (0, 0),
         };
         let num_waiting = self.queue.len_of(model) as u32 + num_following;
         ModelGauges {

@@ -9,6 +9,16 @@ pub enum ModelKind {
     Decoder,
     /// Turns a whole text into one vector, in one step and without KV blocks.
     Encoder,
+    /// Turns a pair of texts into one score, in the same way.
+    CrossEncoder,
+}
+
+impl ModelKind {
+    /// Whether each text is computed whole, in one step and without KV blocks.
+    #[must_use]
+    pub fn is_encoder(self) -> bool {
+        self != Self::Decoder
+    }
 }
 
 /// What the scheduler must know of a loaded model.
@@ -107,7 +117,7 @@ impl EngineConfig {
             "at most one decoder model can be loaded".into()
         })?;
         ensure(!self.models.is_empty(), "models", 0, || "load at least one model".into())?;
-        for encoder in self.models_of(ModelKind::Encoder) {
+        for encoder in self.models.iter().filter(|model| model.kind.is_encoder()) {
             self.check_encoder_fits(encoder, num_decoders)?;
         }
         Ok(self)

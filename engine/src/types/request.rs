@@ -19,7 +19,7 @@ pub struct Request {
     pub prompt: Vec<TokenId>,
     /// Generate or embed.
     pub task: Task,
-    /// One for each sample wanted (`n`); exactly one for an embedding.
+    /// One for each sample wanted (`n`); exactly one for an embedding or a score.
     pub choices: Vec<Choice>,
     /// Smaller is more urgent; what it does belongs to the policy.
     pub priority: i32,
@@ -39,6 +39,12 @@ pub enum Task {
     Generate(SamplingParams),
     /// Pool it into one vector, as the model's own files say. For encoder models.
     Embed,
+    /// Score a pair of texts: an [`Event::Embedding`] of one number. For cross-encoders.
+    Score {
+        /// Where the tokens of the second type begin, as the tokenizer says: at the second text,
+        /// or behind the end where all tokens are of one type.
+        second_start: u32,
+    },
 }
 
 /// One sample of a request: where its events go, what may rewrite its logits, what it may say.
@@ -84,7 +90,7 @@ pub enum Event {
     PromptLogprobs(Vec<PromptLogprob>),
     /// The next token, a stop token included.
     Token(SampledToken),
-    /// The pooled vector.
+    /// The pooled vector, or the one number that is the score of a pair.
     Embedding(Vec<f32>),
     /// Nothing follows.
     Finished {

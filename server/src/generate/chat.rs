@@ -9,11 +9,12 @@ use std::sync::Arc;
 use super::choice::{End, Piece, TextToken};
 use super::job::Job;
 use super::plan::{CallsEnding, ChatPlan, Reading};
+use super::prompt::PromptReport;
 use super::running::Running;
 use crate::client::Client;
 use crate::error::ApiError;
 use crate::models::ServedModel;
-use crate::openai::{ChatRequest, CompletionDetails, Finish, ShownReasoning, Usage};
+use crate::openai::{ChatRequest, CompletionDetails, Finish, ShownReasoning, StopReason, Usage};
 use crate::service::Service;
 use crate::tools::{ChatParser, Part};
 
@@ -36,6 +37,8 @@ pub struct ChatDelta {
     pub tokens: Vec<TextToken>,
     /// Set in the choice's last delta.
     pub end: Option<ChatEnd>,
+    /// Set in the choice's last delta if something of the request ended it.
+    pub stop_reason: Option<StopReason>,
 }
 
 /// A piece of an answer.
@@ -95,6 +98,8 @@ pub struct ChatAnswer {
     pub tokens: Vec<TextToken>,
     /// Why it ended.
     pub reason: Finish,
+    /// What of the request ended it, if anything did.
+    pub stop_reason: Option<StopReason>,
 }
 
 impl ChatJob {
@@ -175,6 +180,11 @@ impl ChatStream {
         answers.into_iter().map(Collected::finish).collect()
     }
 
+    /// What is known about the prompt, when that was asked for.
+    pub fn prompt(&self) -> Option<&Arc<PromptReport>> {
+        self.running.prompt(0)
+    }
+
     /// Tokens used so far. Prompts count once, whatever the number of choices.
     pub fn usage(&self) -> Usage {
         let mut usage = self.running.usage();
@@ -228,6 +238,7 @@ impl ChoiceState {
             self.add(service, reading, part);
         }
         self.delta.tokens.extend(piece.tokens);
+        self.delta.stop_reason = piece.stop_reason;
         self.delta.end = piece
             .finish
             .map(|engine| ChatEnd { reason: self.reason(engine, reading.ending), engine });
@@ -292,6 +303,7 @@ struct Collected {
     calls: Vec<ToolCall>,
     tokens: Vec<TextToken>,
     end: Option<ChatEnd>,
+    stop_reason: Option<StopReason>,
 }
 
 impl Collected {
@@ -314,6 +326,7 @@ impl Collected {
         }
         self.tokens.extend(delta.tokens);
         self.end = delta.end;
+        self.stop_reason = delta.stop_reason;
     }
 
     fn finish(self) -> Result<ChatAnswer, ApiError> {
@@ -327,6 +340,7 @@ impl Collected {
             calls: self.calls,
             tokens: self.tokens,
             reason: end.reason,
+            stop_reason: self.stop_reason,
         })
     }
 }

@@ -14,10 +14,11 @@ use folio_engine::types::{
 };
 use futures_util::Stream;
 
+use super::prompt::PromptReport;
 use crate::error::ApiError;
 use crate::models::ServedModel;
-use crate::openai::{EndOfSequence, Finish, Generation};
-use crate::text::{Detokenizer, Skip, StopMatcher};
+use crate::openai::{EndOfSequence, Finish, Generation, StopReason, TokenIds};
+use crate::text::{Detokenizer, StopMatcher, StopText};
 
 /// Most tokens that one piece takes along when a client reads slower than the engine writes.
 const MAX_TOKENS_PER_PIECE: u32 = 64;
@@ -33,7 +34,11 @@ pub struct Piece {
     /// Text to append; empty at most in the last piece and in that with the prompt's
     /// log-probabilities.
     pub text: String,
-    /// The tokens that became part of the text, when log-probabilities were asked for.
+    /// What there is to say about the prompt, in the first piece of each choice when its
+    /// log-probabilities or ids were asked for.
+    pub prompt: Option<Arc<PromptReport>>,
+    /// The tokens that became part of the text, when they or their log-probabilities were asked
+    /// for.
     pub tokens: Vec<TextToken>,
     /// Tokens read since the piece before.
     pub num_tokens: u32,
@@ -44,6 +49,8 @@ pub struct Piece {
     pub started: Option<RequestStats>,
     /// Set in the last piece.
     pub finish: Option<End>,
+    /// Set in the last piece if something of the request ended the choice.
+    pub stop_reason: Option<StopReason>,
 }
 
 /// How a choice ended.
@@ -55,13 +62,13 @@ pub struct End {
     pub stats: RequestStats,
 }
 
-/// A token whose log-probability was asked for.
+/// A token that was asked for, or whose log-probability was.
 #[derive(Clone, Debug)]
 pub struct TextToken {
     /// The token.
     pub id: TokenId,
-    /// Its log-probability and the likeliest tokens.
-    pub logprobs: Box<TokenLogprobs>,
+    /// Its log-probability and the likeliest tokens, when they were asked for.
+    pub logprobs: Option<Box<TokenLogprobs>>,
     /// Where its text begins, in characters from the beginning of the generated text.
     pub offset: usize,
 }
@@ -88,9 +95,7 @@ pub(super) struct ChoiceReader {
     detokenizer: Detokenizer,
     matcher: StopMatcher,
     model: Arc<ServedModel>,
-    end_of_sequence: EndOfSequence,
-    /// Stop strings that end before this many tokens do not count.
-    min_tokens: u32,
+    generation: Arc<Generation>,
     structure: Structured,
     /// Tokens read so far.
     num_tokens: u32,
@@ -107,7 +112,7 @@ impl ChoiceReader {
     /// leave their text.
     pub(super) fn new(
         model: &Arc<ServedModel>,
-        generation: &Generation,
+        generation: &Arc<Generation>,
         shown: &Arc<[TokenId]>,
         (index, receiver): (u32, EventReceiver),
     ) -> Self {
@@ -115,15 +120,14 @@ impl ChoiceReader {
         Self {
             index,
             receiver: Some(receiver),
-            detokenizer: Detokenizer::new(tokenizer, Skip::Special).showing(shown),
-            matcher: StopMatcher::new(&generation.stop),
+            detokenizer: Detokenizer::new(tokenizer, generation.output.skip).showing(shown),
+            matcher: StopMatcher::new(&generation.stop).with_stop_text(generation.output.stop_text),
             model: Arc::clone(model),
-            end_of_sequence: generation.end_of_sequence,
-            min_tokens: generation.params.stop.min_tokens,
             structure: match generation.structure {
                 Some(_) => Structured::Yes,
                 None => Structured::No,
             },
+            generation: Arc::clone(generation),
             num_tokens: 0,
             num_chars: 0,
             stats: RequestStats::default(),
@@ -155,21 +159,36 @@ impl ChoiceReader {
         self.num_tokens += 1;
         self.piece.num_tokens += 1;
         self.piece.offsets.push(self.num_chars);
-        if let Some(logprobs) = token.logprobs {
-            self.piece.tokens.push(TextToken { id: token.id, logprobs, offset: self.num_chars });
+        let (id, logprobs) = (token.id, token.logprobs);
+        if logprobs.is_some() || self.generation.output.token_ids == TokenIds::Returned {
+            self.piece.tokens.push(TextToken { id, logprobs, offset: self.num_chars });
         }
-        let ends_sequence = self.end_of_sequence == EndOfSequence::Stops
-            && self.model.end_tokens.contains(&token.id);
-        if !ends_sequence {
-            let text = self.detokenizer.push(token.id);
+        let has_text = self.generation.output.stop_text == StopText::Kept
+            || !(self.is_end_token(id) || self.is_stop_token(id));
+        if has_text {
+            let text = self.detokenizer.push(id);
             self.add_text(&text);
         }
     }
 
+    /// Whether a token is one of the model's that end a choice.
+    fn is_end_token(&self, id: TokenId) -> bool {
+        self.generation.end_of_sequence == EndOfSequence::Stops
+            && self.model.end_tokens.contains(&id)
+    }
+
+    /// Whether a token is one of the request's that end a choice.
+    fn is_stop_token(&self, id: TokenId) -> bool {
+        self.generation.params.stop.token_ids.contains(&id)
+    }
+
     fn accept_end(&mut self, reason: FinishReason, stats: RequestStats) -> Result<(), ApiError> {
-        let reason = match reason {
-            FinishReason::Stop(_) | FinishReason::Complete => Finish::Stop,
-            FinishReason::Length => Finish::Length,
+        let (reason, stop) = match reason {
+            FinishReason::Stop(id) if self.is_stop_token(id) => {
+                (Finish::Stop, Some(StopReason::Token(id)))
+            }
+            FinishReason::Stop(_) | FinishReason::Complete => (Finish::Stop, None),
+            FinishReason::Length => (Finish::Length, None),
             FinishReason::DeadlineExceeded => return Err(ApiError::deadline_exceeded(&stats)),
             FinishReason::StepFailed(message) => return Err(ApiError::step_failed(message)),
             FinishReason::Refused(message) | FinishReason::Failed(message) => {
@@ -187,8 +206,10 @@ impl ChoiceReader {
         if self.piece.finish.is_none() {
             let output = self.matcher.finish();
             self.piece.text.push_str(&output.text);
-            let is_stopped = output.matched.is_some();
-            self.end(if is_stopped { Finish::Stop } else { reason });
+            match output.matched {
+                Some(index) => self.end_at_string(index),
+                None => self.end(reason, stop),
+            }
         }
         Ok(())
     }
@@ -196,20 +217,26 @@ impl ChoiceReader {
     /// Passes decoded text through the stop matcher.
     fn add_text(&mut self, text: &str) {
         self.num_chars += text.chars().count();
-        let output = if self.num_tokens < self.min_tokens {
+        let output = if self.num_tokens < self.generation.params.stop.min_tokens {
             self.matcher.push_exempt(text)
         } else {
             self.matcher.push(text)
         };
         self.piece.text.push_str(&output.text);
-        if output.matched.is_some() {
-            self.end(Finish::Stop);
+        if let Some(index) = output.matched {
+            self.end_at_string(index);
         }
     }
 
-    fn end(&mut self, reason: Finish) {
+    fn end_at_string(&mut self, index: usize) {
+        let stop = self.generation.stop.get(index).cloned();
+        self.end(Finish::Stop, stop.map(StopReason::Text));
+    }
+
+    fn end(&mut self, reason: Finish, stop_reason: Option<StopReason>) {
         let stats = self.stats;
         self.piece.finish = Some(End { reason, stats });
+        self.piece.stop_reason = stop_reason;
     }
 
     fn take_piece(&mut self) -> Piece {

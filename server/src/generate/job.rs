@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::error::ApiError;
 use crate::metrics::Handed;
 use crate::models::ServedModel;
-use crate::openai::{EndOfSequence, Generation};
+use crate::openai::{EndOfSequence, Generation, TokenIds};
 use crate::service::Service;
 use crate::structured::Session;
 
@@ -171,19 +171,25 @@ impl Job {
             sampling: Some((sampling.temperature, sampling.top_p)),
             marks: self.marks,
         };
+        let asked = self.generation.params.prompt_logprobs;
+        let shows_prompts =
+            asked.is_some() || self.generation.output.token_ids == TokenIds::Returned;
+        let prompts = self.requests.iter().filter(|_| shows_prompts);
+        let prompts = prompts.map(|request| request.prompt.clone()).collect();
         service.submit(&self.client, self.requests, first(&self.paths))?;
         let readers = self.receivers.into_iter().enumerate().map(|(index, receiver)| {
             ChoiceReader::new(&self.model, &self.generation, &self.shown, (index as u32, receiver))
         });
         let model = Arc::clone(&self.model);
-        Ok(Running::new(service, self.client, model, readers.collect(), handed))
+        let running = Running::new(service, self.client, model, readers.collect(), handed);
+        Ok(running.with_prompts(prompts, asked))
     }
 }
 
 fn max_tokens(request: &Request) -> Option<u32> {
     match &request.task {
         Task::Generate(params) => Some(params.stop.max_tokens),
-        Task::Embed => None,
+        Task::Embed | Task::Score { .. } => None,
     }
 }
 

@@ -19,6 +19,6 @@ pub use chat::{
 pub use choice::{End, Piece, TextToken};
 pub use job::Job;
 pub use plan::{CallsEnding, ChatPlan, Reading};
-pub use prompt::Prompt;
+pub use prompt::{Prompt, PromptReport};
 pub use running::{Finished, Running};
 pub use shape::AnswerKind;

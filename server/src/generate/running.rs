@@ -1,17 +1,20 @@
 //! The choices of a job while the engine computes them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use folio_engine::types::TokenId;
 use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
 
 use super::choice::{ChoiceReader, Piece, TextToken};
+use super::prompt::PromptReport;
 use crate::client::Client;
 use crate::error::ApiError;
 use crate::lifecycle::CutReceiver;
 use crate::metrics::{Handed, Meters, Outcome};
 use crate::models::ServedModel;
-use crate::openai::{Finish, PromptDetails, Usage};
+use crate::openai::{Finish, PromptDetails, StopReason, Usage};
 use crate::service::Service;
 
 /// All choices of a job. Dropping it cancels those that have not ended.
@@ -26,6 +29,8 @@ pub struct Running {
     num_tokens: Vec<u32>,
     meters: Meters,
     prompts: Vec<PromptUse>,
+    /// Pieces that wait for what is to be said about their prompt.
+    held: VecDeque<Piece>,
     num_choices_per_prompt: usize,
 }
 
@@ -34,6 +39,16 @@ struct PromptUse {
     num_tokens: u64,
     /// Tokens from the prefix cache: the fewest that any choice reported.
     num_cached: Option<u32>,
+    /// What is to be said about it, if anything.
+    report: Option<Arc<PromptReport>>,
+    logprobs: PromptLogprobs,
+}
+
+/// Whether log-probabilities of a prompt are still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PromptLogprobs {
+    Awaited,
+    Settled,
 }
 
 /// A choice that has ended.
@@ -41,10 +56,12 @@ struct PromptUse {
 pub struct Finished {
     /// Its whole text.
     pub text: String,
-    /// Its tokens, when log-probabilities were asked for.
+    /// Its tokens, when they or their log-probabilities were asked for.
     pub tokens: Vec<TextToken>,
     /// Why it ended.
     pub reason: Finish,
+    /// What of the request ended it, if anything did.
+    pub stop_reason: Option<StopReason>,
 }
 
 impl Running {
@@ -58,7 +75,12 @@ impl Running {
     ) -> Self {
         let now = service.engine.now();
         let num_choices_per_prompt = handed.num_choices.max(1) as usize;
-        let prompt = |&num_tokens| PromptUse { num_tokens, num_cached: None };
+        let prompt = |&num_tokens| PromptUse {
+            num_tokens,
+            num_cached: None,
+            report: None,
+            logprobs: PromptLogprobs::Settled,
+        };
         let prompts = handed.prompt_lens.iter().map(prompt).collect();
         let meters = Meters::start(&service.metrics, &client, model.name(), handed, now);
         Self {
@@ -71,7 +93,29 @@ impl Running {
             num_choices_per_prompt,
             prompts,
             readers: readers.into_iter().collect(),
+            held: VecDeque::new(),
         }
+    }
+
+    /// Will tell the tokens of prompts, one list for each, and how likely they were if that is what
+    /// the engine was asked.
+    pub(super) fn with_prompts(mut self, tokens: Vec<Vec<TokenId>>, asked: Option<u32>) -> Self {
+        for (prompt, tokens) in self.prompts.iter_mut().zip(tokens) {
+            prompt.report = Some(Arc::new(PromptReport { tokens, logprobs: None }));
+            if asked.is_some() {
+                prompt.logprobs = PromptLogprobs::Awaited;
+            }
+        }
+        self
+    }
+
+    /// What is known about the prompt of a choice, when that was asked for.
+    pub fn prompt(&self, choice_index: u32) -> Option<&Arc<PromptReport>> {
+        self.prompts.get(self.prompt_of(choice_index))?.report.as_ref()
+    }
+
+    fn prompt_of(&self, choice_index: u32) -> usize {
+        choice_index as usize / self.num_choices_per_prompt
     }
 
     /// Number of choices, those of all prompts together.
@@ -97,6 +141,52 @@ impl Running {
     /// The next piece of any choice; `None` when all have ended. After an error, of which the end
     /// of the server is one, the rest is cancelled.
     pub async fn next(&mut self) -> Option<Result<Piece, ApiError>> {
+        loop {
+            if let Some(piece) = self.next_told() {
+                return Some(Ok(piece));
+            }
+            match self.receive().await? {
+                Ok(mut piece) => {
+                    self.hear(&mut piece);
+                    self.held.push_back(piece);
+                }
+                Err(error) => {
+                    self.held.clear();
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Keeps what a piece says about its prompt.
+    fn hear(&mut self, piece: &mut Piece) {
+        let index = self.prompt_of(piece.index);
+        let (Some(logprobs), Some(prompt)) =
+            (piece.prompt_logprobs.take(), self.prompts.get_mut(index))
+        else {
+            return;
+        };
+        let report = prompt.report.get_or_insert_default();
+        Arc::make_mut(report).logprobs = Some(logprobs);
+        prompt.logprobs = PromptLogprobs::Settled;
+    }
+
+    /// The first held piece whose prompt is known as far as that was asked for. Pieces of one
+    /// prompt wait together, so that those of a choice keep their order.
+    fn next_told(&mut self) -> Option<Piece> {
+        let is_told = |piece: &Piece| {
+            let prompt = self.prompts.get(self.prompt_of(piece.index));
+            prompt.is_none_or(|prompt| prompt.logprobs == PromptLogprobs::Settled)
+        };
+        let place = self.held.iter().position(is_told)?;
+        let mut piece = self.held.remove(place)?;
+        if piece.started.is_some() {
+            piece.prompt = self.prompt(piece.index).cloned();
+        }
+        Some(piece)
+    }
+
+    async fn receive(&mut self) -> Option<Result<Piece, ApiError>> {
         if self.readers.is_empty() {
             return None;
         }
@@ -117,20 +207,21 @@ impl Running {
 
     /// All choices to their end, by index.
     pub async fn collect(&mut self) -> Result<Vec<Finished>, ApiError> {
-        let mut choices = vec![(String::new(), Vec::new(), None); self.num_tokens.len()];
+        let mut choices = vec![(Vec::new(), Piece::default()); self.num_tokens.len()];
         while let Some(piece) = self.next().await {
             let piece = piece?;
-            if let Some((text, tokens, finish)) = choices.get_mut(piece.index as usize) {
-                text.push_str(&piece.text);
+            if let Some((tokens, whole)) = choices.get_mut(piece.index as usize) {
                 tokens.extend(piece.tokens);
-                *finish = piece.finish;
+                whole.text.push_str(&piece.text);
+                whole.finish = piece.finish;
+                whole.stop_reason = piece.stop_reason;
             }
         }
         choices
             .into_iter()
-            .map(|(text, tokens, finish)| {
+            .map(|(tokens, Piece { text, finish, stop_reason, .. })| {
                 let end = finish.ok_or_else(ApiError::engine_stopped)?;
-                Ok(Finished { text, tokens, reason: end.reason })
+                Ok(Finished { text, tokens, reason: end.reason, stop_reason })
             })
             .collect()
     }

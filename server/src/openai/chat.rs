@@ -5,12 +5,10 @@ use serde_json::{Map, Value};
 use super::fields::Fields;
 use super::generation::{self, Generation, Reply};
 use super::messages;
+use super::output::{self, MAX_TOP_LOGPROBS};
 use super::tools::{self, Tools};
 use super::trace::RequestBody;
 use crate::error::ApiError;
-
-/// Largest `top_logprobs`.
-const MAX_TOP_LOGPROBS: i64 = 20;
 
 /// Fields of OpenAI's API that ask for what this server does not do, with the values that ask for
 /// nothing.
@@ -117,6 +115,7 @@ impl ChatRequest {
         read_max_completion_tokens(&mut fields, &mut generation)?;
         generation.params.logprobs = read_logprobs(&mut fields)?;
         let reply = generation::read_reply(&mut fields)?;
+        output::check_reply(&generation, reply)?;
         fields.refuse_unsupported(UNSUPPORTED)?;
         fields.finish()?;
         Ok(Self { model, messages, tools, template_arguments, reasoning, generation, reply })

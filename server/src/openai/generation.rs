@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::fields::{Fields, Range, number_in, token_id, token_ids_shape};
 use super::json::type_name;
+use super::output::{self, Output};
 use super::structure::{self, Structure};
 use crate::client::MAX_TIMEOUT;
 use crate::error::ApiError;
@@ -50,6 +51,8 @@ pub struct Generation {
     pub queueing: Queueing,
     /// The shape that the text must have, if any.
     pub structure: Option<Structure>,
+    /// What the answer shows beside its text.
+    pub output: Output,
 }
 
 /// Whether the model's end-of-sequence tokens end a choice.
@@ -94,6 +97,12 @@ pub enum UsageChunk {
 
 /// Takes the fields of sampling, stopping and queueing out of `fields`.
 pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
+    read_with(fields, 1)
+}
+
+/// The same, where `max_tokens` is at least `min_tokens`.
+pub(super) fn read_with(fields: &mut Fields, min_tokens: i64) -> Result<Generation, ApiError> {
+    let output = output::read(fields)?;
     let params = SamplingParams {
         sampling: read_sampling(fields)?,
         penalties: read_penalties(fields)?,
@@ -103,7 +112,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
             token_ids: read_stop_tokens(fields)?,
         },
         logprobs: None,
-        prompt_logprobs: None,
+        prompt_logprobs: output.prompt_logprobs,
     };
     let end_of_sequence = match fields.boolean("ignore_eos")? {
         Some(true) => EndOfSequence::Ignored,
@@ -113,7 +122,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
     let num_choices = fields.integer("n", 1..=i64::from(MAX_CHOICES))?;
     Ok(Generation {
         params,
-        max_tokens: count(fields, "max_tokens", 1)?,
+        max_tokens: count(fields, "max_tokens", min_tokens)?,
         max_tokens_field: "max_tokens",
         end_of_sequence,
         stop: read_stop_strings(fields)?,
@@ -121,6 +130,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Generation, ApiError> {
         num_choices: num_choices.map_or(1, |n| n as u32),
         queueing: read_queueing(fields)?,
         structure: structure::read(fields)?,
+        output,
     })
 }
 

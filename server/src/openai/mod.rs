@@ -11,10 +11,13 @@ mod generation;
 mod inputs;
 mod json;
 mod messages;
+mod output;
+mod prompt;
 mod rendered;
 mod response;
 mod response_items;
 mod responses;
+mod scoring;
 mod structure;
 mod tokenize;
 mod tools;
@@ -26,16 +29,23 @@ pub use embeddings::{EmbeddingRequest, Encoding};
 pub use generation::{EndOfSequence, Generation, Queueing, Reply, UsageChunk};
 pub use inputs::{Content, Input};
 pub use json::parse;
+pub use output::{Output, StopReason, TokenIds, TokenNames};
+pub use prompt::{PromptOptions, Truncation};
 pub use rendered::{Rendered, RenderedSampling};
 pub use response::{
     CalledFunction, ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage,
     ChatResponse, CompletionChoice, CompletionDetails, CompletionLogprobs, CompletionResponse,
     Delta, EmbeddingItem, EmbeddingResponse, EmbeddingUsage, Finish, FunctionDelta, Header,
-    HealthResponse, MessageToolCall, ModelCard, ModelList, PromptDetails, ReasoningText,
-    TokenLogprob, ToolCallDelta, TopLogprob, Usage, Vector, VersionResponse, finite_logprob,
+    HealthResponse, MessageToolCall, ModelCard, ModelList, PromptDetails, PromptLogprobs,
+    PromptToken, ReasoningText, TokenLogprob, ToolCallDelta, TopLogprob, Usage, Vector,
+    VersionResponse, finite_logprob,
 };
 pub use responses::{
     Delivery, Keeping, ReasoningSettings, ResponseSettings, ResponsesRequest, TextSettings,
+};
+pub use scoring::{
+    RerankRequest, RerankResponse, RerankResult, RerankedDocument, ScoreItem, ScoreRequest,
+    ScoreResponse, ShownDocuments,
 };
 pub use structure::{Constraint, JsonShape, Keywords, Structure, Whitespace};
 pub use tokenize::{

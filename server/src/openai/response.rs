@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use folio_engine::types::TokenId;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Encoding;
+use super::{Encoding, StopReason};
 
 /// What every answer and every chunk of a generation begins with.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -87,6 +88,12 @@ pub struct ChatResponse {
     pub choices: Vec<ChatChoice>,
     /// What it cost.
     pub usage: Usage,
+    /// How likely the tokens of the prompt were, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<PromptLogprobs>,
+    /// Tokens of the prompt, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<TokenId>>,
 }
 
 /// One choice of a chat.
@@ -100,6 +107,12 @@ pub struct ChatChoice {
     pub logprobs: Option<ChatLogprobs>,
     /// Why it ended.
     pub finish_reason: Finish,
+    /// What of the request ended it, if anything did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<StopReason>,
+    /// Tokens of the answer, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<TokenId>>,
 }
 
 /// What the model says.
@@ -204,10 +217,13 @@ pub struct ChatChunk<'a> {
     /// When asked for: null in all chunks but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Option<Usage>>,
+    /// Tokens of the prompt, when asked for, in the first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<TokenId>>,
 }
 
 /// What is new in one choice.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct ChatChunkChoice {
     /// Which of `n`.
     pub index: u32,
@@ -217,6 +233,12 @@ pub struct ChatChunkChoice {
     pub logprobs: Option<ChatLogprobs>,
     /// Set in the choice's last chunk.
     pub finish_reason: Option<Finish>,
+    /// Set in the choice's last chunk if something of the request ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<StopReason>,
+    /// Tokens of this chunk, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<TokenId>>,
 }
 
 /// What is new in a message.
@@ -275,7 +297,7 @@ pub struct CompletionResponse<'a> {
 }
 
 /// One choice of a completion.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct CompletionChoice {
     /// Which choice.
     pub index: u32,
@@ -285,6 +307,40 @@ pub struct CompletionChoice {
     pub logprobs: Option<CompletionLogprobs>,
     /// Why it ended.
     pub finish_reason: Option<Finish>,
+    /// What of the request ended it, if anything did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<StopReason>,
+    /// How likely the tokens of the prompt were, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<PromptLogprobs>,
+    /// Tokens of the prompt, when asked for; in a stream in the choice's first chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<TokenId>>,
+    /// Tokens of the text, or those that are new, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<TokenId>>,
+}
+
+impl CompletionChoice {
+    /// A choice that says nothing.
+    pub fn empty(index: u32) -> Self {
+        Self { index, ..Self::default() }
+    }
+}
+
+/// For each token of a prompt how likely it and others were there, by token id; nothing for the
+/// first.
+pub type PromptLogprobs = Vec<Option<BTreeMap<String, PromptToken>>>;
+
+/// How likely a token was at a place of the prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct PromptToken {
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// 1 for the likeliest.
+    pub rank: u32,
+    /// Its text; parts of a character show as U+FFFD.
+    pub decoded_token: String,
 }
 
 /// Log-probabilities of a completion, column by column.
@@ -292,10 +348,10 @@ pub struct CompletionChoice {
 pub struct CompletionLogprobs {
     /// Text of each token.
     pub tokens: Vec<String>,
-    /// Its log-probability.
-    pub token_logprobs: Vec<f32>,
-    /// The likeliest tokens at its position, itself among them.
-    pub top_logprobs: Vec<BTreeMap<String, f32>>,
+    /// Its log-probability; none for the first of a prompt.
+    pub token_logprobs: Vec<Option<f32>>,
+    /// The likeliest tokens at its position, itself among them; none for the first of a prompt.
+    pub top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
     /// Where its text begins, in characters from the beginning of the choice.
     pub text_offset: Vec<usize>,
 }

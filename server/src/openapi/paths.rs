@@ -11,7 +11,8 @@ use crate::live::Frame;
 use crate::openai::{
     ChatChunk, ChatRequest, ChatResponse, CompletionRequest, CompletionResponse, DetokenizeRequest,
     DetokenizeResponse, EmbeddingRequest, EmbeddingResponse, HealthResponse, ModelCard, ModelList,
-    Rendered, ResponsesRequest, TokenizeRequest, TokenizeResponse, VersionResponse,
+    Rendered, RerankRequest, RerankResponse, ResponsesRequest, ScoreRequest, ScoreResponse,
+    TokenizeRequest, TokenizeResponse, VersionResponse,
 };
 use crate::responses::{Deleted, EventFrame, InputItems, InputTokens, Response};
 
@@ -307,10 +308,20 @@ fn responses() -> Vec<Operation> {
 
 fn embedding() -> Vec<Operation> {
     let request = request!(EmbeddingRequest, "embedding");
-    vec![
+    let mut all = vec![
         post("/v1/embeddings", Tag::Embed, "Turns texts into vectors", request)
             .answers([Answer::json::<EmbeddingResponse>()]),
-    ]
+    ];
+    let summary = "Orders documents by how well they answer a query";
+    let request = request!(RerankRequest, "rerank");
+    all.extend(["/v1/rerank", "/v2/rerank", "/rerank"].map(|path| {
+        post(path, Tag::Embed, summary, request).answers([Answer::json::<RerankResponse>()])
+    }));
+    let (summary, request) = ("Scores pairs of texts", request!(ScoreRequest, "score"));
+    all.extend(["/v1/score", "/score"].map(|path| {
+        post(path, Tag::Embed, summary, request).answers([Answer::json::<ScoreResponse>()])
+    }));
+    all
 }
 
 fn models() -> Vec<Operation> {

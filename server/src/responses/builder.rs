@@ -254,11 +254,15 @@ impl Builder {
             logprob: finite_logprob(logprob),
             bytes: tokenizer.token_bytes(id),
         };
-        let entry = |token: &TextToken| TokenLogprob {
-            chosen: describe(token.id, token.logprobs.logprob),
-            top_logprobs: token.logprobs.top.iter().map(|&(id, p)| describe(id, p)).collect(),
+        let entry = |token: &TextToken| {
+            let logprobs = token.logprobs.as_ref()?;
+            let top = logprobs.top.iter();
+            Some(TokenLogprob {
+                chosen: describe(token.id, logprobs.logprob),
+                top_logprobs: top.map(|&(id, p)| describe(id, p)).collect(),
+            })
         };
-        tokens.iter().map(entry).collect()
+        tokens.iter().filter_map(entry).collect()
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use folio_engine::types::ModelKind;
+use folio_engine::types::{ModelKind, TokenId};
 
+use super::logprobs;
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::client::Client;
@@ -16,8 +17,9 @@ use crate::lifecycle::ActiveWork;
 use crate::models::ServedModel;
 use crate::openai::{
     CalledFunction, ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage, ChatRequest,
-    ChatResponse, Delta, Finish, FunctionDelta, Header, MessageToolCall, ReasoningText, Reply,
-    TokenLogprob, ToolCallDelta, TopLogprob, Usage, UsageChunk, finite_logprob, parse,
+    ChatResponse, Delta, FunctionDelta, Header, MessageToolCall, Output, ReasoningText, Reply,
+    TokenIds, TokenLogprob, TokenNames, ToolCallDelta, TopLogprob, Usage, UsageChunk,
+    finite_logprob, parse,
 };
 use crate::service::{HeaderKind, Service};
 use crate::sse::{self, ChunkWriter, Chunks};
@@ -28,12 +30,13 @@ struct Prepared {
     header: Header,
     reply: Reply,
     logprobs: Logprobs,
+    output: Output,
 }
 
-/// Whether log-probabilities are wanted.
+/// Whether log-probabilities are wanted, and what they call a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Logprobs {
-    Wanted,
+    Wanted(TokenNames),
     Unwanted,
 }
 
@@ -44,12 +47,17 @@ pub async fn create(State(app): State<Arc<App>>, body: JsonBody) -> Result<Respo
     let prepared = app.gate.run(move || prepare(&service, &client, &bytes)).await?;
     let running = prepared.job.start(&app.service)?;
     match prepared.reply {
-        Reply::Whole => whole(prepared.header, prepared.logprobs, running, work).await,
+        Reply::Whole => {
+            let shown = (prepared.logprobs, prepared.output);
+            whole(prepared.header, shown, running, work).await
+        }
         Reply::Stream(usage) => {
             let writer = ChatWriter {
                 model: Arc::clone(running.model()),
                 header: prepared.header,
                 logprobs: prepared.logprobs,
+                output: prepared.output,
+                prompt_token_ids: prompt_token_ids(prepared.output, &running),
                 usage,
                 num_choices: running.num_choices(),
             };
@@ -66,34 +74,39 @@ fn prepare(service: &Service, client: &Client, body: &[u8]) -> Result<Prepared, 
         Reply::Stream(_) => HeaderKind::ChatChunk,
     };
     let logprobs = match request.generation.params.logprobs {
-        Some(_) => Logprobs::Wanted,
+        Some(_) => Logprobs::Wanted(request.generation.output.token_names),
         None => Logprobs::Unwanted,
     };
     let header = service.header(kind, model, request.model.clone());
-    let reply = request.reply;
-    Ok(Prepared { job: ChatJob::new(service, client, model, request)?, header, reply, logprobs })
+    let (reply, output) = (request.reply, request.generation.output);
+    let job = ChatJob::new(service, client, model, request)?;
+    Ok(Prepared { job, header, reply, logprobs, output })
 }
 
 async fn whole(
     header: Header,
-    logprobs: Logprobs,
+    shown: (Logprobs, Output),
     mut running: ChatStream,
     work: ActiveWork,
 ) -> Result<Response, ApiError> {
     let answers = running.collect().await?;
     let choices = answers.into_iter().zip(0..);
     let choices = choices
-        .map(|(answer, index)| chat_choice(running.model(), logprobs, (index, answer)))
+        .map(|(answer, index)| chat_choice(running.model(), shown, (index, answer)))
         .collect();
     let usage = running.usage();
-    let response = ChatResponse { header, choices, usage };
+    let prompt_logprobs = shown.1.prompt_logprobs.zip(running.prompt());
+    let prompt_logprobs = prompt_logprobs
+        .map(|(num_top, report)| logprobs::by_token_id(running.model(), report, num_top));
+    let prompt_token_ids = prompt_token_ids(shown.1, &running);
+    let response = ChatResponse { header, choices, usage, prompt_logprobs, prompt_token_ids };
     drop(work);
     Ok(Json(response).into_response())
 }
 
 fn chat_choice(
     model: &ServedModel,
-    logprobs: Logprobs,
+    (logprobs, output): (Logprobs, Output),
     (index, answer): (u32, ChatAnswer),
 ) -> ChatChoice {
     let calls = answer.calls.into_iter().map(|call| MessageToolCall {
@@ -112,7 +125,19 @@ fn chat_choice(
         },
         logprobs: chat_logprobs(model, logprobs, &answer.tokens),
         finish_reason: answer.reason,
+        stop_reason: answer.stop_reason,
+        token_ids: token_ids(output, &answer.tokens),
     }
+}
+
+fn prompt_token_ids(output: Output, running: &ChatStream) -> Option<Vec<TokenId>> {
+    let report = running.prompt().filter(|_| output.token_ids == TokenIds::Returned);
+    report.map(|report| report.tokens.clone())
+}
+
+fn token_ids(output: Output, tokens: &[TextToken]) -> Option<Vec<TokenId>> {
+    let is_wanted = output.token_ids == TokenIds::Returned;
+    is_wanted.then(|| tokens.iter().map(|token| token.id).collect())
 }
 
 fn chat_logprobs(
@@ -120,22 +145,22 @@ fn chat_logprobs(
     logprobs: Logprobs,
     tokens: &[TextToken],
 ) -> Option<ChatLogprobs> {
+    let Logprobs::Wanted(names) = logprobs else { return None };
+    let tokenizer = model.text.tokenizer();
     let describe = |id, logprob| TopLogprob {
-        token: model.text.tokenizer().token_text(id),
+        token: names.name(id, || tokenizer.token_text(id)),
         logprob: finite_logprob(logprob),
-        bytes: model.text.tokenizer().token_bytes(id),
+        bytes: tokenizer.token_bytes(id),
     };
-    let entry = |token: &TextToken| TokenLogprob {
-        chosen: describe(token.id, token.logprobs.logprob),
-        top_logprobs: token
-            .logprobs
-            .top
-            .iter()
-            .map(|&(id, logprob)| describe(id, logprob))
-            .collect(),
+    let entry = |token: &TextToken| {
+        let logprobs = token.logprobs.as_ref()?;
+        let top = logprobs.top.iter();
+        Some(TokenLogprob {
+            chosen: describe(token.id, logprobs.logprob),
+            top_logprobs: top.map(|&(id, logprob)| describe(id, logprob)).collect(),
+        })
     };
-    (logprobs == Logprobs::Wanted)
-        .then(|| ChatLogprobs { content: tokens.iter().map(entry).collect(), refusal: None })
+    Some(ChatLogprobs { content: tokens.iter().filter_map(entry).collect(), refusal: None })
 }
 
 /// Writes `chat.completion.chunk`s.
@@ -143,17 +168,21 @@ struct ChatWriter {
     model: Arc<ServedModel>,
     header: Header,
     logprobs: Logprobs,
+    output: Output,
+    /// Sent once.
+    prompt_token_ids: Option<Vec<TokenId>>,
     usage: UsageChunk,
     num_choices: u32,
 }
 
 impl ChatWriter {
-    fn push(&self, choices: Vec<ChatChunkChoice>, usage: Option<Usage>, chunks: &mut Chunks) {
+    fn push(&mut self, choices: Vec<ChatChunkChoice>, usage: Option<Usage>, chunks: &mut Chunks) {
         chunks.push(&ChatChunk {
             header: &self.header,
             choices,
             // As in OpenAI's API: null in all chunks but the last when it was asked for.
             usage: (self.usage == UsageChunk::Sent).then_some(usage),
+            prompt_token_ids: self.prompt_token_ids.take(),
         });
     }
 }
@@ -170,8 +199,7 @@ impl ChunkWriter for ChatWriter {
                     content: Some(String::new()),
                     ..Delta::default()
                 },
-                logprobs: None,
-                finish_reason: None,
+                ..ChatChunkChoice::default()
             };
             self.push(vec![choice], None, chunks);
         }
@@ -179,7 +207,7 @@ impl ChunkWriter for ChatWriter {
 
     /// One chunk for each part. The tokens go with the first.
     fn piece(&mut self, delta: ChatDelta, chunks: &mut Chunks) {
-        let ChatDelta { index, parts, tokens, end } = delta;
+        let ChatDelta { index, parts, tokens, end, stop_reason } = delta;
         let mut deltas: Vec<Delta> = parts.into_iter().map(wire_delta).collect();
         if deltas.is_empty() && !tokens.is_empty() {
             deltas.push(Delta { content: Some(String::new()), ..Delta::default() });
@@ -190,13 +218,20 @@ impl ChunkWriter for ChatWriter {
                 index,
                 delta,
                 logprobs: chat_logprobs(&self.model, self.logprobs, tokens),
-                finish_reason: None,
+                token_ids: token_ids(self.output, tokens),
+                ..ChatChunkChoice::default()
             };
             self.push(vec![choice], None, chunks);
             tokens = &[];
         }
         if let Some(end) = end {
-            self.push(vec![last_choice(index, end.reason)], None, chunks);
+            let choice = ChatChunkChoice {
+                index,
+                finish_reason: Some(end.reason),
+                stop_reason,
+                ..ChatChunkChoice::default()
+            };
+            self.push(vec![choice], None, chunks);
         }
     }
 
@@ -222,9 +257,4 @@ fn wire_delta(part: ChatPart) -> Delta {
             Delta { tool_calls: vec![call], ..empty }
         }
     }
-}
-
-/// What the last chunk of a choice says.
-fn last_choice(index: u32, reason: Finish) -> ChatChunkChoice {
-    ChatChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason: Some(reason) }
 }

@@ -25,7 +25,7 @@ pub use detokenizer::{Detokenizer, Skip};
 pub use error::{Error, Result};
 pub use messages::{DeveloperRole, prepare};
 pub use model::{ReadFile, TextModel};
-pub use stop::{StopMatcher, StopOutput};
+pub use stop::{StopMatcher, StopOutput, StopText};
 pub use template_source::TemplateSource;
 pub use tokenizer::{SpecialTokens, Tokenizer};
 

@@ -4,6 +4,16 @@
 //! that start together the one that ends first, whatever the order of the list and however the
 //! text was cut. Matched text never gets out; held back is only what may still become a match.
 
+/// Whether what ends a text is part of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StopText {
+    /// It is.
+    Kept,
+    /// It is not: the default.
+    #[default]
+    Dropped,
+}
+
 /// Looks for up to a handful of strings in one stream of text.
 #[derive(Debug)]
 pub struct StopMatcher {
@@ -14,14 +24,16 @@ pub struct StopMatcher {
     /// Bytes of `held` in which no match may end.
     num_exempt: usize,
     is_matched: bool,
+    stop_text: StopText,
 }
 
 /// What a portion of text led to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopOutput {
-    /// Text that no match can take any more: the caller may send it.
+    /// Text that no match can take any more: the caller may send it. Ends with the match where that
+    /// is kept.
     pub text: String,
-    /// Index of the stop string that was found. `text` is all that comes before it; what comes
+    /// Index of the stop string that was found. `text` is what comes before it; what comes
     /// after it is gone, and so is everything pushed later.
     pub matched: Option<usize>,
 }
@@ -33,7 +45,14 @@ impl StopMatcher {
         assert!(stops.iter().all(|s| !s.is_empty()), "an empty stop string in {stops:?}");
         let mut stops: Vec<_> = stops.iter().cloned().enumerate().collect();
         stops.sort_by_key(|(_, stop)| stop.len());
-        Self { stops, held: String::new(), num_exempt: 0, is_matched: false }
+        let stop_text = StopText::Dropped;
+        Self { stops, held: String::new(), num_exempt: 0, is_matched: false, stop_text }
+    }
+
+    /// The same, whose last text ends with the stop string if that is to be kept.
+    #[must_use]
+    pub fn with_stop_text(self, stop_text: StopText) -> Self {
+        Self { stop_text, ..self }
     }
 
     /// Takes the next portion of a text that is not to end yet: a match may begin in it, but
@@ -86,7 +105,11 @@ impl StopMatcher {
 
     fn end(&mut self, start: usize, index: usize) -> StopOutput {
         let mut text = std::mem::take(&mut self.held);
-        text.truncate(start);
+        let stop = self.stops.iter().find(|(place, _)| *place == index);
+        text.truncate(match (self.stop_text, stop) {
+            (StopText::Kept, Some((_, stop))) => start + stop.len(),
+            _ => start,
+        });
         self.is_matched = true;
         StopOutput { text, matched: Some(index) }
     }

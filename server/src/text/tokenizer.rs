@@ -63,7 +63,24 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The same, cut to `max_tokens` by taking ordinary tokens off the end where the client asked
+    /// The token ids of a pair of texts, as the file's post-processor frames them, and where those
+    /// of the second type begin: behind the end where it puts all tokens into one type.
+    ///
+    /// # Errors
+    /// [`Error::Tokenize`], also where types do not follow one another.
+    pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<TokenId>, usize)> {
+        let encoding = self.inner.encode_fast((first, second), true);
+        let encoding = encoding.map_err(|error| Error::Tokenize(error.to_string()))?;
+        let types = encoding.get_type_ids();
+        let second_start = types.iter().position(|&id| id > 0).unwrap_or(types.len());
+        if types[second_start..].contains(&0) {
+            let message = "tokens of the first type follow those of the second".to_owned();
+            return Err(Error::Tokenize(message));
+        }
+        Ok((encoding.get_ids().to_vec(), second_start))
+    }
+
+    /// As [`Self::encode`], cut to `max_tokens` by taking ordinary tokens off the end where the client asked
     /// for that; special tokens stay. Also returns how many tokens the whole text has.
     pub fn encode_truncated(
         &self,

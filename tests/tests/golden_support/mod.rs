@@ -81,6 +81,64 @@ pub(crate) fn encoder_cases() -> Vec<EncoderCase> {
     cases
 }
 
+/// A checkpoint of a cross-encoder with what the reference makes of it.
+pub(crate) struct CrossCase {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+    pub(crate) pairs: Vec<Pair>,
+}
+
+/// One pair of texts of a cross-encoder case.
+pub(crate) struct Pair {
+    pub(crate) ids: Vec<TokenId>,
+    pub(crate) types: Vec<u32>,
+    pub(crate) score: f64,
+}
+
+/// Every cross-encoder fixture, by name.
+pub(crate) fn cross_cases() -> Vec<CrossCase> {
+    let pair = |pair: &Value| Pair {
+        ids: ids(&pair["ids"]),
+        types: ids(&pair["types"]),
+        score: pair["score"].as_f64().expect("a score"),
+    };
+    let case = |(directory, expected): (PathBuf, Value)| {
+        let pairs = expected["pairs"].as_array()?.iter().map(pair).collect();
+        Some(CrossCase { name: name_of(&directory), directory, pairs })
+    };
+    let cases = expected_files().into_iter().filter_map(case).collect::<Vec<_>>();
+    assert!(!cases.is_empty(), "no cross-encoder fixtures in tests/golden");
+    cases
+}
+
+/// Scores of all pairs from the whole engine, on one thread and in steps of `max_tokens`.
+pub(crate) fn scores(case: &CrossCase, device: DeviceOptions, max_tokens: u32) -> Vec<f32> {
+    let files = ModelFiles::Directory(case.directory.clone());
+    let setup = Setup { max_num_batched_tokens: max_tokens, max_num_seqs: 8, ..Setup::ROOMY };
+    let mut core = setup.start_on(device, files).expect("a readable fixture");
+    let mut receivers = Vec::new();
+    for pair in &case.pairs {
+        let (mut request, mut own) = generation(pair.ids.clone(), SamplingParams::default(), 1);
+        let second_start = pair.types.iter().position(|&kind| kind == 1);
+        let second_start = second_start.unwrap_or(pair.ids.len()) as u32;
+        request.task = Task::Score { second_start };
+        core.admit(request);
+        receivers.append(&mut own);
+    }
+    while !core.is_idle() {
+        let turn = core.step();
+        assert!(matches!(turn, Turn::Stepped(_)), "{turn:?}");
+    }
+    let score = |receiver| match &events_of(receiver)[..] {
+        [Event::Started(_), Event::Embedding(score), Event::Finished { .. }] => {
+            assert_eq!(score.len(), 1, "one number");
+            score[0]
+        }
+        events => panic!("{events:?}"),
+    };
+    receivers.into_iter().map(score).collect()
+}
+
 fn encoder_case(directory: PathBuf, expected: &Value) -> EncoderCase {
     let bytes = std::fs::read(directory.join("expected.safetensors")).expect("expected values");
     let tensors = SafeTensors::deserialize(&bytes).expect("valid safetensors");

@@ -268,7 +268,8 @@ async fn stop_tokens_and_the_end_token() {
     let server = Server::start();
     let body = with(say("abc"), json!({ "stop_token_ids": [98] }));
     let answer = server.post(CHAT, &body).await.ok();
-    assert_eq!(answer["choices"][0]["message"]["content"], "ab");
+    assert_eq!(answer["choices"][0]["message"]["content"], "a");
+    assert_eq!(answer["choices"][0]["stop_reason"], 98);
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     let body = with(say("abc"), json!({ "ignore_eos": true, "max_tokens": 6 }));
     let answer = server.post(CHAT, &body).await.ok();

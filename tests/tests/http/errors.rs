@@ -96,10 +96,9 @@ async fn contradictions_between_fields() {
     body.insert("max_completion_tokens".into(), 3.into());
     server.post(CHAT, &body.into()).await.ok();
     let mut body = base(COMPLETIONS);
-    body.insert("echo".into(), true.into());
-    body.insert("logprobs".into(), 1.into());
+    body.insert("max_tokens".into(), 0.into());
     let reply = server.post(COMPLETIONS, &body.into()).await;
-    assert_eq!(reply.json()["error"]["param"], "echo");
+    assert_eq!(reply.json()["error"]["param"], "max_tokens");
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use folio_engine::exec::Executor;
 use folio_engine::sched::{Sequence, Sequences};
 use folio_engine::types::{
-    ModelId, Nanos, Result, SampledToken, SeqResult, SequenceId, StepOutput, StepPlan, TokenId,
-    TokenLogprobs, allows,
+    ModelId, Nanos, PromptLogprob, PromptScores, Result, SampledToken, ScheduledSeq, SeqResult,
+    SequenceId, StepOutput, StepPlan, TokenId, TokenLogprobs, allows,
 };
 use serde_json::{Value, json};
 
@@ -115,7 +115,8 @@ impl Executor for FakeExecutor {
                 (true, _) => SeqResult::Embedding(embedding(sequences.get(seq.id).tokens())),
             })
             .collect();
-        self.output = Some(StepOutput { results, device_time: Nanos(1), ..Default::default() });
+        let prompt_scores = prompt_scores(plan, sequences);
+        self.output = Some(StepOutput { results, prompt_scores, device_time: Nanos(1) });
         Ok(())
     }
 
@@ -123,6 +124,24 @@ impl Executor for FakeExecutor {
         self.pace.wait();
         Ok(self.output.take().expect("a step was submitted"))
     }
+}
+
+/// What prompts are told about their tokens, where they ask: what the tokens' ids say.
+fn prompt_scores(plan: &StepPlan, sequences: &Sequences) -> Vec<PromptScores> {
+    let of = |(index, seq): (usize, &ScheduledSeq)| {
+        let sequence = sequences.get(seq.id);
+        let positions = sequence.positions_to_score(&seq.positions);
+        let num_top = sequence.sampling()?.prompt_logprobs?;
+        let score = |position: u32| prompt_score(sequence.tokens()[position as usize + 1], num_top);
+        let logprobs = positions.map(score).collect::<Vec<_>>();
+        (!logprobs.is_empty()).then_some(PromptScores { index, logprobs })
+    };
+    plan.seqs.iter().enumerate().filter_map(of).collect()
+}
+
+/// What a prompt is told about one of its tokens.
+pub(crate) fn prompt_score(id: TokenId, num_top: u32) -> PromptLogprob {
+    PromptLogprob { logprobs: logprobs_of(id, num_top), rank: id + 1 }
 }
 
 fn next_token(sequence: &Sequence) -> SeqResult {

@@ -194,7 +194,7 @@ async fn fields_of_a_completion() {
             ("prompt", json!([1, 272]), "prompt[1]", value),
             ("prompt", json!([[1], [2, 272]]), "prompt[1][1]", value),
             ("prompt", json!({}), "prompt", kind),
-            ("logprobs", json!(6), "logprobs", value),
+            ("logprobs", json!(21), "logprobs", value),
             ("logprobs", json!(true), "logprobs", kind),
             ("best_of", json!(2), "best_of", unsupported),
             ("best_of", json!(0), "best_of", value),

@@ -148,7 +148,7 @@ async fn stops_lengths_and_reports_work_beside_a_shape() {
     let reply = server.post(CHAT, &ask(json!({ "stop": "ab" }))).await.ok();
     assert_eq!(content(&reply), ("aa", "stop"));
     let reply = server.post(CHAT, &ask(json!({ "stop_token_ids": [98] }))).await.ok();
-    assert_eq!(content(&reply), ("aaab", "stop"));
+    assert_eq!(content(&reply), ("aaa", "stop"));
     let reply = server.post(CHAT, &ask(json!({ "logprobs": true, "top_logprobs": 2 }))).await.ok();
     assert_eq!(content(&reply), ("aaab", "stop"));
     let tokens = reply["choices"][0]["logprobs"]["content"].as_array().unwrap();

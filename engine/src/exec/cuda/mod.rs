@@ -24,6 +24,7 @@ use self::results::{Results, ResultsLayout};
 pub use self::swap::{SwapChoice, SwapRates, TokenSize};
 use super::Executor;
 use super::memory::MemoryPlan;
+use super::pooling;
 use super::runner::{LoadedModel, Progress, Role, load_model, with_plan};
 use crate::model::{ModelConfig, ModelFiles, Normalization, Pooling, PoolingConfig};
 use crate::ops::{CudaDevice, CudaOptions, Device, Pages, Reserve, RowTokens, Tensor, UploadRow};
@@ -76,8 +77,8 @@ enum Outcome {
     Computed,
     /// In this row of the samples.
     Sampled { row: usize },
-    /// `num_floats` numbers from `offset` on, of the vectors.
-    Embedded { offset: usize, num_floats: usize },
+    /// `num_floats` numbers from `offset` on, of the vectors of this model.
+    Embedded { model: usize, offset: usize, num_floats: usize },
     /// Known already.
     Decided(SeqResult),
 }
@@ -146,9 +147,12 @@ impl CudaRunner {
             panic!("model {model} is not an encoder");
         };
         let texts = || scheduled(plan, ModelId(model as u32));
+        let loaded = self.models[model].model.as_ref();
         self.device.begin_step(Pages::None, |upload| {
             for (row, (_, seq)) in texts().enumerate() {
-                let tokens = RowTokens::Given(sequences.get(seq.id).tokens());
+                let sequence = sequences.get(seq.id);
+                let typed = pooling::typed_tokens(sequence, loaded);
+                let tokens = RowTokens::Given(typed.as_deref().unwrap_or(sequence.tokens()));
                 let row = UploadRow { slot: row as u32, start: 0, tokens, first_new_block: 0 };
                 upload.push(row, std::iter::empty());
             }
@@ -158,7 +162,7 @@ impl CudaRunner {
         self.results[self.turn].fetch_vectors(&mut self.device, vectors, first_float);
         for (row, (index, _)) in texts().enumerate() {
             let offset = first_float + row * hidden_size;
-            outcomes[index] = Outcome::Embedded { offset, num_floats: hidden_size };
+            outcomes[index] = Outcome::Embedded { model, offset, num_floats: hidden_size };
         }
     }
 
@@ -229,7 +233,14 @@ impl Executor for CudaRunner {
         let read = |outcome| match outcome {
             Outcome::Computed => SeqResult::Computed,
             Outcome::Decided(result) => result,
-            Outcome::Embedded { offset, num_floats } => results.vector(offset, num_floats),
+            Outcome::Embedded { model, offset, num_floats } => {
+                match results.vector(offset, num_floats) {
+                    SeqResult::Embedding(vector) => {
+                        pooling::result(vector, self.models[model].model.as_ref())
+                    }
+                    failed => failed,
+                }
+            }
             Outcome::Sampled { row } => match &self.decoder {
                 Some(decoder) => decoder.read(results.samples(), row),
                 None => SeqResult::Failed("a sample without a decoder".into()),

@@ -1,10 +1,11 @@
 //! Reading what the configurations of encoders have in common.
 
 use super::Description;
-use crate::model::encoder::{EncoderConfig, Positions};
+use crate::model::encoder::{EncoderConfig, EncoderOutput, Positions};
 use crate::model::fields::Fields;
 use crate::model::files::ModelFiles;
-use crate::model::sentence;
+use crate::model::score_head::{ScoreHeadConfig, ScoreHeadNames};
+use crate::model::sentence::{self, SentenceConfig};
 use crate::ops::{Activation, Heads};
 use crate::types::Result;
 
@@ -15,6 +16,8 @@ pub(super) struct Start {
     pub(super) prefix: &'static str,
     /// Row of the position table that the first token takes.
     pub(super) row: u32,
+    /// Where a cross-encoder's head is; `None` for a model of vectors.
+    pub(super) head: Option<ScoreHeadNames>,
 }
 
 /// The fields that all encoders share.
@@ -29,7 +32,7 @@ pub(super) fn read(config: &Fields, files: &ModelFiles, start: Start) -> Result<
             return Err(config.unsupported("position_embedding_type", hint));
         }
     }
-    let sentence = sentence::read(files)?;
+    let (output, max_seq_length, notes) = read_output(config, files, start.head)?;
     let num_rows = config.size("max_position_embeddings")?;
     let Some(num_positions) = num_rows.checked_sub(start.row).filter(|&left| left > 0) else {
         let hint = format!("must be above the row of the first token, {}", start.row);
@@ -39,7 +42,7 @@ pub(super) fn read(config: &Fields, files: &ModelFiles, start: Start) -> Result<
         num_rows,
         offset: start.row,
         num_types: config.optional_size("type_vocab_size")?.unwrap_or(2),
-        max_len: sentence.max_seq_length.unwrap_or(num_positions).min(num_positions),
+        max_len: max_seq_length.unwrap_or(num_positions).min(num_positions),
     };
     let blueprint = EncoderConfig {
         vocab_size: config.size("vocab_size")?,
@@ -50,10 +53,28 @@ pub(super) fn read(config: &Fields, files: &ModelFiles, start: Start) -> Result<
         positions,
         activation: activation(config)?,
         norm_epsilon: config.optional_positive("layer_norm_eps")?.unwrap_or(1e-12) as f32,
-        pooling: sentence.pooling,
+        output,
         prefix: start.prefix,
     };
-    Ok(Description { blueprint: Box::new(blueprint), notes: sentence.notes })
+    Ok(Description { blueprint: Box::new(blueprint), notes })
+}
+
+/// What becomes of hidden states, the longest text if the files limit it, and notes.
+fn read_output(
+    config: &Fields,
+    files: &ModelFiles,
+    head: Option<ScoreHeadNames>,
+) -> Result<(EncoderOutput, Option<u32>, Vec<String>)> {
+    Ok(match head {
+        None => {
+            let SentenceConfig { pooling, max_seq_length, notes } = sentence::read(files)?;
+            (EncoderOutput::Vector(pooling), max_seq_length, notes)
+        }
+        Some(names) => {
+            let head = ScoreHeadConfig::read(config, names)?;
+            (EncoderOutput::Score(head), sentence::max_seq_length(files)?, Vec::new())
+        }
+    })
 }
 
 fn heads(config: &Fields) -> Result<Heads> {

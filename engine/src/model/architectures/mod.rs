@@ -33,13 +33,15 @@ pub(super) struct Description {
 }
 
 /// All architectures.
-const ARCHITECTURES: [&Architecture; 6] = [
+const ARCHITECTURES: [&Architecture; 8] = [
     &llama::ARCHITECTURE,
     &mistral::ARCHITECTURE,
     &qwen2::ARCHITECTURE,
     &qwen3::ARCHITECTURE,
     &bert::ARCHITECTURE,
     &xlm_roberta::ARCHITECTURE,
+    &bert::CROSS_ENCODER,
+    &xlm_roberta::CROSS_ENCODER,
 ];
 
 /// Reads the configuration `config` of the model `files`.
