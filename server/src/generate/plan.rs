@@ -18,7 +18,8 @@ use crate::openai::{
 use crate::service::unix_seconds;
 use crate::text::{ChatInput, GenerationPrompt};
 use crate::tools::{
-    CallIdStyle, CallSettings, ParserSettings, ToolFormat, required_calls, special_marks,
+    CallIdStyle, CallSettings, ParserSettings, ReasoningFormat, ToolFormat, required_calls,
+    special_marks,
 };
 
 /// Most calls of an answer that must have some.
@@ -87,7 +88,9 @@ impl ChatPlan {
         let tokens = tokens.map_err(|error| ApiError::from_text(&error, &path))?;
         let reading = Reading::new(model, calls, &text, reasoning.shown);
         let is_bound = generation.structure.is_some() || lazy_calls.is_some();
-        let gated = reading.parser.reasoning.filter(|_| is_bound);
+        // Where the prompt has closed the block already, the shape holds from the start.
+        let is_closed = |format: ReasoningFormat| text.trim_end().ends_with(format.close());
+        let gated = reading.parser.reasoning.filter(|(f, _)| is_bound && !is_closed(*f));
         let answer = AnswerKind::new(model, gated, lazy_calls);
         let prompt = Prompt { path, tokens, answer };
         Ok(Self { text, prompt, generation, reading })

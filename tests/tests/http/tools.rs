@@ -497,4 +497,12 @@ async fn a_shape_holds_after_the_reasoning() {
     let (message, finish) = both(&server, with(say("No.</think>{\"b\": 2}"), opened)).await;
     assert_eq!(message["reasoning"], "No.");
     assert_eq!((message["content"].as_str(), finish), (Some("{\"b\": 2}"), "stop".into()));
+    // Told not to think, it cannot.
+    let off = json!({ "tools": null, "max_tokens": 200,
+                      "response_format": { "type": "json_object" },
+                      "chat_template_kwargs": { "enable_thinking": false } });
+    let (message, finish) = both(&server, with(say("<think>Hm.</think>{\"c\": 3}"), off)).await;
+    assert!(message.get("reasoning").is_none(), "{message}");
+    let content: Value = serde_json::from_str(message["content"].as_str().unwrap()).unwrap();
+    assert_eq!((content.is_object(), finish), (true, "stop".into()));
 }
