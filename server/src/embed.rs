@@ -126,6 +126,7 @@ impl EmbedJob {
             ..Handed::default()
         };
         let now = service.engine.now();
+        let overdue = service.overdue(&self.requests);
         service.submit(&self.client, self.requests, "input")?;
         let (metrics, model) = (&service.metrics, self.model.name());
         let mut meters = Meters::start(metrics, &self.client, model, handed, now);
@@ -136,7 +137,17 @@ impl EmbedJob {
                 |(index, (receiver, place))| async move { (index, receive(receiver, place).await) },
             )
             .collect();
-        while let Some((index, received)) = pending.next().await {
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = pending.next() => next,
+                () = overdue.wait() => {
+                    let error = ApiError::overdue();
+                    meters.fail(error.note());
+                    return Err(error);
+                }
+            };
+            let Some((index, received)) = next else { break };
             match received {
                 Ok(stats) => meters.end(index, Outcome::Embedded(stats, service.engine.now())),
                 Err(error) => {

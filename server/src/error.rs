@@ -287,6 +287,12 @@ impl ApiError {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)
     }
 
+    /// 504: the request's deadline passed a while ago, and the engine has not said so.
+    pub fn overdue() -> Self {
+        let message = "the deadline passed, and the engine has not ended a step since";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)
+    }
+
     /// 500: a step that computed the request failed, not the request itself. It may be sent again.
     pub fn step_failed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "step_failed", message)

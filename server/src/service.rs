@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use folio_engine::EngineHandle;
 use folio_engine::types::{Nanos, Request};
+use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::error::ApiError;
@@ -42,6 +43,24 @@ pub struct Service {
     max_timeout: Option<Duration>,
     ids: Counter,
     seeds: Counter,
+}
+
+/// Time that the engine has to end a request itself after its deadline: it looks between steps.
+const DEADLINE_GRACE: Duration = Duration::from_secs(1);
+
+/// When a request is so long past its deadline that the engine must be standing still; never, for
+/// one without a deadline.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Overdue(Option<Instant>);
+
+impl Overdue {
+    /// Waits until then.
+    pub async fn wait(&self) {
+        match self.0 {
+            Some(time) => tokio::time::sleep_until(time).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Whether the scheduling policy looks at the priority of a request.
@@ -115,6 +134,13 @@ impl Service {
         };
         let began = client.arrival.map_or_else(|| self.engine.now(), |arrival| arrival.at);
         Ok(timeout.map(|timeout| began + timeout.into()))
+    }
+
+    /// The time after which nobody should wait any longer for `requests`, which have one deadline.
+    pub fn overdue(&self, requests: &[Request]) -> Overdue {
+        let deadline = requests.iter().filter_map(|request| request.deadline).min();
+        let left = |deadline: Nanos| Duration::from_nanos(deadline.since(self.engine.now()).0);
+        Overdue(deadline.map(|deadline| Instant::now() + left(deadline) + DEADLINE_GRACE))
     }
 
     /// Whether the engine still computes: it ends before the service only if it is broken.

@@ -68,10 +68,11 @@ pub trait Executor {
     /// have computed as not computed and not known yet: how many tokens it will have generated
     /// before the one that a row samples follows from the row's positions alone
     /// (`positions.end - prompt_len`). An error means that the step was not started: there is
-    /// nothing to collect for it, and the steps before it go on.
+    /// nothing to collect for it, and the steps before it go on. They are the last: after an
+    /// error, as after a panic, the executor is dropped and another is built in its place.
     fn submit(&mut self, plan: &StepPlan, sequences: &mut Sequences) -> Result<()>;
 
     /// Waits for the oldest step that was submitted. An error means that it is lost, and with it
-    /// all that were submitted after it: these are still collected, and what they yield is dropped.
+    /// all that were submitted after it: the executor is dropped.
     fn collect(&mut self) -> Result<StepOutput>;
 }

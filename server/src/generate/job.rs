@@ -176,13 +176,14 @@ impl Job {
             asked.is_some() || self.generation.output.token_ids == TokenIds::Returned;
         let prompts = self.requests.iter().filter(|_| shows_prompts);
         let prompts = prompts.map(|request| request.prompt.clone()).collect();
+        let overdue = service.overdue(&self.requests);
         service.submit(&self.client, self.requests, first(&self.paths))?;
         let readers = self.receivers.into_iter().enumerate().map(|(index, receiver)| {
             ChoiceReader::new(&self.model, &self.generation, &self.shown, (index as u32, receiver))
         });
         let model = Arc::clone(&self.model);
         let running = Running::new(service, self.client, model, readers.collect(), handed);
-        Ok(running.with_prompts(prompts, asked))
+        Ok(running.with_prompts(prompts, asked).until(overdue))
     }
 }
 

@@ -15,14 +15,14 @@ use crate::lifecycle::CutReceiver;
 use crate::metrics::{Handed, Meters, Outcome};
 use crate::models::ServedModel;
 use crate::openai::{Finish, PromptDetails, StopReason, Usage};
-use crate::service::Service;
+use crate::service::{Overdue, Service};
 
 /// All choices of a job. Dropping it cancels those that have not ended.
 #[derive(Debug)]
 pub struct Running {
     service: Arc<Service>,
     client: Client,
-    cut: CutReceiver,
+    stops: Stops,
     model: Arc<ServedModel>,
     readers: SelectAll<ChoiceReader>,
     /// Tokens read of each choice, by index.
@@ -32,6 +32,15 @@ pub struct Running {
     /// Pieces that wait for what is to be said about their prompt.
     held: VecDeque<Piece>,
     num_choices_per_prompt: usize,
+}
+
+/// What ends all choices from outside.
+#[derive(Debug)]
+struct Stops {
+    /// The server ends.
+    cut: CutReceiver,
+    /// The engine does not end them although their deadline has passed.
+    overdue: Overdue,
 }
 
 #[derive(Debug)]
@@ -86,7 +95,7 @@ impl Running {
         Self {
             service: Arc::clone(service),
             client,
-            cut: service.cut.receiver(),
+            stops: Stops { cut: service.cut.receiver(), overdue: Overdue::default() },
             model,
             num_tokens: vec![0; readers.len()],
             meters,
@@ -116,6 +125,12 @@ impl Running {
 
     fn prompt_of(&self, choice_index: u32) -> usize {
         choice_index as usize / self.num_choices_per_prompt
+    }
+
+    /// Ends with an error when the engine has not ended it long after its deadline.
+    pub(super) fn until(mut self, overdue: Overdue) -> Self {
+        self.stops.overdue = overdue;
+        self
     }
 
     /// Number of choices, those of all prompts together.
@@ -192,8 +207,9 @@ impl Running {
         }
         let next = tokio::select! {
             biased;
-            () = self.cut.wait() => Err(ApiError::cut_off()),
+            () = self.stops.cut.wait() => Err(ApiError::cut_off()),
             next = self.readers.next() => next?,
+            () = self.stops.overdue.wait() => Err(ApiError::overdue()),
         };
         match &next {
             Ok(piece) => self.count(piece),

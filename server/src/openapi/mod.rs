@@ -209,7 +209,7 @@ const ERRORS: &[ErrorStatus] = &[
     ErrorStatus(431, "The headers are too long."),
     ErrorStatus(500, "Something failed that the client cannot help."),
     ErrorStatus(503, "The server starts, stops or has lost its engine."),
-    ErrorStatus(504, "The deadline passed while the request waited."),
+    ErrorStatus(504, "The deadline passed while the request waited or ran."),
 ];
 
 impl ErrorStatus {

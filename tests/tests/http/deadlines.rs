@@ -117,6 +117,18 @@ async fn a_stream_that_expires_ends_with_an_error_event() {
     server.wait_for_idle().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_stands_still_holds_no_client_past_its_deadline() {
+    let (server, running) = occupied().await;
+    for path in [CHAT, COMPLETIONS, EMBEDDINGS] {
+        let reply = server.post(path, &with(path, &json!({ "timeout": SHORT }))).await;
+        assert_expired(&reply, "the engine has not ended a step since");
+    }
+    server.pace.release();
+    running.await.unwrap().ok();
+    server.wait_for_idle().await;
+}
+
 #[tokio::test]
 async fn timeouts_that_make_no_sense_are_refused_by_name() {
     let server = Server::start();
