@@ -33,7 +33,8 @@ class Server:
     """A server of its own on a free port, with a pool small enough to run out of blocks."""
 
     def __init__(self, binary, num_blocks):
-        command = [binary, "serve", "--port", "0", "--api-key", KEY, "--num-blocks", str(num_blocks)]
+        command = [binary, "serve", "--port", "0", "--api-key", KEY]
+        command += ["--num-blocks", str(num_blocks)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("FOLIO_")}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -68,10 +69,11 @@ class Bench:
 
     def serve_from_disk(self, page):
         """Answers for the page's files in place of the program, which then needs no new build."""
-        kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+        kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+        kinds[".svg"] = "image/svg+xml"
 
         def answer(route):
-            name = route.request.url.split("?")[0].removeprefix(self.server.url).removeprefix("/page/")
+            name = route.request.url.removeprefix(self.server.url).removeprefix("/page/")
             path = self.files / (name.strip("/").split("#")[0] or "index.html")
             route.fulfill(body=path.read_text(), content_type=kinds[path.suffix])
 
@@ -150,7 +152,8 @@ def test_an_answer_streams_and_the_conversation_is_kept(bench):
         assert len(said) > 20, said
         assert len(set(page.evaluate("sizes"))) > 3, "the answer came in one piece"
         stats = page.locator(".stats").inner_text()
-        assert re.search(r"first token .* · .* tokens/s · .* prompt tokens.* · \d+ generated", stats), stats
+        expected = r"first token .* · .* tokens/s · .* prompt tokens.* · \d+ generated"
+        assert re.search(expected, stats), stats
         expect(page.locator("#announcer")).to_contain_text(said[:20])
         with page.expect_request("**/v1/chat/completions") as sent:
             ask(page, "And then?")
@@ -241,6 +244,43 @@ def test_every_control_reaches_the_api_and_the_command_line(bench):
         assert json.loads(command.split("-d '", 1)[1].rstrip("'").replace("'\\''", "'")) == body
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 12}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def test_shapes_and_tools(bench):
+    with bench.tab() as page:
+        models_listed(page)
+        page.get_by_label("Response format").select_option("JSON schema")
+        ask(page, "Who are you?")
+        person = json.loads(answered(page).locator(".said").inner_text())
+        assert set(person) == {"name", "age"}, person
+        page.get_by_label("Response format").select_option("Text")
+        page.get_by_label("Tools (JSON)").fill(json.dumps([WEATHER]))
+        page.get_by_label("Other fields (JSON)").fill('{"tool_choice": "required"}')
+        ask(page, "What is the weather in Rome?")
+        answer = answered(page, 2)
+        expect(answer.locator(".call-name")).to_have_text("get_weather")
+        assert set(json.loads(answer.locator(".call code").inner_text())) == {"city"}
+        page.get_by_label("Other fields (JSON)").fill("")
+        answer.get_by_label("Result of get_weather").fill("sunny")
+        with page.expect_request("**/v1/chat/completions") as sent:
+            answer.get_by_role("button", name="Send results").click()
+        roles = [message["role"] for message in sent.value.post_data_json["messages"]]
+        assert roles[-2:] == ["assistant", "tool"], roles
+        answered(page, 3)
+
+
 def test_errors_are_shown_as_they_are(bench):
     refused = ["400 (Bad Request)"]
     with bench.tab(allowed=refused) as page:
@@ -307,7 +347,8 @@ def test_the_engine_is_seen_at_work(bench):
         wait_for("movement in the pool", lambda: pixels(page)[1] != first[1])
         expect(page.locator("#sequences tr").first).to_be_visible()
         wait_for("a rate", lambda: page.locator("#tile-generated").inner_text() not in ("–", "0"))
-        wait_for("prefix hits", lambda: page.locator("#tile-hits").inner_text() not in ("–", "0 %"))
+        hits = page.locator("#tile-hits")
+        wait_for("prefix hits", lambda: hits.inner_text() not in ("–", "0 %"))
         expect(page.locator("#engine-events li[data-kind=lost]").first).to_be_visible()
         assert page.locator("#tile-preemptions").inner_text() != "0"
         for chart in ("Time to first token", "Time per output token"):
@@ -398,7 +439,8 @@ def test_the_keyboard_is_enough(bench):
         for _ in range(60):
             page.keyboard.press("Tab")
             seen.append(page.evaluate("document.activeElement.id"))
-        for wanted in ("key-open", "theme-toggle", "prompt", "send", "tint", "model", "temperature", "extra"):
+        controls = "key-open theme-toggle prompt send tint model temperature extra"
+        for wanted in controls.split():
             assert wanted in seen, f"{wanted} cannot be reached by Tab"
 
 
@@ -415,7 +457,8 @@ def test_light_and_dark(bench):
 
 def test_nothing_overflows_and_nothing_jumps(bench):
     shift = """() => new Promise((done) => { let sum = 0;
-      new PerformanceObserver((list) => { for (const e of list.getEntries()) if (!e.hadRecentInput) sum += e.value; })
+      new PerformanceObserver((list) => { for (const entry of list.getEntries())
+        if (!entry.hadRecentInput) sum += entry.value; })
       .observe({type: 'layout-shift', buffered: true});
       requestAnimationFrame(() => setTimeout(() => done(sum), 300)) })"""
     for viewport in (SMALL, PHONE, WIDE):
@@ -476,7 +519,7 @@ def main():
     parser.add_argument("--num-blocks", type=int, default=200, help="blocks of its pool")
     parser.add_argument("--only", default="", help="part of the names of the tests to run")
     parser.add_argument("--files", type=Path, help="take the page's files from this directory")
-    parser.add_argument("--screenshots", type=Path, help="take pictures into this directory instead")
+    parser.add_argument("--screenshots", type=Path, help="take pictures into it instead")
     arguments = parser.parse_args()
     server = Server(arguments.server, arguments.num_blocks)
     num_failed = 0

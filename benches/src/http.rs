@@ -125,10 +125,11 @@ impl OpenStream {
                 first = Some(began.elapsed());
             }
         }
-        let mut events = text.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
-        let last = events.next_back();
+        let events = text.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
+        let mut events: Vec<_> = events.collect();
+        let last = events.pop();
         ensure!(last == Some("[DONE]"), "the stream ends with {last:?}");
-        let events = events.map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let events = events.into_iter().map(serde_json::from_str).collect::<Result<_, _>>()?;
         Ok((Answer { events }, first.unwrap_or_else(|| began.elapsed())))
     }
 }

@@ -91,7 +91,9 @@ export class Stopwatch {
   /** What a line below the answer says. */
   line({ usage, finishes, choices }) {
     const parts = [];
-    if (this.#first !== null) parts.push(`first token ${duration((this.#first - this.#begun) / 1000)}`);
+    if (this.#first !== null) {
+      parts.push(`first token ${duration((this.#first - this.#begun) / 1000)}`);
+    }
     const tokens = usage?.completion_tokens;
     const seconds = (this.#last - this.#first) / 1000;
     // The first token of each choice came before the clock that this is measured by.

@@ -56,7 +56,9 @@ async function request(path, { body, signal, accept } = {}) {
 export const getJson = async (path, signal) => (await request(path, { signal })).json();
 
 /** The JSON that comes of `body`. */
-export const postJson = async (path, body, signal) => (await request(path, { body, signal })).json();
+export async function postJson(path, body, signal) {
+  return (await request(path, { body, signal })).json();
+}
 
 /** The events of a stream, each parsed, until it ends or says that it is done. */
 export async function* events(path, { body, signal } = {}) {

@@ -62,7 +62,9 @@ export function number(value) {
 }
 
 /** A share as a percentage. */
-export const percent = (share) => (Number.isFinite(share) ? `${number(Math.round(share * 1000) / 10)} %` : '–');
+export function percent(share) {
+  return Number.isFinite(share) ? `${number(Math.round(share * 1000) / 10)} %` : '–';
+}
 
 /** Replaces text only where it changed, so that nothing is laid out again for nothing. */
 export function setText(node, text) {

@@ -58,7 +58,8 @@ function table(texts, values) {
     return cell;
   }));
   const rows = texts.map((text, i) => {
-    const name = element('th', { scope: 'row', title: text }, element('b', {}, String(i + 1)), text);
+    const place = element('b', {}, String(i + 1));
+    const name = element('th', { scope: 'row', title: text }, place, text);
     return element('tr', {}, name, ...values[i].map((value, j) => {
       const share = i === j ? 1 : (value - low) / range;
       const cell = element('td', { data: { strength: String(Math.round(share * 10)) } });

@@ -219,8 +219,10 @@ function newRow(sequence) {
   const swatch = element('i', { className: 'swatch' });
   swatch.style.background = colorOf(sequence.id);
   const label = element('th', { scope: 'row' }, swatch, name(sequence));
-  const cells = Array.from({ length: 8 }, (_, at) => element('td', { className: at > 1 ? 'num' : '' }));
-  const row = { root: element('tr', { data: { id: String(sequence.id) } }, label, ...cells), cells };
+  const cell = (_, at) => element('td', { className: at > 1 ? 'num' : '' });
+  const cells = Array.from({ length: 8 }, cell);
+  const root = element('tr', { data: { id: String(sequence.id) } }, label, ...cells);
+  const row = { root, cells };
   rows.set(sequence.id, row);
   return row;
 }

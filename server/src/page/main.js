@@ -33,7 +33,10 @@ function startTabs() {
     show(view);
     byId(`tab-${view}`).focus();
   });
-  const fromHash = () => show(VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : 'chat');
+  const fromHash = () => {
+    const asked = location.hash.slice(1);
+    show(VIEWS.includes(asked) ? asked : 'chat');
+  };
   addEventListener('hashchange', fromHash);
   fromHash();
 }

@@ -178,7 +178,7 @@ export class PoolView {
   #label() {
     const { used, blocks } = this.#frame.pool;
     const text = `Block pool: ${used} of ${blocks} blocks in use`;
-    if (this.canvas.getAttribute('aria-label') !== text) this.canvas.setAttribute('aria-label', text);
+    if (this.canvas.ariaLabel !== text) this.canvas.ariaLabel = text;
   }
 
   #point(event) {
@@ -190,7 +190,8 @@ export class PoolView {
     const code = this.#codes[at];
     if (code === undefined || column >= columns) return;
     const owner = this.#frame.sequences[(code & ~PUBLISHED) - FIRST_OWNER];
-    setText(this.hover, `Block ${at * this.#frame.pool.blocks_per_cell + 1}: ${this.#use(code, owner)}`);
+    const block = at * this.#frame.pool.blocks_per_cell + 1;
+    setText(this.hover, `Block ${block}: ${this.#use(code, owner)}`);
     this.highlight(owner ? owner.id : null);
   }
 
@@ -201,7 +202,7 @@ export class PoolView {
       case CACHED: return 'free, with content that can be reused';
       case SHARED: return 'shared by several sequences';
       case UNLISTED: return 'held for a step in flight or an unlisted sequence';
-      default: return `held by request ${owner?.request ?? '?'}, choice ${owner?.choice ?? 0}${reuse}`;
+      default: return `held by ${owner?.request ?? '?'}.${owner?.choice ?? 0}${reuse}`;
     }
   }
 }

@@ -97,7 +97,10 @@ function level(probability) {
   return [0.9, 0.6, 0.3, 0.1].filter((bound) => probability < bound).length;
 }
 
-const visible = (text) => text.replaceAll('\n', '↵').replaceAll('\t', '⇥').replaceAll(' ', '␣');
+/** Text with its white space made visible. */
+function visible(text) {
+  return text.replaceAll('\n', '↵').replaceAll('\t', '⇥').replaceAll(' ', '␣');
+}
 
 function show(node, text, probability, { top_logprobs: alternatives = [], token }) {
   const card = byId('token-card');
