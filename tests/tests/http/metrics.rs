@@ -407,3 +407,17 @@ async fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
         assert!(is_there, "{metric}");
     }
 }
+
+/// Whoever meets a metric of ours can look it up.
+#[tokio::test]
+async fn every_metric_of_our_own_is_described() {
+    let server = Server::start();
+    let page = include_str!("../../../docs/observability.md");
+    let text = server.get("/metrics").await.text().to_owned();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE folio:"));
+    let names: Vec<_> = names.filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(page.contains(&format!("`folio:{name}`")), "folio:{name} is not described");
+    }
+}
