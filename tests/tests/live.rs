@@ -113,7 +113,11 @@ fn check_sequences(view: &LiveView, scheduler: &mut Scheduler) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_picture_agrees_with_tables_and_counts_at_every_step(

@@ -8,7 +8,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -58,9 +58,12 @@ struct Nothing(Option<StepOutput>);
 
 impl Executor for Nothing {
     fn submit(&mut self, plan: &StepPlan, _: &mut Sequences) -> folio_engine::types::Result<()> {
-        let result = |emits| match emits {
-            true => SeqResult::Token(SampledToken { id: 1, logprobs: None }),
-            false => SeqResult::Computed,
+        let result = |emits| {
+            if emits {
+                SeqResult::Token(SampledToken { id: 1, logprobs: None })
+            } else {
+                SeqResult::Computed
+            }
         };
         let results = plan.seqs.iter().map(|seq| result(seq.emits)).collect();
         self.0 = Some(StepOutput { results, device_time: Nanos(1), ..StepOutput::default() });
@@ -121,7 +124,7 @@ fn watch(handle: &EngineHandle, is_done: &AtomicBool) -> u32 {
     let mut num_pictures = 0;
     while !is_done.load(Ordering::Relaxed) {
         let mut picture = pin!(handle.live());
-        while let Poll::Pending = picture.as_mut().poll(&mut Context::from_waker(&waker)) {
+        while picture.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
             std::thread::park_timeout(Duration::from_millis(50));
         }
         num_pictures += 1;
