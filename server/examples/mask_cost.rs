@@ -94,17 +94,14 @@ fn structure(constraint: Constraint) -> Structure {
 
 /// A model that has no weights, only the vocabulary.
 fn models(tokenizer: Option<&str>) -> Result<Models> {
-    let text = match tokenizer {
-        Some(path) => {
-            let bytes = std::fs::read(path)?;
-            let read = |name: &str| Ok((name == "tokenizer.json").then(|| bytes.clone()));
-            TextModel::load("tokenizer", &read, None)?
-        }
-        None => {
-            let files = ModelFiles::Embedded(builtin::chat());
-            let read = |name: &str| Ok(files.read(name).ok().flatten().map(Cow::into_owned));
-            TextModel::load("folio-tiny", &read, None)?
-        }
+    let text = if let Some(path) = tokenizer {
+        let bytes = std::fs::read(path)?;
+        let read = |name: &str| Ok((name == "tokenizer.json").then(|| bytes.clone()));
+        TextModel::load("tokenizer", &read, None)?
+    } else {
+        let files = ModelFiles::Embedded(builtin::chat());
+        let read = |name: &str| Ok(files.read(name).ok().flatten().map(Cow::into_owned));
+        TextModel::load("folio-tiny", &read, None)?
     };
     // As models have it: a multiple of 128.
     let vocab_size = text.tokenizer().vocab_size().next_multiple_of(128);

@@ -124,10 +124,8 @@ fn check(ask: &Ask, trace: &Trace) {
         return;
     };
     let max = ask.params.stop.max_tokens as usize;
-    let (end, num_tokens) = match len <= max {
-        true => (FinishReason::Complete, len),
-        false => (FinishReason::Length, max),
-    };
+    let (end, num_tokens) =
+        if len <= max { (FinishReason::Complete, len) } else { (FinishReason::Length, max) };
     assert_eq!((&trace.end, trace.tokens.len()), (&end, num_tokens), "{ask:?}");
     for (index, &token) in trace.tokens.iter().enumerate() {
         let before = &trace.tokens[..index];
@@ -145,7 +143,9 @@ fn alone(asks: &[Ask]) -> Vec<Vec<Trace>> {
 fn texts_keep_to_the_grammar_and_end_with_it() {
     let asks = asks();
     for (ask, traces) in asks.iter().zip(alone(&asks)) {
-        traces.iter().for_each(|trace| check(ask, trace));
+        for trace in &traces {
+            check(ask, trace);
+        }
         let is_random = ask.params.sampling.temperature > 0.0;
         if is_random && ask.num_choices > 1 && ask.params.penalties.logit_bias.is_empty() {
             assert_ne!(

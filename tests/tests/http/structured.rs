@@ -162,16 +162,29 @@ async fn stops_lengths_and_reports_work_beside_a_shape() {
     assert_eq!(content(&reply), ("aabbb", "stop"), "a complete text ends all the same");
 }
 
-#[tokio::test]
-async fn bad_asks_are_refused_by_their_field() {
+/// Fields, the `param` that the error must name, and its `code`.
+type Row = (Value, &'static str, &'static str);
+
+async fn check_rows(rows: Vec<Row>) {
     let server = Server::start();
+    for (fields, param, code) in rows {
+        let what = fields.to_string();
+        let reply = server.post(CHAT, &chat("x", &fields)).await;
+        check(&reply, (400, &param.into(), code), &what);
+        let reply = server.post(COMPLETIONS, &completion("x", &fields)).await;
+        check(&reply, (400, &param.into(), code), &what);
+    }
+    assert_eq!(server.gauges().totals.num_steps, 0);
+}
+
+#[tokio::test]
+async fn bad_formats_are_refused_by_their_field() {
     let (value, kind, missing) = ("invalid_value", "invalid_type", "missing_required_parameter");
     let (unsupported, unknown) = ("unsupported_parameter", "unknown_parameter");
     let response = |format: Value| json!({ "response_format": format });
     let named = |schema: Value| response(json!({ "type": "json_schema", "json_schema": schema }));
-    let outputs = |fields: Value| json!({ "structured_outputs": fields });
     let deep = (0..80).fold(json!({}), |inner, _| json!({ "not": inner }));
-    for (fields, param, code) in [
+    check_rows(vec![
         (response(json!("json")), "response_format", kind),
         (response(json!({})), "response_format.type", missing),
         (response(json!({ "type": "xml" })), "response_format.type", value),
@@ -194,6 +207,16 @@ async fn bad_asks_are_refused_by_their_field() {
         (format(&json!({ "not": {} })), "response_format.json_schema.schema.not", unsupported),
         (format(&json!({ "type": "x" })), "response_format.json_schema.schema", value),
         (format(&deep), "response_format.json_schema.schema.not", unsupported),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn bad_structured_outputs_are_refused_by_their_field() {
+    let (value, kind) = ("invalid_value", "invalid_type");
+    let (unsupported, unknown) = ("unsupported_parameter", "unknown_parameter");
+    let outputs = |fields: Value| json!({ "structured_outputs": fields });
+    check_rows(vec![
         (outputs(json!(1)), "structured_outputs", kind),
         (outputs(json!({})), "structured_outputs", value),
         (outputs(json!({ "json": "{" })), "structured_outputs.json", value),
@@ -231,6 +254,14 @@ async fn bad_asks_are_refused_by_their_field() {
         ),
         (outputs(json!({ "regex": "a", "choice": ["b"] })), "structured_outputs.choice", value),
         (outputs(json!({ "regexp": "a" })), "structured_outputs.regexp", unknown),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn bad_guides_are_refused_by_their_field() {
+    let (value, kind) = ("invalid_value", "invalid_type");
+    check_rows(vec![
         (json!({ "guided_json": 5 }), "guided_json", kind),
         (json!({ "guided_regex": ["a"] }), "guided_regex", kind),
         (json!({ "guided_regex": "a", "guided_choice": ["a"] }), "guided_choice", value),
@@ -247,14 +278,8 @@ async fn bad_asks_are_refused_by_their_field() {
             "guided_regex",
             value,
         ),
-    ] {
-        let what = fields.to_string();
-        let reply = server.post(CHAT, &chat("x", &fields)).await;
-        check(&reply, (400, &param.into(), code), &what);
-        let reply = server.post(COMPLETIONS, &completion("x", &fields)).await;
-        check(&reply, (400, &param.into(), code), &what);
-    }
-    assert_eq!(server.gauges().totals.num_steps, 0);
+    ])
+    .await;
 }
 
 #[tokio::test]
