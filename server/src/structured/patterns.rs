@@ -264,7 +264,8 @@ mod tests {
         for schema in [
             json!({ "allOf": vec![word(2); 5] }),
             json!({ "allOf": [word(900), word(900), { "anyOf": [word(2), word(900)] }] }),
-            json!({ "$ref": "#/$defs/a", "allOf": [word(900), word(90)], "$defs": { "a": word(90) } }),
+            json!({ "$ref": "#/$defs/a", "allOf": [word(900), word(90)],
+                    "$defs": { "a": word(90) } }),
             json!({ "allOf": vec![at("x", at("y", word(2))); 5] }),
             json!({ "allOf": vec![json!({ "items": word(500) }); 3] }),
             json!({ "allOf": [at("x", word(900)), { "patternProperties": { "x": word(900) } },
