@@ -1,4 +1,5 @@
-//! From an encoder's hidden states to one vector a text, and of a cross-encoder to one score a pair.
+//! From an encoder's hidden states to one vector a text; a cross-encoder's become one score a
+//! pair.
 
 use crate::model::{Model, Normalization, Pooling, PoolingConfig};
 use crate::sched::Sequence;

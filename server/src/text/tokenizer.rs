@@ -80,8 +80,8 @@ impl Tokenizer {
         Ok((encoding.get_ids().to_vec(), second_start))
     }
 
-    /// As [`Self::encode`], cut to `max_tokens` by taking ordinary tokens off the end where the client asked
-    /// for that; special tokens stay. Also returns how many tokens the whole text has.
+    /// As [`Self::encode`], cut to `max_tokens` by taking ordinary tokens off the end where the
+    /// client asked for that; special tokens stay. Also returns how many tokens the whole text has.
     pub fn encode_truncated(
         &self,
         text: &str,
