@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::exec::Executor;
-use crate::sched::{Blame, Casualties, Gauges, Policy, Scheduler};
+use crate::sched::{Blame, Casualties, Gauges, KvEvent, Policy, Scheduler};
 use crate::types::{Clock, EngineConfig, Nanos, Request, SequenceId, StepPlan, StepReport};
 
 /// The scheduler, the executor and the clock that belong together.
@@ -219,6 +219,16 @@ impl EngineCore {
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         self.scheduler.gauges()
+    }
+
+    /// Records changes of the prefix index from now on.
+    pub fn record_kv_events(&mut self) {
+        self.scheduler.record_kv_events();
+    }
+
+    /// The changes since the last call, in order.
+    pub fn take_kv_events(&mut self) -> Vec<KvEvent> {
+        self.scheduler.take_kv_events()
     }
 
     /// The scheduler, for checks of its invariants.

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use tokio::sync::mpsc;
+
 use crate::core::{EngineCore, caught};
 use crate::drain::DrainMeter;
 use crate::exec::Executor;
 use crate::recovery::{Build, Notice, Notify, Strikes};
-use crate::sched::Policy;
-use crate::thread::{Engine, EngineHandle};
+use crate::sched::{KvBatch, Policy};
+use crate::thread::{Engine, EngineHandle, IndexTeller};
 use crate::types::{Clock, EngineConfig, Error, Protection, Result, SystemClock};
 
 /// What an engine is started with.
@@ -19,6 +21,7 @@ pub struct EngineSetup {
     protection: Protection,
     clock: Arc<dyn Clock>,
     notify: Notify,
+    kv_events: Option<mpsc::Sender<KvBatch>>,
 }
 
 impl std::fmt::Debug for EngineSetup {
@@ -40,6 +43,7 @@ impl EngineSetup {
             protection: Protection::default(),
             clock: Arc::new(SystemClock::start()),
             notify: Box::new(|_| {}),
+            kv_events: None,
         }
     }
 
@@ -61,6 +65,13 @@ impl EngineSetup {
         Self { notify: Box::new(notify), ..self }
     }
 
+    /// Sends what enters and leaves the prefix index, a batch for each step. A batch for which
+    /// there is no room is dropped.
+    #[must_use]
+    pub fn kv_events(self, batches: mpsc::Sender<KvBatch>) -> Self {
+        Self { kv_events: Some(batches), ..self }
+    }
+
     /// Starts the engine's thread and returns when it has built its executor. `build` runs on it,
     /// so that what it makes never changes threads; and it runs again after each failure, once
     /// what it made before is gone.
@@ -68,7 +79,7 @@ impl EngineSetup {
     where
         B: FnMut() -> Result<Box<dyn Executor>> + Send + 'static,
     {
-        let Self { config, policy, protection, clock, notify } = self;
+        let Self { config, policy, protection, clock, notify, kv_events } = self;
         let config = config.validated()?;
         let (ready, built) = crossbeam_channel::bounded(1);
         let (handle, inbound) =
@@ -79,8 +90,9 @@ impl EngineSetup {
         let thread = thread.spawn(move || match caught(&mut build).unwrap_or_else(panicked) {
             Ok(executor) => {
                 let core = EngineCore::new(config, policy, executor, Box::new(clock));
+                let index = IndexTeller::new(kv_events);
                 let meter = DrainMeter::default();
-                let mut engine = Engine { core, inbound, build, notify, strikes, meter };
+                let mut engine = Engine { core, inbound, build, notify, strikes, meter, index };
                 let _ = ready.send(Ok(()));
                 engine.run();
             }

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::core::{EngineCore, Turn};
 use crate::drain::{DrainMeter, DrainRate, Work};
@@ -20,7 +20,7 @@ use crate::exec::Executor;
 use crate::health::{EngineHealth, Heartbeat, Phase};
 use crate::live::{self, LiveAccess, LiveRecorder, LiveSnapshot};
 use crate::recovery::{Build, FaultTotals, Notify, Recovery, Strikes};
-use crate::sched::{Gauges, ModelGauges, Policy, check_request};
+use crate::sched::{Gauges, KvBatch, ModelGauges, Policy, check_request};
 use crate::setup::EngineSetup;
 use crate::types::{
     Clock, EngineConfig, ModelId, Nanos, Protection, Refusal, Request, RequestId, Result,
@@ -324,6 +324,30 @@ pub(crate) struct Engine {
     pub(crate) notify: Notify,
     pub(crate) strikes: Strikes,
     pub(crate) meter: DrainMeter,
+    pub(crate) index: IndexTeller,
+}
+
+/// Tells who listens what enters and leaves the prefix index.
+pub(crate) struct IndexTeller {
+    batches: Option<mpsc::Sender<KvBatch>>,
+    next_number: u64,
+}
+
+impl IndexTeller {
+    pub(crate) fn new(batches: Option<mpsc::Sender<KvBatch>>) -> Self {
+        Self { batches, next_number: 0 }
+    }
+
+    /// Sends what has changed since the last call. A batch that finds no room is lost, and its
+    /// number with it.
+    fn tell(&mut self, core: &mut EngineCore) {
+        let Some(batches) = &self.batches else { return };
+        let events = core.take_kv_events();
+        if !events.is_empty() {
+            let _ = batches.try_send(KvBatch { number: self.next_number, events });
+            self.next_number += 1;
+        }
+    }
 }
 
 impl Engine {
@@ -331,6 +355,9 @@ impl Engine {
     pub(crate) fn run(&mut self) {
         self.publish(None);
         self.shared().heartbeat.enter(Phase::Serving, self.now());
+        if self.index.batches.is_some() {
+            self.core.record_kv_events();
+        }
         loop {
             let is_open = self.take_requests();
             self.fill_pipeline();
@@ -346,6 +373,7 @@ impl Engine {
                 Turn::Idle if !self.wait_for_request(is_open) => return,
                 Turn::Idle => {}
             }
+            self.index.tell(&mut self.core);
             self.inbound.live.answer(&self.core);
         }
     }

@@ -16,6 +16,7 @@ pub mod error;
 pub mod gate;
 pub mod generate;
 pub mod keys;
+pub mod kv_events;
 pub mod lifecycle;
 pub mod listen;
 pub mod live;

@@ -12,10 +12,11 @@ use folio::service::{Priorities, Service, unix_seconds};
 use folio::text::TextModel;
 use folio_engine::exec::{self, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions};
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
-use folio_engine::sched::policies;
+use folio_engine::sched::{KvBatch, policies};
 use folio_engine::types::{EngineConfig, ModelId, ModelLimits, PrefixCaching};
 use folio_engine::{EngineHandle, EngineSetup, Notice};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
 use crate::args::{EngineArgs, LoadFormat, ModelArgs, hub_cache};
 use crate::device::{self, Chosen};
@@ -62,10 +63,19 @@ struct Prepared {
 
 /// Loads the models and starts the engine.
 pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
+    load_telling(models, engine, None)
+}
+
+/// [`load`], and sends `kv_events` what enters and leaves the prefix cache.
+pub(crate) fn load_telling(
+    models: &ModelArgs,
+    engine: &EngineArgs,
+    kv_events: Option<mpsc::Sender<KvBatch>>,
+) -> Result<Loaded> {
     let Prepared { sources, configs, models, engine: config, options, device, mut notes } =
         prepare(models, engine)?;
     let plan = options.plan.to_string();
-    let (engine_and_thread, said) = start(sources, configs, (config, options), engine)?;
+    let (engine_and_thread, said) = start(sources, configs, (config, options), engine, kv_events)?;
     notes.extend(said);
     let priorities = match engine.scheduling_policy.as_str() {
         "fcfs" => Priorities::Refused,
@@ -311,6 +321,7 @@ fn start(
     configs: Vec<ModelConfig>,
     (config, options): (EngineConfig, RunnerOptions),
     args: &EngineArgs,
+    kv_events: Option<mpsc::Sender<KvBatch>>,
 ) -> Result<(EngineAndThread, Vec<String>)> {
     let policy = policies::by_name(&args.scheduling_policy)?;
     let files = sources.into_iter().map(|source| source.files);
@@ -328,7 +339,10 @@ fn start(
         let _ = sender.send(executor.notes().to_vec());
         Ok(executor)
     };
-    let setup = EngineSetup::new(config, policy).protection(args.protection());
+    let mut setup = EngineSetup::new(config, policy).protection(args.protection());
+    if let Some(batches) = kv_events {
+        setup = setup.kv_events(batches);
+    }
     let engine = setup.on_notice(log).spawn(build)?;
     Ok((engine, notes.recv().unwrap_or_default()))
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::BlockTable;
+use super::kv_events::{ContentId, KvEvent, KvRecorder};
 use crate::types::{BlockCopy, BlockId, CacheSalt, PrefixCaching, TokenId};
 
 /// Identity of the content of a full block together with everything before it.
@@ -19,6 +20,15 @@ pub(super) enum NodeId {
     Root(Option<CacheSalt>),
     /// A number never used twice, so that an evicted parent cannot be taken for a later one.
     Content(u64),
+}
+
+impl NodeId {
+    fn content(self) -> Option<ContentId> {
+        match self {
+            Self::Root(_) => None,
+            Self::Content(content) => Some(content),
+        }
+    }
 }
 
 /// The pool has too few blocks that nobody holds.
@@ -50,6 +60,7 @@ pub struct BlockAllocator {
     index: HashMap<Arc<[u32]>, BlockId>,
     next_node: u64,
     counters: PrefixCounters,
+    recorder: KvRecorder,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +76,8 @@ struct Block {
 struct Cached {
     node: NodeId,
     key: Arc<[u32]>,
+    /// Its identity in events; `None` under a salt.
+    told: Option<ContentId>,
 }
 
 /// Free blocks, next victim first: blocks without cached content, then the least recently used.
@@ -88,6 +101,7 @@ impl BlockAllocator {
             index: HashMap::new(),
             next_node: 0,
             counters: PrefixCounters::default(),
+            recorder: KvRecorder::default(),
         };
         for id in (1..num_blocks).map(BlockId) {
             allocator.push_free(id);
@@ -95,12 +109,15 @@ impl BlockAllocator {
         allocator
     }
 
-    /// Forgets every table and every cached content: the memory behind the pool is another now.
-    /// Totals go on. Whoever tells others what is cached says here that nothing is.
+    /// Forgets every table and every cached content, and records so: the memory behind the pool is
+    /// another now. Totals go on.
     pub fn clear(&mut self) {
-        let counters = self.counters;
         let num_blocks = self.blocks.len() as u32;
-        *self = Self { counters, ..Self::new(num_blocks, self.block_size, self.caching) };
+        let mut recorder = std::mem::take(&mut self.recorder);
+        recorder.cleared();
+        let (counters, next_node) = (self.counters, self.next_node);
+        let empty = Self::new(num_blocks, self.block_size, self.caching);
+        *self = Self { counters, next_node, recorder, ..empty };
     }
 
     /// Tokens in a block, P.
@@ -137,6 +154,17 @@ impl BlockAllocator {
     /// whether its content can be found again.
     pub(super) fn holds(&self) -> impl Iterator<Item = (u32, bool)> + '_ {
         self.blocks.iter().map(|block| (block.ref_count, block.cached.is_some()))
+    }
+
+    /// Keeps a record of changes of the prefix index from now on, to be
+    /// [taken](Self::take_events) after each step.
+    pub fn record_events(&mut self) {
+        self.recorder.start();
+    }
+
+    /// The changes since the last call, in order.
+    pub fn take_events(&mut self) -> Vec<KvEvent> {
+        self.recorder.take()
     }
 
     /// Blocks needed for `num_tokens` tokens.
@@ -249,7 +277,7 @@ impl BlockAllocator {
         for index in table.nodes.len()..num_full {
             let parent = table.nodes.last().copied().unwrap_or(NodeId::Root(salt));
             let tokens = &computed[index * size..(index + 1) * size];
-            let node = self.enter(parent, tokens, table.blocks[index]);
+            let node = self.enter((parent, salt), tokens, table.blocks[index]);
             table.nodes.push(node);
         }
     }
@@ -331,7 +359,12 @@ impl BlockAllocator {
         }
     }
 
-    fn enter(&mut self, parent: NodeId, tokens: &[TokenId], id: BlockId) -> NodeId {
+    fn enter(
+        &mut self,
+        (parent, salt): (NodeId, Option<CacheSalt>),
+        tokens: &[TokenId],
+        id: BlockId,
+    ) -> NodeId {
         let mut key = Vec::with_capacity(KEY_WORDS + tokens.len());
         write_key(&mut key, parent, tokens);
         if let Some(existing) = self.index.get(key.as_slice())
@@ -339,19 +372,27 @@ impl BlockAllocator {
         {
             return cached.node;
         }
-        let node = NodeId::Content(self.next_node);
+        let content = self.next_node;
+        let node = NodeId::Content(content);
         self.next_node += 1;
         let key: Arc<[u32]> = key.into();
         let block = &mut self.blocks[id.index()];
         assert!(block.cached.is_none() && block.ref_count > 0, "publishing block {id}: {block:?}");
-        block.cached = Some(Cached { node, key: Arc::clone(&key) });
+        let told = salt.is_none().then_some(content);
+        block.cached = Some(Cached { node, key: Arc::clone(&key), told });
         self.index.insert(key, id);
+        if told.is_some() {
+            self.recorder.stored(parent.content(), content, tokens);
+        }
         node
     }
 
     fn forget(&mut self, id: BlockId) {
         if let Some(cached) = self.blocks[id.index()].cached.take() {
             self.index.remove(&cached.key);
+            if let Some(content) = cached.told {
+                self.recorder.removed(content);
+            }
         }
     }
 

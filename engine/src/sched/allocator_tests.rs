@@ -171,6 +171,56 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// What somebody knows who has only the events: the whole prefix of each content.
+#[derive(Default)]
+struct Listener(HashMap<ContentId, Vec<TokenId>>);
+
+impl Listener {
+    fn hear(&mut self, events: Vec<KvEvent>) {
+        for event in events {
+            match event {
+                KvEvent::Stored { parent, contents, tokens } => {
+                    let mut prefix = parent.map_or_else(Vec::new, |parent| self.0[&parent].clone());
+                    assert_eq!(tokens.len(), contents.len() * P as usize);
+                    for (content, block) in contents.iter().zip(tokens.chunks(P as usize)) {
+                        prefix.extend_from_slice(block);
+                        assert!(self.0.insert(*content, prefix.clone()).is_none(), "{content}");
+                    }
+                }
+                KvEvent::Removed { contents } => {
+                    for content in contents {
+                        assert!(self.0.remove(&content).is_some(), "{content} was never there");
+                    }
+                }
+                KvEvent::Cleared => self.0.clear(),
+            }
+        }
+    }
+
+    /// Knows as much as the index, and no prefix that could not be found there.
+    fn check(&self, allocator: &BlockAllocator) {
+        assert_eq!(self.0.len(), allocator.num_cached() as usize);
+        for prefix in self.0.values() {
+            let is_whole = (1..=prefix.len() / P as usize)
+                .all(|len| self.0.values().any(|one| *one == prefix[..len * P as usize]));
+            let found = allocator.peek_prefix(&[prefix.as_slice(), &[0]].concat(), None);
+            assert_eq!(is_whole, found.num_tokens as usize == prefix.len(), "{prefix:?}");
+        }
+    }
+}
+
+#[test]
+fn content_under_a_salt_is_not_told() {
+    let mut allocator = allocator(8);
+    allocator.record_events();
+    let mut table = BlockTable::default();
+    grow(&mut allocator, &mut table, 8).unwrap();
+    allocator.publish(&mut table, &tokens(8), Some(CacheSalt(7)));
+    allocator.withdraw(&table);
+    assert_eq!(allocator.take_events(), []);
+    allocator.release(&mut table);
+}
+
 /// A pool whose blocks remember which tokens were written to them, so that a match that returns
 /// the wrong content is seen.
 struct Pool {
@@ -275,14 +325,19 @@ proptest! {
         num_blocks in 1..24u32,
         operations in prop::collection::vec(operation(), 1..120),
     ) {
+        let mut listener = Listener::default();
+        let mut recorded = allocator(num_blocks);
+        recorded.record_events();
         let mut pool = Pool {
-            allocator: allocator(num_blocks),
+            allocator: recorded,
             written: vec![vec![None; P as usize]; num_blocks as usize + 1],
             live: Vec::new(),
         };
         for operation in &operations {
             pool.apply(operation);
             pool.check();
+            listener.hear(pool.allocator.take_events());
+            listener.check(&pool.allocator);
         }
         for (_, mut table) in std::mem::take(&mut pool.live) {
             pool.allocator.release(&mut table);

@@ -8,6 +8,7 @@ mod allocator;
 mod block;
 mod commit;
 mod encoders;
+mod kv_events;
 mod live;
 mod lookahead;
 mod planning;
@@ -25,6 +26,7 @@ mod watch;
 
 pub use allocator::{BlockAllocator, OutOfBlocks, PrefixCounters, PrefixPeek};
 pub use block::BlockTable;
+pub use kv_events::{ContentId, KvBatch, KvEvent};
 pub use live::{
     LiveCell, LivePool, LiveProgress, LiveSequence, LiveState, LiveView, MAX_LIVE_CELLS,
     MAX_LIVE_SEQUENCES,

@@ -1,6 +1,7 @@
 //! Flags of the log and the traces.
 
 use clap::{Args, ValueEnum};
+use folio::kv_events::KvEventsConfig;
 use folio::telemetry;
 
 /// What the server tells about itself.
@@ -21,6 +22,12 @@ pub(crate) struct TelemetryArgs {
     /// http://localhost:4318/v1/traces [default: nowhere]
     #[arg(long, env = "FOLIO_OTLP_TRACES_ENDPOINT", value_name = "URL", value_parser = endpoint)]
     pub otlp_traces_endpoint: Option<String>,
+
+    /// What enters and leaves the prefix cache, published over ZeroMQ for routers: JSON as in vLLM,
+    /// such as {"enable_kv_cache_events": true, "endpoint": "tcp://*:5557"}. It holds the tokens of
+    /// prompts [default: nothing]
+    #[arg(long, env = "FOLIO_KV_EVENTS_CONFIG", value_name = "JSON")]
+    pub kv_events_config: Option<KvEventsConfig>,
 }
 
 /// How the lines of the log are written.

@@ -10,18 +10,21 @@ use axum::http::{HeaderValue, Uri};
 use folio::app::{App, HttpSettings, MetricsAccess};
 use folio::body::BodyLimits;
 use folio::keys::KeyRing;
+use folio::kv_events::{KvEventsConfig, Publisher};
 use folio::listen::{ConnectionLimits, Front, Socket};
 use folio::responses::StoreLimits;
 use folio::routes::page::PageMode;
 use folio::service::Service;
 use folio::telemetry::{self, Tracer};
+use folio_engine::sched::KvBatch;
 use folio_engine::types::ModelKind;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::reload::{HangUps, KeyFile, Reloadable, key_ring, tls};
 use crate::args::{HttpArgs, LimitArgs, Seconds, ServeArgs, TelemetryArgs};
-use crate::load::{self, Loaded, load};
+use crate::load::{self, Loaded, load_telling};
 
 /// Time for the last words of requests that are cut off.
 const CUTTING_TIME: Duration = Duration::from_secs(3);
@@ -52,7 +55,10 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let server = tokio::spawn(socket.serve(Arc::clone(&front)));
     say(&format!("Bound to {address}; loading the models"))?;
     let drain_timeout = args.http.drain_timeout.0;
-    let loading = tokio::task::spawn_blocking(move || load(&args.models, &args.engine));
+    let kv_events =
+        publish(args.telemetry.kv_events_config.as_ref(), args.engine.block_size).await?;
+    let loading =
+        tokio::task::spawn_blocking(move || load_telling(&args.models, &args.engine, kv_events));
     let loaded = tokio::select! {
         loaded = loading => loaded??,
         () = signals.next() => return say("Stopped while loading"),
@@ -95,6 +101,19 @@ async fn end(
     // Clients read of it before the program ends.
     let _ = tokio::time::timeout(CUTTING_TIME, server).await;
     Err(anyhow!(failure))
+}
+
+/// Publishes KV-cache events if `config` says so; the engine sends them into what this returns.
+async fn publish(
+    config: Option<&KvEventsConfig>,
+    block_size: u32,
+) -> Result<Option<mpsc::Sender<KvBatch>>> {
+    let Some(config) = config.filter(|config| config.is_on()) else { return Ok(None) };
+    let publisher = Publisher::bind(config, block_size).await.context("--kv-events-config")?;
+    let (batches, receiver) = mpsc::channel(config.max_queue_size);
+    tokio::spawn(publisher.run(receiver));
+    say(&format!("KV-cache events on {}", config.endpoint))?;
+    Ok(Some(batches))
 }
 
 /// Takes no more requests and ends when those that run have ended, when their time is over, or at

@@ -75,10 +75,13 @@ def structured():
 
 
 def tools():
-    def weather(city: str) -> str:
-        """Tells the weather of a city."""
-        return f"sunny in {city}"
-
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    weather = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
     bound = chat_model_of(max_tokens=200).bind_tools([weather], tool_choice="weather")
     question = HumanMessage("What is the weather in Oslo?")
     call = bound.invoke([question])

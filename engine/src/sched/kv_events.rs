@@ -1,0 +1,112 @@
+//! What enters and leaves the prefix index, told in order: for routers that send a request where its
+//! prefix already is.
+//!
+//! Replaying all events from the start gives the index, but for content under a cache salt, which
+//! is nobody else's business and never told. The allocator writes; the engine thread takes what a
+//! step has brought.
+
+use super::Scheduler;
+use crate::types::TokenId;
+
+/// Identity of the content of a block together with everything before it. Never used twice by an
+/// engine.
+pub type ContentId = u64;
+
+/// A change of the prefix index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KvEvent {
+    /// The contents of blocks that follow each other can be found from now on.
+    Stored {
+        /// What comes before the first of them; `None` for the beginning of a sequence.
+        parent: Option<ContentId>,
+        /// One for each block.
+        contents: Vec<ContentId>,
+        /// The tokens of all blocks, P for each.
+        tokens: Vec<TokenId>,
+    },
+    /// They can no longer be found.
+    Removed {
+        /// One for each block.
+        contents: Vec<ContentId>,
+    },
+    /// Nothing can be found any more.
+    Cleared,
+}
+
+impl Scheduler {
+    /// Records changes of the prefix index from now on, to be
+    /// [taken](Self::take_kv_events) after each step.
+    pub fn record_kv_events(&mut self) {
+        self.state.allocator.record_events();
+    }
+
+    /// The changes since the last call, in order.
+    pub fn take_kv_events(&mut self) -> Vec<KvEvent> {
+        self.state.allocator.take_events()
+    }
+}
+
+/// The events of one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvBatch {
+    /// Counts up by one. A number that is missing is a batch that its receiver had no room for.
+    pub number: u64,
+    /// What happened, in order; never empty.
+    pub events: Vec<KvEvent>,
+}
+
+/// Collects events between two takings.
+#[derive(Debug, Default)]
+pub(super) struct KvRecorder {
+    /// `None` while nobody listens.
+    events: Option<Vec<KvEvent>>,
+}
+
+impl KvRecorder {
+    /// Records from now on.
+    pub(super) fn start(&mut self) {
+        self.events.get_or_insert_default();
+    }
+
+    /// All events since the last call.
+    pub(super) fn take(&mut self) -> Vec<KvEvent> {
+        self.events.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// A block was entered after `parent`.
+    pub(super) fn stored(
+        &mut self,
+        after: Option<ContentId>,
+        content: ContentId,
+        block: &[TokenId],
+    ) {
+        let Some(events) = &mut self.events else { return };
+        if let Some(KvEvent::Stored { contents, tokens, .. }) = events.last_mut()
+            && after.is_some()
+            && contents.last().copied() == after
+        {
+            contents.push(content);
+            tokens.extend_from_slice(block);
+            return;
+        }
+        let (contents, tokens) = (vec![content], block.to_vec());
+        events.push(KvEvent::Stored { parent: after, contents, tokens });
+    }
+
+    /// A block was taken out.
+    pub(super) fn removed(&mut self, content: ContentId) {
+        let Some(events) = &mut self.events else { return };
+        if let Some(KvEvent::Removed { contents }) = events.last_mut() {
+            contents.push(content);
+            return;
+        }
+        events.push(KvEvent::Removed { contents: vec![content] });
+    }
+
+    /// All blocks were taken out.
+    pub(super) fn cleared(&mut self) {
+        if let Some(events) = &mut self.events {
+            events.push(KvEvent::Cleared);
+        }
+    }
+}
