@@ -261,7 +261,9 @@ impl Shared {
         let now = self.clock.now();
         let mut ledger = self.ledger.lock();
         let mut new = Work::default();
-        requests.iter().for_each(|request| new += work_of(request));
+        for request in requests {
+            new += work_of(request);
+        }
         let mut ahead = ledger.queued();
         self.check_room(ahead, new, |excess| ledger.drain.time_for(excess, now))?;
         let expected_waits = requests.iter().map(|request| {
@@ -270,7 +272,9 @@ impl Shared {
             expected_wait
         });
         let expected_waits = expected_waits.collect();
-        requests.iter().for_each(|request| ledger.put_in(request));
+        for request in requests {
+            ledger.put_in(request);
+        }
         ledger.count_unfinished(&self.heartbeat, now);
         Ok(expected_waits)
     }
@@ -286,12 +290,11 @@ impl Shared {
         let mut total = queued;
         total += new;
         let limit = self.config.max_queued_requests;
-        let most_tokens = self.protection.max_queued_tokens;
-        let max_tokens = most_tokens.unwrap_or(u64::MAX).max(if queued.num_tokens == 0 {
-            new.num_tokens
-        } else {
-            0
-        });
+        // What would wait alone is taken whatever its length.
+        let max_tokens = match self.protection.max_queued_tokens {
+            Some(max) if queued.num_tokens > 0 => max,
+            _ => u64::MAX,
+        };
         let excess = total.less(Work { num_choices: u64::from(limit), num_tokens: max_tokens });
         if excess == Work::default() {
             return Ok(());

@@ -202,17 +202,15 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let milliseconds = if is_number { text.parse::<u64>().ok() } else { None };
     let timeout = milliseconds.map(Duration::from_millis);
-    match timeout.filter(|timeout| !timeout.is_zero() && *timeout <= MAX_TIMEOUT) {
-        Some(timeout) => Ok(Some(timeout)),
-        None => {
-            let max = MAX_TIMEOUT.as_millis();
-            let message = format!(
-                "X-Request-Timeout-Ms = {value:?} must be a whole number of milliseconds from 1 \
-                 to {max}"
-            );
-            Err(ApiError::invalid_value("X-Request-Timeout-Ms", message))
-        }
+    let timeout = timeout.filter(|timeout| !timeout.is_zero() && *timeout <= MAX_TIMEOUT);
+    if timeout.is_none() {
+        let max = MAX_TIMEOUT.as_millis();
+        let message = format!(
+            "X-Request-Timeout-Ms = {value:?} must be a whole number of milliseconds from 1 to {max}"
+        );
+        return Err(ApiError::invalid_value("X-Request-Timeout-Ms", message));
     }
+    Ok(timeout)
 }
 
 fn announced_length(headers: &HeaderMap) -> Option<u64> {

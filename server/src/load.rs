@@ -84,7 +84,7 @@ pub(crate) fn load_telling(
     let seed = engine.default_seed.map(|seed| seed as u64);
     let service = Service::new(engine_and_thread, models, priorities, seed)?;
     let service = service.with_max_timeout(engine.max_request_timeout);
-    Ok(Loaded { service, plan, device, notes })
+    Ok(Loaded { service, device, plan, notes })
 }
 
 /// Whether [`load`] could work, without the weights: what it would load, and where.
@@ -349,8 +349,9 @@ fn start(
 
 /// Tells the operator what failed.
 fn log(notice: &Notice<'_>) {
-    match notice {
-        Notice::Rebuilt { .. } => tracing::warn!("{notice}"),
-        _ => tracing::error!("{notice}"),
+    if let Notice::Rebuilt { .. } = notice {
+        tracing::warn!("{notice}");
+    } else {
+        tracing::error!("{notice}");
     }
 }
