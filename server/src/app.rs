@@ -152,6 +152,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/tokenize", post(routes::tokenize::tokenize))
         .route("/detokenize", post(routes::tokenize::detokenize))
         .route("/openapi.json", get(routes::openapi::show))
+        .route("/load", get(routes::status::load))
         .route("/version", get(routes::status::version));
     let mut open = match app.settings.page {
         PageMode::Served => routes::page::router(),

@@ -36,9 +36,9 @@ pub use response::{
     CalledFunction, ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage,
     ChatResponse, CompletionChoice, CompletionDetails, CompletionLogprobs, CompletionResponse,
     Delta, EmbeddingItem, EmbeddingResponse, EmbeddingUsage, Finish, FunctionDelta, Header,
-    HealthResponse, MessageToolCall, ModelCard, ModelList, PromptDetails, PromptLogprobs,
-    PromptToken, ReasoningText, TokenLogprob, ToolCallDelta, TopLogprob, Usage, Vector,
-    VersionResponse, finite_logprob,
+    HealthResponse, LoadResponse, MessageToolCall, ModelCard, ModelList, PromptDetails,
+    PromptLogprobs, PromptToken, ReasoningText, TokenLogprob, ToolCallDelta, TopLogprob, Usage,
+    Vector, VersionResponse, finite_logprob,
 };
 pub use responses::{
     Delivery, Keeping, ReasoningSettings, ResponseSettings, ResponsesRequest, TextSettings,

@@ -447,6 +447,19 @@ pub struct HealthResponse {
     pub status: &'static str,
 }
 
+/// Answer of `GET /load`.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct LoadResponse {
+    /// Choices and embeddings that run or wait.
+    pub server_load: u32,
+    /// Those that take part in steps.
+    pub num_requests_running: u32,
+    /// Those that wait.
+    pub num_requests_waiting: u32,
+    /// Share of the KV blocks in use, from 0 to 1.
+    pub kv_cache_usage: f64,
+}
+
 /// Answer of `GET /version`.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct VersionResponse {

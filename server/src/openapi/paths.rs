@@ -10,9 +10,9 @@ use crate::error::ErrorAnswer;
 use crate::live::Frame;
 use crate::openai::{
     ChatChunk, ChatRequest, ChatResponse, CompletionRequest, CompletionResponse, DetokenizeRequest,
-    DetokenizeResponse, EmbeddingRequest, EmbeddingResponse, HealthResponse, ModelCard, ModelList,
-    Rendered, RerankRequest, RerankResponse, ResponsesRequest, ScoreRequest, ScoreResponse,
-    TokenizeRequest, TokenizeResponse, VersionResponse,
+    DetokenizeResponse, EmbeddingRequest, EmbeddingResponse, HealthResponse, LoadResponse,
+    ModelCard, ModelList, Rendered, RerankRequest, RerankResponse, ResponsesRequest, ScoreRequest,
+    ScoreResponse, TokenizeRequest, TokenizeResponse, VersionResponse,
 };
 use crate::responses::{Deleted, EventFrame, InputItems, InputTokens, Response};
 
@@ -362,6 +362,7 @@ fn operating() -> Vec<Operation> {
         )
         .answers([Answer::events::<Frame>()])
         .errors(&[400, 403, 429, 503]),
+        get("/load", tag, "What runs and waits now", Answer::json::<LoadResponse>()),
         get("/version", tag, "The program's version", Answer::json::<VersionResponse>()),
         get("/openapi.json", tag, "This document", Answer::Json(|_| any_object())),
         health("/health", "Whether new work is taken").errors(&[503]),

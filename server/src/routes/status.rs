@@ -1,4 +1,4 @@
-//! `GET /health` and its kin, `GET /metrics` and `GET /version`.
+//! `GET /health` and its kin, `GET /metrics`, `GET /load` and `GET /version`.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use folio_engine::EngineHealth;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::metrics::CONTENT_TYPE;
-use crate::openai::{HealthResponse, VersionResponse};
+use crate::openai::{HealthResponse, LoadResponse, VersionResponse};
 
 /// Whether the program runs at all: if this fails, only a restart helps.
 pub async fn live() -> Json<HealthResponse> {
@@ -50,6 +50,18 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> 
         ApiError::internal(format!("the metrics could not be written: {error}"))
     })?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// How much there is to do, for balancers that ask each replica.
+pub async fn load(State(app): State<Arc<App>>) -> Json<LoadResponse> {
+    let gauges = app.service.engine.metrics().gauges;
+    let usage = f64::from(gauges.num_used_blocks) / f64::from(gauges.num_blocks.max(1));
+    Json(LoadResponse {
+        server_load: gauges.num_running + gauges.num_waiting,
+        num_requests_running: gauges.num_running,
+        num_requests_waiting: gauges.num_waiting,
+        kv_cache_usage: usage,
+    })
 }
 
 /// The program's version.

@@ -18,6 +18,7 @@ const ADDRESSES: [(&str, &str); 10] = [
     ("POST", "/tokenize"),
     ("POST", "/detokenize"),
     ("GET", "/metrics"),
+    ("GET", "/load"),
     ("GET", "/version"),
     ("GET", "/no/such/address"),
 ];

@@ -377,7 +377,7 @@ async fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
     server.post(CHAT, &json!({ "model": "echo", "messages": "hi" })).await.ok();
     server.post(CHAT, &json!({ "model": "gpt-4o", "messages": "hi" })).await;
     let scrape = Scrape::of(&server).await;
-    let dashboard = include_str!("../../../deploy/grafana/folio.json");
+    let dashboard = include_str!("../../../server/deploy/grafana/folio.json");
     let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let mut num_queries = 0;
@@ -393,7 +393,7 @@ async fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
         }
     }
     assert!(num_queries > 30, "{num_queries}");
-    let rules = include_str!("../../../deploy/prometheus/rules.yml");
+    let rules = include_str!("../../../server/deploy/prometheus/rules.yml");
     let alerts = rules.matches("- alert: ").count();
     assert_eq!(alerts, rules.matches("          note: ").count(), "each alert has a note");
     for line in rules.lines().filter(|line| !line.contains("note: ")) {

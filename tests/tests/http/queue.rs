@@ -79,3 +79,25 @@ async fn the_error_of_each_expected_wait_is_observed() {
     let line = format!("{name}_count{{engine=\"0\",model_name=\"echo\"}} 3");
     assert!(metrics.text().contains(&line), "{}", metrics.text());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_load_is_what_runs_and_waits() {
+    let server = server();
+    let idle = server.get("/load").await.ok();
+    assert_eq!((&idle["server_load"], &idle["kv_cache_usage"]), (&json!(0), &json!(0.0)));
+    server.pace.hold();
+    let running = server.spawn(post(CHAT, &json!({ "model": "echo", "messages": "forever" })));
+    wait_until("the step", || server.pace.is_waiting()).await;
+    let waiting = server.spawn(post(COMPLETIONS, &prompt(30)));
+    server.wait_for("the second", |gauges| gauges.num_waiting_tokens == 30).await;
+    let load = server.get("/load").await.ok();
+    assert_eq!(load["server_load"], 2);
+    assert_eq!(
+        (&load["num_requests_running"], &load["num_requests_waiting"]),
+        (&json!(1), &json!(1))
+    );
+    assert!(load["kv_cache_usage"].as_f64().unwrap() > 0.0, "{load}");
+    server.pace.release();
+    running.await.unwrap().ok();
+    waiting.await.unwrap().ok();
+}
