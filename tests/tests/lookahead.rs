@@ -272,7 +272,7 @@ fn whoever_has_a_grammar_waits_for_its_token_and_nobody_else_does() {
         assert_eq!(ids(&next), expected, "step {step}");
         let waits = next.seqs.iter().filter(|row| row.id == SequenceId(2));
         assert!(waits.into_iter().all(|row| row.token == TokenSource::Known));
-        let token = (0..).find(|&token| ToyGrammar::permits(&text, token)).unwrap();
+        let token = (0..u32::MAX).find(|&token| ToyGrammar::permits(&text, token)).unwrap();
         if ids(&in_flight).contains(&2) {
             let grammar = bench.scheduler.sequences_mut().get_mut(SequenceId(2)).grammar_mut();
             grammar.unwrap().mask().unwrap();
@@ -282,7 +282,7 @@ fn whoever_has_a_grammar_waits_for_its_token_and_nobody_else_does() {
         in_flight = next;
     }
     assert_eq!(text.len(), 3);
-    let token = (0..).find(|&token| ToyGrammar::permits(&text, token)).unwrap();
+    let token = (0..u32::MAX).find(|&token| ToyGrammar::permits(&text, token)).unwrap();
     let grammar = bench.scheduler.sequences_mut().get_mut(SequenceId(2)).grammar_mut();
     grammar.unwrap().mask().unwrap();
     bench.commit(&in_flight, token);

@@ -117,7 +117,7 @@ impl BlockAllocator {
         recorder.cleared();
         let (counters, next_node) = (self.counters, self.next_node);
         let empty = Self::new(num_blocks, self.block_size, self.caching);
-        *self = Self { counters, next_node, recorder, ..empty };
+        *self = Self { next_node, counters, recorder, ..empty };
     }
 
     /// Tokens in a block, P.

@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 
+use clap::builder::OsStr;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// Width of the lines of help, their marks included.
@@ -39,16 +40,15 @@ fn entry(flag: &Arg, matches: &ArgMatches) -> String {
     let name = flag.get_long().unwrap_or_default();
     let help = flag.get_long_help().or_else(|| flag.get_help());
     let mut text = comment(&help.map(ToString::to_string).unwrap_or_default());
-    let defaults: Vec<_> = flag.get_default_values().iter().map(|value| value.to_owned()).collect();
+    let defaults = flag.get_default_values();
     let given: Vec<_> = matches.get_raw(flag.get_id().as_str()).into_iter().flatten().collect();
     let is_default = given.is_empty() || given == defaults;
     if flag.is_hide_env_values_set() && !is_default {
         // A secret is not for the screen.
-        text.push_str(&format!("# {name} is set\n"));
+        let _ = writeln!(text, "# {name} is set");
         return text;
     }
-    let shown =
-        if is_default { defaults.iter().map(|value| value.as_os_str()).collect() } else { given };
+    let shown = if is_default { defaults.iter().map(OsStr::as_os_str).collect() } else { given };
     let values: Vec<String> =
         shown.iter().map(|value| value.to_string_lossy().into_owned()).collect();
     let mark = if is_default { "# " } else { "" };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{Options, Reply, Server, post};
 
 const CHAT: &str = "/v1/chat/completions";
-const ADDRESSES: [(&str, &str); 10] = [
+const ADDRESSES: [(&str, &str); 11] = [
     ("POST", CHAT),
     ("POST", "/v1/completions"),
     ("POST", "/v1/embeddings"),
