@@ -206,7 +206,8 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     if timeout.is_none() {
         let max = MAX_TIMEOUT.as_millis();
         let message = format!(
-            "X-Request-Timeout-Ms = {value:?} must be a whole number of milliseconds from 1 to {max}"
+            "X-Request-Timeout-Ms = {value:?} must be a whole number of \
+             milliseconds from 1 to {max}"
         );
         return Err(ApiError::invalid_value("X-Request-Timeout-Ms", message));
     }

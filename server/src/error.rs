@@ -191,7 +191,8 @@ impl ApiError {
 
     /// 503: the bodies that are being read take all the memory there is for them.
     pub fn no_room_for_body() -> Self {
-        let message = "the bodies that are being read take all the memory there is for them                        (--max-total-body-size)";
+        let message = "the bodies that are being read take all the memory there is for them \
+                       (--max-total-body-size)";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_room_for_body", message)
             .with_header(header::RETRY_AFTER, HeaderValue::from(*RETRY_AFTER_SECONDS.start()))
     }

@@ -95,7 +95,7 @@ const NUM_QUESTIONS: usize = 16;
 fn chat(args: &Args, question: usize, max_tokens: u32) -> Value {
     json!({
         "model": args.model,
-        "messages": [{ "role": "user", "content": format!("Tell me a story about {question} cats.") }],
+        "messages": format!("Tell me a story about {question} cats."),
         "max_tokens": max_tokens,
         "temperature": 0,
     })

@@ -96,11 +96,7 @@ fn what_no_encoder_implements_is_refused_by_field_and_value() {
         (bert(json!({"hidden_act": "tanh"})), "hidden_act", "\"tanh\""),
         (bert(json!({"is_decoder": true})), "is_decoder", "true"),
         (bert(json!({"num_attention_heads": 16})), "head_dim", "4"),
-        (
-            bert(json!({"architectures": ["BertForSequenceClassification"]})),
-            "architectures",
-            "[\"B",
-        ),
+        (bert(json!({"architectures": ["BertForTokenClassification"]})), "architectures", "[\"B"),
     ]);
 }
 

@@ -76,8 +76,6 @@ struct Block {
 struct Cached {
     node: NodeId,
     key: Arc<[u32]>,
-    /// Its identity in events; `None` under a salt.
-    told: Option<ContentId>,
 }
 
 /// Free blocks, next victim first: blocks without cached content, then the least recently used.
@@ -378,10 +376,9 @@ impl BlockAllocator {
         let key: Arc<[u32]> = key.into();
         let block = &mut self.blocks[id.index()];
         assert!(block.cached.is_none() && block.ref_count > 0, "publishing block {id}: {block:?}");
-        let told = salt.is_none().then_some(content);
-        block.cached = Some(Cached { node, key: Arc::clone(&key), told });
+        block.cached = Some(Cached { node, key: Arc::clone(&key) });
         self.index.insert(key, id);
-        if told.is_some() {
+        if salt.is_none() {
             self.recorder.stored(parent.content(), content, tokens);
         }
         node
@@ -390,7 +387,7 @@ impl BlockAllocator {
     fn forget(&mut self, id: BlockId) {
         if let Some(cached) = self.blocks[id.index()].cached.take() {
             self.index.remove(&cached.key);
-            if let Some(content) = cached.told {
+            if let Some(content) = cached.node.content() {
                 self.recorder.removed(content);
             }
         }

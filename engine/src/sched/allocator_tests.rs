@@ -189,7 +189,7 @@ impl Listener {
                 }
                 KvEvent::Removed { contents } => {
                     for content in contents {
-                        assert!(self.0.remove(&content).is_some(), "{content} was never there");
+                        assert!(self.0.remove(&content).is_some(), "{content} is not there");
                     }
                 }
                 KvEvent::Cleared => self.0.clear(),
@@ -197,15 +197,13 @@ impl Listener {
         }
     }
 
-    /// Knows as much as the index, and no prefix that could not be found there.
-    fn check(&self, allocator: &BlockAllocator) {
-        assert_eq!(self.0.len(), allocator.num_cached() as usize);
-        for prefix in self.0.values() {
-            let is_whole = (1..=prefix.len() / P as usize)
-                .all(|len| self.0.values().any(|one| *one == prefix[..len * P as usize]));
-            let found = allocator.peek_prefix(&[prefix.as_slice(), &[0]].concat(), None);
-            assert_eq!(is_whole, found.num_tokens as usize == prefix.len(), "{prefix:?}");
-        }
+    /// Finds of `tokens` what the index finds, no more and no less.
+    fn check(&self, allocator: &BlockAllocator, tokens: &[TokenId]) {
+        let is_known = |len: &usize| self.0.values().any(|prefix| *prefix == tokens[..*len]);
+        let lens = (1..=tokens.len() / P as usize).map(|num_blocks| num_blocks * P as usize);
+        let known = lens.take_while(is_known).last().unwrap_or(0);
+        let found = allocator.peek_prefix(&[tokens, &[0]].concat(), None).num_tokens;
+        assert_eq!(known, found as usize, "{tokens:?}");
     }
 }
 
@@ -337,7 +335,10 @@ proptest! {
             pool.apply(operation);
             pool.check();
             listener.hear(pool.allocator.take_events());
-            listener.check(&pool.allocator);
+            let known = listener.0.values();
+            for tokens in pool.live.iter().map(|(tokens, _)| tokens).chain(known) {
+                listener.check(&pool.allocator, tokens);
+            }
         }
         for (_, mut table) in std::mem::take(&mut pool.live) {
             pool.allocator.release(&mut table);

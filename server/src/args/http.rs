@@ -24,8 +24,8 @@ pub(crate) struct HttpArgs {
     #[arg(long, env = "FOLIO_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
 
-    /// Most finished responses of /v1/responses that are kept in memory for previous_response_id and
-    /// GET; the one used least recently goes. 0 keeps none
+    /// Most finished responses of /v1/responses that are kept in memory for previous_response_id
+    /// and GET; the one used least recently goes. 0 keeps none
     #[arg(
         long,
         env = "FOLIO_MAX_STORED_RESPONSES",

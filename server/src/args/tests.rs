@@ -158,3 +158,12 @@ fn what_is_set_is_listed_and_secrets_are_not() {
     assert!(listing.contains("\nallowed-origins = [\"https://a.b\"]\n"), "{listing}");
     assert!(listing.contains("\n# api-key is set\n") && !listing.contains("secret"), "{listing}");
 }
+
+#[test]
+fn the_settings_for_kubernetes_are_settings() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kubernetes/folio.toml");
+    let listing = config(&["--config", path]);
+    assert!(
+        listing.contains("\nhost = \"0.0.0.0\"\n") && listing.contains("\ndrain-timeout = 45\n")
+    );
+}

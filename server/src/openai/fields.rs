@@ -61,8 +61,9 @@ impl Fields {
         Self::new(path, RequestBody { value, trace: self.trace.clone() })
     }
 
-    /// Takes a field that the caller reads by itself; `None` when it is absent or null. `shape` is its JSON Schema, with
-    /// [`ITEMS`](super::trace::ITEMS) for objects that [`child`](Self::child) reads.
+    /// Takes a field that the caller reads by itself; `None` when it is absent or null. `shape` is
+    /// its JSON Schema, with [`ITEMS`](super::trace::ITEMS) for objects that
+    /// [`child`](Self::child) reads.
     pub(super) fn take_shaped(&mut self, name: &str, shape: impl Fn() -> Value) -> Option<Value> {
         if let Some(trace) = &self.trace {
             trace.note(&self.path, name, shape());

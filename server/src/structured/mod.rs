@@ -4,7 +4,7 @@
 //! [`Compiler`] checks a constraint against the limits of `limits`, compiles it with `llguidance`
 //! over the model's [`Vocabulary`] on a thread of its own, and keeps the result; each choice takes
 //! its own state from there and hands it to the engine as a `TokenGrammar`. No constraint, however
-//! hostile, costs more than a bounded time and memory, and none can take down more than its request.
+//! hostile, costs more than a bounded time and memory, and none takes down more than its request.
 
 mod cache;
 mod compile;

@@ -66,7 +66,8 @@ async fn instructions_and_items_become_the_messages_of_a_chat() {
         { "type": "reasoning", "id": "rs_1", "summary": [],
           "content": [{ "type": "reasoning_text", "text": "hm" }] },
         { "type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
-          "content": [{ "type": "output_text", "text": "two", "annotations": [], "logprobs": [] }] },
+          "content": [{ "type": "output_text", "text": "two", "annotations": [],
+                        "logprobs": [] }] },
         { "role": "developer", "content": [{ "type": "input_text", "text": "three" }] },
         { "role": "user", "content": [{ "type": "input_text", "text": "four" }] },
     ]);

@@ -57,7 +57,8 @@ async fn documents_come_best_first_under_every_address() {
 async fn the_best_few_without_their_text() {
     let server = Server::start();
     let more = json!({ "top_n": 2, "return_documents": false,
-                       "query": { "text": "where" }, "documents": ["now", { "text": "where" }, "x"] });
+                       "query": { "text": "where" },
+                       "documents": ["now", { "text": "where" }, "x"] });
     let answer = server.post("/v1/rerank", &rerank(more)).await.ok();
     let results = answer["results"].as_array().unwrap();
     assert_eq!(results.len(), 2);
