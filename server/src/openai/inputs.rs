@@ -31,7 +31,10 @@ pub(super) fn shape(max_items: usize) -> Value {
     let text = json!({ "type": "string", "minLength": 1 });
     let mut tokens = token_ids_shape();
     tokens["minItems"] = json!(1);
-    let many = |item: &Value| json!({ "type": "array", "items": item, "minItems": 1, "maxItems": max_items });
+    let many = |item: &Value| {
+        let (least, most) = (1, max_items);
+        json!({ "type": "array", "items": item, "minItems": least, "maxItems": most })
+    };
     json!({ "anyOf": [text, many(&text), tokens, many(&tokens)] })
 }
 

@@ -227,7 +227,10 @@ impl Record {
         let mut tree = Tree::new(&self.head.caller, outcome.end);
         if let Some((_, submitted)) = facts.wish {
             let (begin, attributes) = (self.arrival(), Vec::new());
-            tree.add(Plan { name: "tokenize", begin, end: submitted, attributes });
+            // The engine may have it before who submitted it goes on.
+            let known = choices.iter().filter(|choice| !choice.is_unknown());
+            let end = known.map(|choice| choice.stats.arrival).fold(submitted, Nanos::min);
+            tree.add(Plan { name: "tokenize", begin, end, attributes });
         }
         for (index, choice) in choices.iter().enumerate() {
             tree.add_choice(index, choice, outcome.end);

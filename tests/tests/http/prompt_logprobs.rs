@@ -117,7 +117,10 @@ async fn streams_begin_with_the_prompt_that_they_echo() {
 async fn prompt_logprobs_are_by_token_id() {
     let server = Server::start();
     let answer = complete(&server, json!({ "prompt_logprobs": 1 })).await.ok();
-    let at = |id: u32, text: &str| json!({ "logprob": logprob(id), "rank": id + 1, "decoded_token": text });
+    let at = |id: u32, text: &str| {
+        let (logprob, rank) = (logprob(id), id + 1);
+        json!({ "logprob": logprob, "rank": rank, "decoded_token": text })
+    };
     let expected = json!([null, { "98": at(98, "b") }, { "99": at(99, "c") }]);
     assert_eq!(answer["choices"][0]["prompt_logprobs"], expected);
     assert_eq!(answer["choices"][0]["logprobs"], Value::Null);
