@@ -50,7 +50,7 @@ enum Displaced {
 
 impl Scheduler {
     /// The next step, or `None` when nothing can be computed now. Each plan must be followed by
-    /// its [`commit`](Self::commit) or [`abort`](Self::abort), in the order of planning.
+    /// its [`commit`](Self::commit) or [`reset`](Self::reset), in the order of planning.
     ///
     /// Made while earlier plans are in flight, a plan may have
     /// [placeholders](crate::types::TokenSource::Placeholder), and `None` may also mean that the

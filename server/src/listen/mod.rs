@@ -2,7 +2,7 @@
 //!
 //! A connection is one task. It counts against the limit from the moment it is accepted, so that
 //! a slow TLS handshake holds a place like a slow request does. What a client may hold open, and
-//! for how long, is watched by [`watch`]; who answers is said by [`Front`].
+//! for how long, is watched by `watch`; who answers is said by [`Front`].
 
 mod answer;
 mod front;
