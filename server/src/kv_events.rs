@@ -6,6 +6,7 @@
 //! when its channel is full a batch is dropped with its number, so that listeners see the gap.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use folio_engine::sched::{ContentId, KvBatch, KvEvent};
@@ -17,6 +18,8 @@ use crate::service::{chance, mix, unix_time};
 
 /// Last frame of a replay: the number −1.
 const END_OF_REPLAY: [u8; 8] = [0xff; 8];
+/// Longest time that one replay may take.
+const REPLAY_TIME: Duration = Duration::from_secs(5);
 /// Name of the tier that blocks are in. There is one; routers know it by this name.
 const MEDIUM: &str = "GPU";
 
@@ -156,7 +159,8 @@ impl Publisher {
                 },
                 asked = asked(&mut self.replay) => {
                     if let Some(asked) = asked {
-                        self.repeat(&asked).await;
+                        // Whoever asks and does not read must not hold up the others.
+                        let _ = tokio::time::timeout(REPLAY_TIME, self.repeat(&asked)).await;
                     }
                 }
             }

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking and says so when it cannot run"
 )]
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -80,13 +81,20 @@ fn is_there(path: &Path) -> bool {
 
 /// Runs a script of a client against a server of the built-in models.
 fn runs(command: Option<Command>, script: &str) {
-    let Some(mut command) = command else { return };
+    let Some(command) = command else { return };
     let server = Server::start();
-    let output = command
-        .arg(workspace().join("server/tests/clients").join(script))
-        .args([&format!("http://{}/v1", server.address), KEY, "folio-tiny", "folio-tiny-e5"])
-        .output()
-        .expect("the client runs");
+    let url = format!("http://{}/v1", server.address);
+    let script = workspace().join("server/tests/clients").join(script);
+    succeeds(command, &script, [&url, KEY, "folio-tiny", "folio-tiny-e5"]);
+}
+
+/// Runs a script, which must end well and say so in a line that begins with `ok: `.
+fn succeeds<A: AsRef<OsStr>>(
+    mut command: Command,
+    script: &Path,
+    args: impl IntoIterator<Item = A>,
+) {
+    let output = command.arg(script).args(args).output().expect("the script runs");
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
@@ -149,22 +157,15 @@ fn structured_answers_are_valid_for_an_independent_validator() {
     for args in [&[], random.as_slice()] {
         let server = Server::with(args);
         let url = format!("http://{}/v1", server.address);
-        let output = python()
-            .expect("it was there")
-            .arg(workspace().join("scripts/check_structured.py"))
-            .args([&url, "folio-tiny", "--key", KEY, "--tokens", "300"])
-            .output()
-            .expect("the check runs");
-        let (stdout, stderr) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{stdout}\n{stderr}");
-        assert!(stdout.starts_with("ok: "), "{stdout}");
+        let script = workspace().join("scripts/check_structured.py");
+        let args = [&url, "folio-tiny", "--key", KEY, "--tokens", "300"];
+        succeeds(python().expect("it was there"), &script, args);
     }
 }
 
 #[test]
 fn a_router_can_follow_the_prefix_cache() {
-    let Some(mut python) = python() else { return };
+    let Some(python) = python() else { return };
     let free = || {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         format!("tcp://{}", listener.local_addr().expect("its address"))
@@ -176,15 +177,9 @@ fn a_router_can_follow_the_prefix_cache() {
     );
     // A small pool, so that content is evicted.
     let server = Server::with(&["--num-blocks", "128", "--kv-events-config", &config]);
-    let output = python
-        .arg(workspace().join("server/tests/clients/kv_events_client.py"))
-        .args([&format!("http://{}/v1", server.address), KEY, "folio-tiny", &events, &replay])
-        .output()
-        .expect("python runs");
-    let (stdout, stderr) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}\n{stderr}");
-    assert!(stdout.starts_with("ok: "), "{stdout}");
+    let url = format!("http://{}/v1", server.address);
+    let script = workspace().join("server/tests/clients/kv_events_client.py");
+    succeeds(python, &script, [&url, KEY, "folio-tiny", &events, &replay]);
 }
 
 /// Two workers of `scripts/ray_batch.py`, killed while they work.
@@ -196,20 +191,11 @@ fn a_batch_on_ray_loses_nothing() {
     }
     let directory = std::env::temp_dir().join(format!("folio-ray-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");
-    let output = Command::new(python)
-        .arg(workspace().join("server/tests/ray/loses_nothing.py"))
-        .args([
-            env!("CARGO_BIN_EXE_folio").as_ref(),
-            workspace().join("scripts/ray_batch.py").as_os_str(),
-        ])
-        .arg(&directory)
-        .output()
-        .expect("python runs");
+    let script = workspace().join("server/tests/ray/loses_nothing.py");
+    let ray_batch = workspace().join("scripts/ray_batch.py");
+    let args = [Path::new(env!("CARGO_BIN_EXE_folio")), &ray_batch, &directory];
+    succeeds(Command::new(python), &script, args);
     let _ = std::fs::remove_dir_all(&directory);
-    let (stdout, stderr) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}\n{stderr}");
-    assert!(stdout.ends_with("ok: nothing lost\n"), "{stdout}");
 }
 
 fn folio(args: &[&str]) -> std::process::Output {
