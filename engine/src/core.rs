@@ -6,12 +6,11 @@
 //! A failure, be it an error or a panic, costs the executor: the turn says who ended with it, and
 //! nothing is planned until [`EngineCore::restore`] brings another.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::exec::Executor;
+use crate::panics::caught;
 use crate::sched::{Blame, Casualties, Gauges, KvEvent, Policy, Scheduler};
 use crate::types::{Clock, EngineConfig, Nanos, Request, SequenceId, StepPlan, StepReport};
 
@@ -23,8 +22,10 @@ pub struct EngineCore {
     clock: Box<dyn Clock>,
     /// Steps submitted and not collected, the oldest first.
     in_flight: VecDeque<InFlight>,
-    /// What broke and was not reported yet.
+    /// What broke first and was not reported yet.
     broken: Option<Broken>,
+    /// The sequences of requests that could not be taken in since.
+    not_admitted: Vec<Range<SequenceId>>,
 }
 
 /// A step between its submission and its end.
@@ -46,8 +47,8 @@ enum Culprit {
     Step(StepPlan),
     /// The scheduler.
     Scheduler,
-    /// The scheduler, as it took in the request of these sequences.
-    Arrival(Range<SequenceId>),
+    /// The scheduler, as it took in a request.
+    Arrival,
 }
 
 impl std::fmt::Debug for EngineCore {
@@ -88,7 +89,14 @@ impl EngineCore {
     ) -> Self {
         let scheduler = Scheduler::new(config, policy);
         let executor = Some(executor);
-        Self { scheduler, executor, clock, in_flight: VecDeque::new(), broken: None }
+        Self {
+            scheduler,
+            executor,
+            clock,
+            in_flight: VecDeque::new(),
+            broken: None,
+            not_admitted: Vec::new(),
+        }
     }
 
     /// Takes a request in.
@@ -102,8 +110,8 @@ impl EngineCore {
         let now = self.clock.now();
         let admitted = caught(|| self.scheduler.admit_expecting(request, expected_wait, now));
         if let Err(message) = admitted {
-            let arrived = first..self.scheduler.next_sequence();
-            self.break_down(message, Culprit::Arrival(arrived));
+            self.not_admitted.push(first..self.scheduler.next_sequence());
+            self.break_down(message, Culprit::Arrival);
         }
     }
 
@@ -194,9 +202,10 @@ impl EngineCore {
         let blame = match &culprit {
             Culprit::Step(plan) => Blame::Step(plan),
             Culprit::Scheduler => Blame::Running,
-            Culprit::Arrival(arrived) => Blame::Arrival(arrived),
+            Culprit::Arrival => Blame::Arrivals,
         };
-        let casualties = caught(|| self.scheduler.reset(blame, &message, now));
+        let arrivals = std::mem::take(&mut self.not_admitted);
+        let casualties = caught(|| self.scheduler.reset(blame, &arrivals, &message, now));
         let casualties = casualties.unwrap_or_else(|_| self.scheduler.fail_all(&message));
         Turn::Failed(Fault { message, casualties })
     }
@@ -236,16 +245,4 @@ impl EngineCore {
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
     }
-}
-
-/// Carries `work` out; if it panics, says with what. Whatever `work` changed must not be trusted
-/// after a panic, and is not: the executor is dropped, the scheduler starts anew.
-pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| describe(payload.as_ref()))
-}
-
-fn describe(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", text.unwrap_or("without a message"))
 }

@@ -12,6 +12,7 @@ pub mod health;
 pub mod live;
 pub mod model;
 pub mod ops;
+mod panics;
 pub mod recovery;
 pub mod sched;
 pub mod setup;

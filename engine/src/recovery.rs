@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use crate::core::{Fault, caught};
+use crate::core::Fault;
 use crate::exec::Executor;
 use crate::health::Phase;
+use crate::panics::caught;
 use crate::sched::Casualties;
 use crate::setup::panicked;
 use crate::thread::Engine;
@@ -129,10 +130,14 @@ impl Engine {
     /// Builds another executor after `fault`.
     pub(crate) fn recover(&mut self, fault: &Fault) -> Recovery {
         let began = self.now();
-        self.shared().heartbeat.enter(Phase::Rebuilding, began);
+        let heartbeat = &self.shared().heartbeat;
+        // One that ends in a failure is a stall all the same.
+        let ended_stall = heartbeat.is_stall(heartbeat.beat(began));
+        heartbeat.enter(Phase::Rebuilding, began);
         let Casualties { failed, num_retried } = &fault.casualties;
         self.note_failure(&fault.message, |totals| {
             totals.num_failed_steps += 1;
+            totals.num_stalls += u64::from(ended_stall);
             totals.num_failed_requests += failed.len() as u64;
             totals.num_retries += u64::from(*num_retried);
         });

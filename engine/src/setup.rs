@@ -6,9 +6,10 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 
-use crate::core::{EngineCore, caught};
+use crate::core::EngineCore;
 use crate::drain::DrainMeter;
 use crate::exec::Executor;
+use crate::panics::caught;
 use crate::recovery::{Build, Notice, Notify, Strikes};
 use crate::sched::{KvBatch, Policy};
 use crate::thread::{Engine, EngineHandle, IndexTeller};

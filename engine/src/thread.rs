@@ -371,7 +371,11 @@ impl Engine {
                 }
                 Turn::Failed(fault) => match self.recover(&fault) {
                     Recovery::Rebuilt => self.publish(None),
-                    Recovery::GaveUp => return,
+                    Recovery::GaveUp => {
+                        self.publish(None);
+                        self.index.tell(&mut self.core);
+                        return;
+                    }
                 },
                 Turn::Idle if !self.wait_for_request(is_open) => return,
                 Turn::Idle => {}

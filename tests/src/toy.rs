@@ -11,6 +11,7 @@ pub struct ToyGrammar {
     tokens: Vec<TokenId>,
     len: usize,
     fails_at: usize,
+    panics_at: usize,
     mask: Vec<u32>,
     is_current: bool,
     num_masks: Arc<AtomicU32>,
@@ -24,6 +25,7 @@ impl ToyGrammar {
             tokens: Vec::new(),
             len,
             fails_at: usize::MAX,
+            panics_at: usize::MAX,
             mask: vec![0; vocab_size.div_ceil(32) as usize],
             is_current: false,
             num_masks: Arc::default(),
@@ -34,6 +36,13 @@ impl ToyGrammar {
     #[must_use]
     pub fn failing_after(mut self, num_tokens: usize) -> Self {
         self.fails_at = num_tokens;
+        self
+    }
+
+    /// Panics when asked for a mask after `num_tokens` tokens.
+    #[must_use]
+    pub fn panicking_after(mut self, num_tokens: usize) -> Self {
+        self.panics_at = num_tokens;
         self
     }
 
@@ -53,6 +62,7 @@ impl ToyGrammar {
 
 impl TokenGrammar for ToyGrammar {
     fn mask(&mut self) -> Result<&[u32], GrammarError> {
+        assert!(self.tokens.len() < self.panics_at, "as asked for");
         if self.tokens.len() >= self.fails_at {
             return Err(GrammarError("as asked for".into()));
         }

@@ -211,6 +211,7 @@ fn a_grammar_that_fails_ends_its_choice_alone() {
     let toy = |len| ToyGrammar::new(VOCAB, len);
     let mut receivers: Vec<_> = asks.iter().map(|ask| engine.admit(ask, toy)).collect();
     receivers.push(engine.admit(&broken, |len| toy(len).failing_after(3)));
+    receivers.push(engine.admit(&broken, |len| toy(len).panicking_after(3)));
     // Masks that are too short for the vocabulary allow none of the rest.
     let short = Ask { num_choices: 1, ..broken };
     receivers.push(engine.admit(&short, |len| ToyGrammar::new(32, len)));
@@ -219,10 +220,12 @@ fn a_grammar_that_fails_ends_its_choice_alone() {
         receivers.into_iter().map(|of_ask| of_ask.into_iter().map(trace).collect()).collect();
     let short = traces.pop().unwrap();
     assert!(short[0].tokens.iter().all(|&token| token < 32), "{short:?}");
-    for trace in traces.pop().unwrap() {
-        assert_eq!(trace.tokens.len(), 3);
-        let FinishReason::Failed(message) = trace.end else { panic!("{:?}", trace.end) };
-        assert_eq!(message, "the grammar cannot go on: as asked for");
+    for expected in ["panic: as asked for", "the grammar cannot go on: as asked for"] {
+        for trace in traces.pop().unwrap() {
+            assert_eq!(trace.tokens.len(), 3);
+            let FinishReason::Failed(message) = trace.end else { panic!("{:?}", trace.end) };
+            assert_eq!(message, expected);
+        }
     }
     assert_eq!(traces, expected);
 }

@@ -274,8 +274,8 @@ fn whoever_has_a_grammar_waits_for_its_token_and_nobody_else_does() {
         assert!(waits.into_iter().all(|row| row.token == TokenSource::Known));
         let token = (0..u32::MAX).find(|&token| ToyGrammar::permits(&text, token)).unwrap();
         if ids(&in_flight).contains(&2) {
-            let grammar = bench.scheduler.sequences_mut().get_mut(SequenceId(2)).grammar_mut();
-            grammar.unwrap().mask().unwrap();
+            let sequence = bench.scheduler.sequences_mut().get_mut(SequenceId(2));
+            sequence.mask().unwrap().unwrap();
             text.push(token);
         }
         bench.commit(&in_flight, token);
@@ -283,8 +283,8 @@ fn whoever_has_a_grammar_waits_for_its_token_and_nobody_else_does() {
     }
     assert_eq!(text.len(), 3);
     let token = (0..u32::MAX).find(|&token| ToyGrammar::permits(&text, token)).unwrap();
-    let grammar = bench.scheduler.sequences_mut().get_mut(SequenceId(2)).grammar_mut();
-    grammar.unwrap().mask().unwrap();
+    let sequence = bench.scheduler.sequences_mut().get_mut(SequenceId(2));
+    sequence.mask().unwrap().unwrap();
     bench.commit(&in_flight, token);
     assert_eq!(end_of(&mut bench.receivers[2]), Some(FinishReason::Complete));
 }
@@ -472,7 +472,7 @@ fn a_failed_step_ends_its_own_and_puts_back_what_was_in_flight_behind_it() {
     bench.admit(request(vec![3; 5], 9, 1));
     let second = bench.plan().unwrap();
     assert_eq!((ids(&first), ids(&second)), (vec![0], vec![0, 1, 2]));
-    let casualties = bench.scheduler.reset(Blame::Step(&first), "lost", Nanos(0));
+    let casualties = bench.scheduler.reset(Blame::Step(&first), &[], "lost", Nanos(0));
     bench.scheduler.assert_consistent();
     assert_eq!(casualties.num_retried, 1);
     assert_eq!(bench.num_used_blocks(), 0);
@@ -485,8 +485,8 @@ fn a_failed_step_ends_its_own_and_puts_back_what_was_in_flight_behind_it() {
     assert_eq!(ids(&third), [1, 3]);
     // A second failure is the last for the one that was put back, and none for the other.
     bench.admit(request(vec![4; 5], 9, 1));
-    let blame = Blame::Arrival(&(SequenceId(4)..SequenceId(5)));
-    let casualties = bench.scheduler.reset(blame, "again", Nanos(0));
+    let arrivals = [SequenceId(4)..SequenceId(5)];
+    let casualties = bench.scheduler.reset(Blame::Arrivals, &arrivals, "again", Nanos(0));
     bench.scheduler.assert_consistent();
     assert_eq!(casualties.num_retried, 1);
     let why = "again; it had been retried once already";

@@ -10,7 +10,7 @@ use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::Executor;
 use folio_engine::model::ModelFiles;
 use folio_engine::sched::policies::Fcfs;
-use folio_engine::sched::{Limits, Policy, PolicyRequest, Rank, Sequences, View};
+use folio_engine::sched::{Limits, Policy, PolicyRequest, Rank, SchedEvent, Sequences, View};
 use folio_engine::types::{
     Choice, EngineConfig, Error, Event, EventReceiver, EventSender, FinishReason, ManualClock,
     ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Protection, Refusal, Request, RequestId,
@@ -51,6 +51,7 @@ fn config() -> EngineConfig {
 struct Asked {
     prompt: Vec<TokenId>,
     max_tokens: u32,
+    choice: u32,
     receiver: EventReceiver,
 }
 
@@ -63,20 +64,37 @@ struct Outcome {
 
 impl Asked {
     fn new(id: RequestId, prompt: Vec<TokenId>, max_tokens: u32) -> (Request, Self) {
-        let (events, receiver) = EventSender::channel(max_tokens);
+        let (request, mut choices) = Self::several(id, prompt, max_tokens, 1);
+        (request, choices.remove(0))
+    }
+
+    /// A request of `num` choices, which share their prompt.
+    fn several(
+        id: RequestId,
+        prompt: Vec<TokenId>,
+        max_tokens: u32,
+        num: u32,
+    ) -> (Request, Vec<Self>) {
+        let (choices, asked): (Vec<_>, _) = (0..num)
+            .map(|choice| {
+                let (events, receiver) = EventSender::channel(max_tokens);
+                let prompt = prompt.clone();
+                (Choice::new(events), Self { prompt, max_tokens, choice, receiver })
+            })
+            .unzip();
         let stop = StopConditions { max_tokens, ..StopConditions::default() };
         let request = Request {
             id,
             model: ModelId(0),
-            prompt: prompt.clone(),
+            prompt,
             task: Task::Generate(SamplingParams { stop, ..SamplingParams::default() }),
-            choices: vec![Choice::new(events)],
+            choices,
             priority: 0,
             tenant: TenantId(0),
             deadline: None,
             cache_salt: None,
         };
-        (request, Self { prompt, max_tokens, receiver })
+        (request, asked)
     }
 
     fn outcome(mut self) -> Outcome {
@@ -88,7 +106,10 @@ impl Asked {
                     assert!(self.receiver.blocking_recv().is_none(), "one end, and the last event");
                     let mut text = self.prompt;
                     for &token in &tokens {
-                        assert_eq!(token, FingerprintExecutor::next_token(&text, 0, VOCAB));
+                        assert_eq!(
+                            token,
+                            FingerprintExecutor::next_token(&text, self.choice, VOCAB)
+                        );
                         text.push(token);
                     }
                     if reason == FinishReason::Length {
@@ -176,10 +197,21 @@ fn a_fault_ends_its_step_and_everybody_else_gets_the_right_tokens() {
     }
 }
 
-/// Panics in the plan with this number, or when it sees the priority 666.
+/// Panics in the plan or at the question with this number, or when it sees the priority 666.
+#[derive(Default)]
 struct Fragile {
     num_plans: u32,
-    panics_at: u32,
+    panics_at_plan: Option<u32>,
+    num_questions: u32,
+    panics_at_question: Option<u32>,
+}
+
+impl Fragile {
+    fn count_question(&mut self) {
+        self.num_questions += 1;
+        let number = Some(self.num_questions);
+        assert_ne!(number, self.panics_at_question, "a question that the test asked to fail");
+    }
 }
 
 impl Policy for Fragile {
@@ -189,12 +221,18 @@ impl Policy for Fragile {
 
     fn rank(&mut self, request: &PolicyRequest<'_>, _: &View<'_>) -> Rank {
         assert_ne!(request.priority(), 666, "a priority that the test asked to fail");
+        self.count_question();
         Rank::default()
+    }
+
+    fn observe(&mut self, _: &SchedEvent, _: &View<'_>) {
+        self.count_question();
     }
 
     fn limits(&mut self, view: &View<'_>) -> Limits {
         self.num_plans += 1;
-        assert_ne!(self.num_plans, self.panics_at, "a plan that the test asked to fail");
+        let number = Some(self.num_plans);
+        assert_ne!(number, self.panics_at_plan, "a plan that the test asked to fail");
         view.defaults()
     }
 }
@@ -216,12 +254,15 @@ fn run(core: &mut EngineCore, max_in_flight: usize) -> u32 {
     panic!("no end: {core:?}");
 }
 
-/// Twelve requests of a core with a fragile policy.
-fn fragile(max_in_flight: usize, panics_at: u32) -> (EngineCore, Vec<Asked>) {
-    let policy = Box::new(Fragile { num_plans: 0, panics_at });
+fn core_of(policy: Fragile, max_in_flight: usize) -> EngineCore {
     let executor = Box::new(LateExecutor::new(&config(), max_in_flight));
     let clock = Box::new(ManualClock::default());
-    let mut core = EngineCore::new(config(), policy, executor, clock);
+    EngineCore::new(config(), Box::new(policy), executor, clock)
+}
+
+/// Twelve requests of a core with a fragile policy.
+fn fragile(max_in_flight: usize, panics_at_plan: Option<u32>) -> (EngineCore, Vec<Asked>) {
+    let mut core = core_of(Fragile { panics_at_plan, ..Fragile::default() }, max_in_flight);
     let asked = (0..12).map(|i| {
         let (request, asked) = Asked::new(RequestId(i), vec![i as TokenId; 9], 20);
         core.admit(request);
@@ -235,7 +276,7 @@ fn fragile(max_in_flight: usize, panics_at: u32) -> (EngineCore, Vec<Asked>) {
 fn a_panic_in_the_scheduler_ends_what_runs_and_nothing_that_waits() {
     for max_in_flight in [1, 2] {
         for panics_at in [1, 2, 9] {
-            let (mut core, asked) = fragile(max_in_flight, panics_at);
+            let (mut core, asked) = fragile(max_in_flight, Some(panics_at));
             assert_eq!(run(&mut core, max_in_flight), 1);
             let num_running = if panics_at == 1 { 0 } else { 3 };
             for (place, asked) in asked.into_iter().enumerate() {
@@ -257,24 +298,79 @@ fn a_panic_in_the_scheduler_ends_what_runs_and_nothing_that_waits() {
 
 #[test]
 fn a_request_that_the_scheduler_cannot_take_in_ends_alone() {
-    let (mut core, mut asked) = fragile(2, u32::MAX);
+    let (mut core, mut asked) = fragile(2, None);
     for _ in 0..5 {
         assert!(matches!(core.step(), Turn::Stepped(_)));
     }
-    let (mut poison, poisoned) = Asked::new(RequestId(12), vec![1, 2, 3], 5);
-    poison.priority = 666;
-    core.admit(poison);
-    // Taken in before the failure is seen, but not to blame for it.
-    let (innocent, also_asked) = Asked::new(RequestId(13), vec![3, 2, 1], 5);
-    core.admit(innocent);
-    asked.push(also_asked);
+    let mut poisoned = Vec::new();
+    for id in [12, 14] {
+        let (mut poison, its_choices) = Asked::several(RequestId(id), vec![1, 2, 3], 5, 3);
+        poison.priority = 666;
+        core.admit(poison);
+        poisoned.extend(its_choices);
+        // Taken in before the failure is seen, but not to blame for it.
+        let (innocent, also_asked) = Asked::new(RequestId(id + 1), vec![3, 2, 1], 5);
+        core.admit(innocent);
+        asked.push(also_asked);
+    }
     assert_eq!(run(&mut core, 2), 1);
-    let reason = poisoned.outcome().reason;
-    assert!(matches!(&reason, FinishReason::StepFailed(text) if text.contains("asked to fail")));
+    for poisoned in poisoned {
+        let reason = poisoned.outcome().reason;
+        let FinishReason::StepFailed(text) = &reason else { panic!("{reason:?}") };
+        assert!(text.contains("asked to fail"), "{text}");
+    }
     for asked in asked {
         assert_eq!(asked.outcome().reason, FinishReason::Length);
     }
     assert_eq!(core.gauges().num_used_blocks, 0);
+}
+
+/// Whatever the policy was asked when it panicked: choices of one request are not lost with who led
+/// them.
+#[test]
+fn a_panic_at_any_question_loses_no_choice() {
+    for max_in_flight in [1, 2] {
+        for question in 1..=150 {
+            let policy = Fragile { panics_at_question: Some(question), ..Fragile::default() };
+            let mut core = core_of(policy, max_in_flight);
+            let mut asked = Vec::new();
+            for id in 0..5 {
+                let (request, choices) = Asked::several(RequestId(id), vec![id as u32; 9], 4, 4);
+                core.admit(request);
+                asked.extend(choices);
+            }
+            let num_failures = run(&mut core, max_in_flight);
+            assert!(num_failures <= 1, "question {question}");
+            let is_failed = |reason| match reason {
+                FinishReason::StepFailed(_) => true,
+                reason => {
+                    assert_eq!(reason, FinishReason::Length, "question {question}");
+                    false
+                }
+            };
+            let outcomes = asked.into_iter().map(|asked| is_failed(asked.outcome().reason));
+            let num_failed = outcomes.filter(|is_failed| *is_failed).count();
+            assert!(num_failed <= 4, "{num_failed} failed at question {question}");
+            assert_eq!(core.gauges().num_waiting, 0, "question {question}");
+        }
+    }
+}
+
+/// Whoever shares the prompt that a step failed at ends with it, and not one step after the other.
+#[test]
+fn all_choices_of_a_prompt_that_fails_end_at_once() {
+    let script = FaultScript::at([(0, StepFault::ALL[0]), (1, StepFault::ALL[0])]);
+    let setup = EngineSetup::new(config(), Box::new(Fcfs));
+    let (handle, thread) = spawn(setup, config(), 1, &script);
+    let (request, asked) = Asked::several(handle.next_request_id(), vec![1, 2, 3], 5, 4);
+    handle.submit(vec![request]).unwrap();
+    for asked in asked {
+        assert!(matches!(asked.outcome().reason, FinishReason::StepFailed(_)));
+    }
+    wait_for_idle(&handle);
+    assert_eq!(handle.metrics().faults.num_failed_steps, 1);
+    drop(handle);
+    thread.join().unwrap();
 }
 
 #[test]
@@ -359,13 +455,13 @@ fn requests_wait_while_the_engine_is_built_again() {
 struct Gated {
     inner: FingerprintExecutor,
     begun: mpsc::Sender<()>,
-    allowed: mpsc::Receiver<()>,
+    allowed: mpsc::Receiver<Result<()>>,
 }
 
 impl Executor for Gated {
     fn submit(&mut self, plan: &StepPlan, sequences: &mut Sequences) -> Result<()> {
         let _ = self.begun.send(());
-        let _ = self.allowed.recv();
+        self.allowed.recv().unwrap_or(Ok(()))?;
         self.inner.submit(plan, sequences)
     }
 
@@ -392,16 +488,39 @@ fn a_step_that_does_not_end_is_a_stall_until_it_does() {
     clock.advance(second(1));
     let stalled = EngineHealth::Stalled { silent_for: second(61) };
     assert_eq!((handle.health(), handle.metrics().faults.num_stalls), (stalled, 1));
-    allow.send(()).unwrap();
+    allow.send(Ok(())).unwrap();
     has_begun.recv().unwrap();
     assert_eq!((handle.health(), handle.metrics().faults.num_stalls), (EngineHealth::Ready, 1));
     clock.advance(second(59));
-    allow.send(()).unwrap();
+    allow.send(Ok(())).unwrap();
     assert_eq!(asked.remove(0).outcome().reason, FinishReason::Length);
     wait_for_idle(&handle);
     assert_eq!((handle.health(), handle.metrics().faults.num_stalls), (EngineHealth::Ready, 1));
     drop(handle);
     thread.join().unwrap();
+}
+
+/// A device that hangs mostly ends its step with an error; this one does not come back after it.
+#[test]
+fn a_stall_that_ends_in_a_failure_is_counted_and_an_engine_that_stops_shows_nothing_running() {
+    let clock = ManualClock::default();
+    let (begun, has_begun) = mpsc::channel();
+    let (allow, allowed) = mpsc::channel();
+    let mut gated = Some(Gated { inner: FingerprintExecutor::new(&config()), begun, allowed });
+    let setup = EngineSetup::new(config(), Box::new(Fcfs)).clock(Arc::new(clock.clone()));
+    let (handle, thread) = setup.spawn(move || Ok(Box::new(gated.take().unwrap()))).unwrap();
+    let asked = submit(&handle, 5, 2);
+    has_begun.recv().unwrap();
+    clock.advance(Nanos(61_000_000_000));
+    assert_eq!(handle.metrics().faults.num_stalls, 1);
+    allow.send(Err(Error::Device("lost".into()))).unwrap();
+    for asked in asked {
+        assert!(matches!(asked.outcome().reason, FinishReason::StepFailed(_)));
+    }
+    thread.join().unwrap();
+    assert_eq!((handle.health(), handle.metrics().faults.num_stalls), (EngineHealth::Stopped, 1));
+    let gauges = handle.metrics().gauges;
+    assert_eq!((gauges.num_running, gauges.num_waiting, gauges.num_used_blocks), (0, 0, 0));
 }
 
 /// A small generator, so that a seed printed by a failing run repeats its requests.
@@ -432,13 +551,14 @@ fn after_a_soak_of_cancels_deadlines_and_faults_nothing_is_left() {
             for _ in 0..random.below(20) {
                 let prompt = (0..=random.below(30)).map(|_| random.below(3)).collect();
                 let id = handle.next_request_id();
-                let (mut request, asked) = Asked::new(id, prompt, 1 + random.below(20));
+                let num = 1 + random.below(3);
+                let (mut request, asked) = Asked::several(id, prompt, 1 + random.below(20), num);
                 if random.below(5) == 0 {
                     let wait = u64::from(random.below(3_000_000));
                     request.deadline = Some(handle.now() + Nanos(wait));
                 }
                 handle.submit(vec![request]).unwrap();
-                open.push(asked);
+                open.extend(asked);
             }
             while open.len() > 30 {
                 let asked = open.swap_remove(random.below(open.len() as u32) as usize);
@@ -462,6 +582,7 @@ fn after_a_soak_of_cancels_deadlines_and_faults_nothing_is_left() {
     }
     println!("{ends:?}, {num_retried_to_the_end} retried to the end");
     assert!(ends["length"] > 100 && ends["failed"] > 20, "{ends:?}");
+    assert!(num_retried_to_the_end > 20, "{num_retried_to_the_end}");
 }
 
 /// Counts an end; returns whether it came after a retry.

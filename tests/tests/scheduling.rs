@@ -328,7 +328,7 @@ fn a_failed_step_ends_its_own_requests_and_no_others() {
     bench.chat(vec![1, 2, 3], 5, 1);
     bench.chat(vec![4, 5, 6], 5, 1);
     let plan = bench.plan();
-    let casualties = bench.scheduler.reset(Blame::Step(&plan), "device lost", bench.now);
+    let casualties = bench.scheduler.reset(Blame::Step(&plan), &[], "device lost", bench.now);
     assert_eq!((casualties.failed.len(), casualties.num_retried), (1, 0));
     let reason = end_of(&mut bench.receivers[0]);
     assert_eq!(reason, Some(FinishReason::StepFailed("device lost".into())));

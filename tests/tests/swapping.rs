@@ -184,7 +184,7 @@ fn what_a_failed_step_was_to_save_is_computed_again() {
         let output = bench.executor.collect().unwrap();
         let _ = bench.scheduler.commit(&plan, output, Nanos(0));
     };
-    let _ = bench.scheduler.reset(Blame::Step(&lost), "lost", Nanos(0));
+    let _ = bench.scheduler.reset(Blame::Step(&lost), &[], "lost", Nanos(0));
     bench.scheduler.assert_consistent();
     assert_eq!((bench.gauges().num_used_host_blocks, bench.gauges().num_waiting), (0, 1));
     let next = bench.step();

@@ -186,9 +186,9 @@ impl State {
 
 /// Enters a token into the sequence's grammar, if it has one; tells whether the text ends with it.
 fn end_by_grammar(sequence: &mut Sequence, token: TokenId) -> Option<FinishReason> {
-    match sequence.grammar_mut()?.accept(token) {
+    match sequence.accept(token)? {
         Ok(Continuation::Open) => None,
         Ok(Continuation::Complete) => Some(FinishReason::Complete),
-        Err(error) => Some(FinishReason::Failed(error.to_string())),
+        Err(message) => Some(FinishReason::Failed(message)),
     }
 }

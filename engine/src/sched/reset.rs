@@ -19,8 +19,8 @@ pub enum Blame<'a> {
     Step(&'a StepPlan),
     /// Whatever ran: the scheduler itself failed.
     Running,
-    /// The request of these sequences: the scheduler failed to take it in.
-    Arrival(&'a Range<SequenceId>),
+    /// Requests that could not be taken in, and nobody else.
+    Arrivals,
 }
 
 /// Who was affected by a failure.
@@ -41,17 +41,21 @@ enum Fate {
 }
 
 impl Scheduler {
-    /// Starts anew with empty blocks and no step in flight. Sequences that are to `blame` end with
-    /// [`FinishReason::StepFailed`] and `message`, and so do those that failed before; all others
-    /// are put back into the queue.
-    pub fn reset(&mut self, blame: Blame<'_>, message: &str, now: Nanos) -> Casualties {
-        let blamed = self.state.blamed(blame);
+    /// Starts anew with empty blocks and no step in flight. Sequences that are to `blame`, and the
+    /// `arrivals` that could not be taken in, end with [`FinishReason::StepFailed`] and `message`,
+    /// and so do those that failed before; all others are put back into the queue.
+    pub fn reset(
+        &mut self,
+        blame: Blame<'_>,
+        arrivals: &[Range<SequenceId>],
+        message: &str,
+        now: Nanos,
+    ) -> Casualties {
+        let blamed = self.state.blamed(blame, arrivals);
         let mut casualties = Casualties::default();
         let (mut kept, mut events) = (Vec::new(), Vec::new());
-        let in_flight = self.state.in_flight();
         for mut sequence in self.state.take_all() {
-            let is_in_flight = in_flight.contains(&sequence.id);
-            match fate(&sequence, blame, (blamed.contains(&sequence.id), is_in_flight)) {
+            match fate(&sequence, blame, blamed.contains(&sequence.id)) {
                 Fate::Fails(why) => {
                     casualties.failed.push(sequence.request.id);
                     events.push(sequence.finished());
@@ -68,8 +72,9 @@ impl Scheduler {
             if sequence.status == Status::Running {
                 events.push(SchedEvent::Preempted(sequence.id));
                 sequence.events().mark(now, MarkKind::Preempted);
-                sequence.status = Status::Waiting;
             }
+            // Those that are known to follow somebody are told below to follow still.
+            sequence.status = Status::Waiting;
             self.state.totals.num_dropped_tokens += u64::from(sequence.num_computed());
             sequence.rewind();
             kept.push(sequence.id);
@@ -111,15 +116,15 @@ impl Scheduler {
     }
 }
 
-/// What becomes of `sequence`. One whose logits processors have seen a step that is lost cannot go
-/// back: they have gone on from there.
-fn fate(sequence: &Sequence, blame: Blame<'_>, (is_blamed, is_in_flight): (bool, bool)) -> Fate {
+/// What becomes of `sequence`. One whose logits processors have chosen a token that is lost cannot
+/// go back: they have gone on from there.
+fn fate(sequence: &Sequence, blame: Blame<'_>, is_blamed: bool) -> Fate {
     let was_computed = sequence.stats.first_scheduled.is_some();
     match blame {
         _ if is_blamed => Fate::Fails(""),
-        Blame::Step(_) if !was_computed => Fate::WaitsOn,
+        Blame::Step(_) | Blame::Arrivals if !was_computed => Fate::WaitsOn,
         _ if sequence.stats.num_retries > 0 => Fate::Fails("; it had been retried once already"),
-        _ if is_in_flight && sequence.has_processors() => {
+        _ if sequence.num_placeholders() > 0 && sequence.has_processors() => {
             Fate::Fails("; it has logits processors, which cannot be put back")
         }
         _ => Fate::IsRetried,
@@ -127,24 +132,19 @@ fn fate(sequence: &Sequence, blame: Blame<'_>, (is_blamed, is_in_flight): (bool,
 }
 
 impl State {
-    /// Sequences that `blame` falls on.
-    fn blamed(&self, blame: Blame<'_>) -> HashSet<SequenceId> {
+    /// Sequences that `blame` falls on. Who follows one of a step has the prompt that it failed at.
+    fn blamed(&self, blame: Blame<'_>, arrivals: &[Range<SequenceId>]) -> HashSet<SequenceId> {
+        let has_failed = |sequence: &Sequence| match blame {
+            Blame::Step(plan) => plan.seqs.iter().any(|scheduled| match sequence.status {
+                Status::Following(leader) => scheduled.id == leader,
+                _ => scheduled.id == sequence.id,
+            }),
+            Blame::Running => sequence.status == Status::Running,
+            Blame::Arrivals => false,
+        };
+        let is_arrival = |id: SequenceId| arrivals.iter().any(|arrived| arrived.contains(&id));
         let all = self.sequences.iter();
-        match blame {
-            Blame::Step(plan) => plan.seqs.iter().map(|scheduled| scheduled.id).collect(),
-            Blame::Running => all.filter(|s| s.status == Status::Running).map(|s| s.id).collect(),
-            Blame::Arrival(arrived) => {
-                all.map(|s| s.id).filter(|id| arrived.contains(id)).collect()
-            }
-        }
-    }
-
-    /// Sequences that a step in flight computes.
-    fn in_flight(&self) -> HashSet<SequenceId> {
-        let all = self.sequences.iter();
-        all.filter(|sequence| self.pipeline.computes(sequence))
-            .map(|sequence| sequence.id)
-            .collect()
+        all.filter(|one| has_failed(one) || is_arrival(one.id)).map(|one| one.id).collect()
     }
 
     /// Takes all sequences out, the oldest first, and forgets everything about them but who
@@ -175,9 +175,7 @@ impl State {
             } else if followers.is_empty() {
                 continue;
             } else {
-                let next = followers.remove(0);
-                self.sequences.get_mut(next).status = Status::Waiting;
-                next
+                followers.remove(0)
             };
             for &follower in &followers {
                 self.sequences.get_mut(follower).status = Status::Following(leader);

@@ -7,10 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{BlockTable, SchedEvent};
+use crate::panics::caught;
 use crate::types::{
-    CacheSalt, Choice, Event, EventSender, FinishReason, LogitsProcessor, ModelId, Nanos,
-    PromptLogprob, RequestId, RequestStats, SamplingParams, SequenceId, Task, TenantId,
-    TokenGrammar, TokenId, TokenSource,
+    CacheSalt, Choice, Continuation, Event, EventSender, FinishReason, ModelId, Nanos,
+    PromptLogprob, RequestId, RequestStats, SamplingParams, SequenceId, Task, TenantId, TokenId,
+    TokenSource,
 };
 
 /// What the choices of one request have in common.
@@ -218,9 +219,17 @@ impl Sequence {
         self.choice.grammar.is_some()
     }
 
-    /// The grammar that says which tokens may come next.
-    pub fn grammar_mut(&mut self) -> Option<&mut (dyn TokenGrammar + 'static)> {
-        self.choice.grammar.as_deref_mut()
+    /// The mask of the tokens that its grammar allows next, if it has one; or why there is none. A
+    /// panic of the grammar is this sequence's failure and nobody else's.
+    pub fn mask(&mut self) -> Option<Result<&[u32], String>> {
+        let grammar = self.choice.grammar.as_deref_mut()?;
+        Some(caught(move || grammar.mask()).and_then(|mask| mask.map_err(|e| e.to_string())))
+    }
+
+    /// Enters a token into its grammar, if it has one; as with [`mask`](Self::mask).
+    pub(super) fn accept(&mut self, token: TokenId) -> Option<Result<Continuation, String>> {
+        let grammar = self.choice.grammar.as_deref_mut()?;
+        Some(caught(|| grammar.accept(token)).and_then(|went| went.map_err(|e| e.to_string())))
     }
 
     /// Whether its tokens must be chosen on the host.
@@ -236,9 +245,11 @@ impl Sequence {
         self.has_grammar() || self.is_sampled_on_host()
     }
 
-    /// Its logits processors, together with the context they are called with.
-    pub fn processors(&mut self) -> (&[TokenId], &mut [Box<dyn LogitsProcessor>]) {
-        (&self.tokens, &mut self.choice.processors)
+    /// Runs its logits processors, in order, over its row of logits `[V]`. A panic of one is this
+    /// sequence's failure and nobody else's.
+    pub fn process(&mut self, logits: &mut [f32]) -> Result<(), String> {
+        let (tokens, processors) = (&self.tokens, &mut self.choice.processors);
+        caught(|| processors.iter_mut().for_each(|processor| processor.process(tokens, logits)))
     }
 
     /// How it fared so far.

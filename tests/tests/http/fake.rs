@@ -172,13 +172,12 @@ fn next_token(sequence: &Sequence) -> SeqResult {
 /// The token of [`next_token`] if the sequence's grammar allows it, or else one that it allows.
 fn within_grammar(sequences: &mut Sequences, id: SequenceId) -> SeqResult {
     let wanted = next_token(sequences.get(id));
-    let (Some(grammar), SeqResult::Token(token)) = (sequences.get_mut(id).grammar_mut(), &wanted)
-    else {
+    let (Some(mask), SeqResult::Token(token)) = (sequences.get_mut(id).mask(), &wanted) else {
         return wanted;
     };
-    let mask = match grammar.mask() {
+    let mask = match mask {
         Ok(mask) => mask,
-        Err(error) => return SeqResult::Failed(error.to_string()),
+        Err(message) => return SeqResult::Failed(message),
     };
     let closing = [END, b'"'.into(), b'}'.into(), b']'.into()];
     let mut candidates = [token.id].into_iter().chain(closing).chain(0..VOCAB_SIZE);

@@ -291,8 +291,8 @@ fn mask_row(
     row: usize,
     sequence: &mut Sequence,
 ) -> std::result::Result<(), String> {
-    let Some(grammar) = sequence.grammar_mut() else { return Ok(()) };
-    let mask = grammar.mask().map_err(|error| error.to_string())?;
+    let Some(mask) = sequence.mask() else { return Ok(()) };
+    let mask = mask?;
     if masks.push(device, row, mask) {
         return Ok(());
     }

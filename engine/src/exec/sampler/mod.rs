@@ -83,14 +83,10 @@ impl Sampler {
         let context = RowContext::of(sequence, &self.counts).map_err(say)?;
         let prepared = self.scratch.prepare(row, &context).map_err(say)?;
         if sequence.has_processors() {
-            let (tokens, processors) = sequence.processors();
-            for processor in processors {
-                processor.process(tokens, row);
-            }
+            sequence.process(row)?;
         }
-        if let Some(grammar) = sequence.grammar_mut() {
-            let mask = grammar.mask().map_err(|error| error.to_string())?;
-            edit::keep(row, mask);
+        if let Some(mask) = sequence.mask() {
+            edit::keep(row, mask?);
         }
         let context = RowContext::of(sequence, &self.counts).map_err(say)?;
         self.scratch.choose(row, &context, prepared).map_err(say)
