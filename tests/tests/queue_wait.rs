@@ -11,19 +11,9 @@ use folio_engine::types::{
     ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Request, RequestId, SamplingParams,
     StopConditions, Task, TenantId, TokenId,
 };
-use folio_tests::FingerprintExecutor;
+use folio_tests::{FingerprintExecutor, Random};
 
 const SECOND: u64 = 1_000_000_000;
-
-/// A small generator, so that a seed printed by a failing run repeats it anywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
-        ((self.0 ^ (self.0 >> 31)) >> 33) as u32 % limit
-    }
-}
 
 /// What limits how fast the queue drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

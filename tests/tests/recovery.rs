@@ -19,7 +19,8 @@ use folio_engine::types::{
 };
 use folio_engine::{EngineHandle, EngineHealth, EngineSetup};
 use folio_tests::{
-    FaultScript, FaultyExecutor, FingerprintExecutor, LateExecutor, Setup, StepFault, generation,
+    FaultScript, FaultyExecutor, FingerprintExecutor, LateExecutor, Random, Setup, StepFault,
+    generation,
 };
 
 const VOCAB: u32 = 100;
@@ -521,16 +522,6 @@ fn a_stall_that_ends_in_a_failure_is_counted_and_an_engine_that_stops_shows_noth
     assert_eq!((handle.health(), handle.metrics().faults.num_stalls), (EngineHealth::Stopped, 1));
     let gauges = handle.metrics().gauges;
     assert_eq!((gauges.num_running, gauges.num_waiting, gauges.num_used_blocks), (0, 0, 0));
-}
-
-/// A small generator, so that a seed printed by a failing run repeats its requests.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
-        ((self.0 ^ (self.0 >> 31)) >> 33) as u32 % limit
-    }
 }
 
 /// Requests that come in bursts, of which some are cancelled and some have deadlines, on an engine
