@@ -20,8 +20,8 @@ mod tests;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::locate::HubCache;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use folio::locate::HubCache;
 
 pub(crate) use access::{AccessArgs, TlsArgs};
 pub(crate) use engine::{Device, EngineArgs};

@@ -8,9 +8,12 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+mod args;
 pub mod body;
 pub mod builtin;
 pub mod client;
+mod commands;
+mod device;
 pub mod embed;
 pub mod error;
 pub mod gate;
@@ -20,11 +23,14 @@ pub mod kv_events;
 pub mod lifecycle;
 pub mod listen;
 pub mod live;
+mod load;
 pub mod locate;
 pub mod metrics;
 pub mod models;
 pub mod openai;
 pub mod openapi;
+pub mod program;
+mod progress;
 pub mod responses;
 pub mod routes;
 pub mod score;

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::thread::JoinHandle;
 
+use crate::builtin;
+use crate::locate::locate;
+use crate::models::{Models, ServedModel};
+use crate::service::{Priorities, Service, unix_seconds};
+use crate::text::TextModel;
 use anyhow::{Context, Result, bail, ensure};
-use folio::builtin;
-use folio::locate::locate;
-use folio::models::{Models, ServedModel};
-use folio::service::{Priorities, Service, unix_seconds};
-use folio::text::TextModel;
 use folio_engine::exec::{self, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions};
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
 use folio_engine::sched::{KvBatch, policies};
@@ -221,7 +221,7 @@ fn served_model(
     let files = &source.files;
     let read = |name: &str| {
         let content = files.read(name);
-        let content = content.map_err(|error| folio::text::Error::ModelFile {
+        let content = content.map_err(|error| crate::text::Error::ModelFile {
             file: name.to_owned(),
             message: error.to_string(),
         })?;

@@ -1,62 +1,7 @@
-//! The program: reads the command line and does what it says.
+//! The program: all of it is in the library, for programs that add policies of their own.
 
-mod args;
-mod commands;
-mod device;
-mod load;
-mod progress;
-
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use crate::args::{Cli, Command};
-
-/// Stack of the threads that read requests: deep JSON and long patterns need room.
-const THREAD_STACK_BYTES: usize = 8 << 20;
-
 fn main() -> ExitCode {
-    let cli = match Cli::read(std::env::args_os()) {
-        Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(error.exit_code() as u8);
-        }
-    };
-    match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(command: Command) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_stack_size(THREAD_STACK_BYTES)
-        .build()?;
-    let result = runtime.block_on(async {
-        match command {
-            Command::Serve(args) => commands::serve::run(*args).await,
-            Command::Generate(args) => unless_closed(commands::generate::run(*args).await),
-            Command::Embed(args) => unless_closed(commands::embed::run(*args).await),
-            Command::Config(args) => unless_closed(commands::config::run(&args)),
-        }
-    });
-    // What still runs, runs for a client that is gone or was told so.
-    runtime.shutdown_background();
-    result
-}
-
-/// Whoever reads the output and has seen enough, such as `head`, may close it.
-fn unless_closed(result: anyhow::Result<()>) -> anyhow::Result<()> {
-    let is_closed = |error: &anyhow::Error| {
-        let error = error.downcast_ref::<std::io::Error>();
-        error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
-    };
-    match result {
-        Err(error) if is_closed(&error) => Ok(()),
-        other => other,
-    }
+    folio::program::main(std::env::args_os())
 }

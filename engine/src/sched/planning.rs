@@ -399,14 +399,14 @@ impl State {
         self.running.iter().map(|&(_, id)| id).min()
     }
 
-    /// How a sequence ends now, if its client is gone or its deadline has passed.
+    /// How a sequence ends now, if its client is gone or its deadline has passed. The deadline comes
+    /// first: a client that hears of it from one choice is gone for the others at once.
     fn end_of(&self, id: SequenceId, now: Nanos) -> Option<End> {
         let sequence = self.sequences.get(id);
-        if sequence.events().is_closed() {
-            return Some(End::Cancelled);
+        if sequence.request.deadline.is_some_and(|deadline| deadline < now) {
+            return Some(End::Reported(FinishReason::DeadlineExceeded));
         }
-        let is_expired = sequence.request.deadline.is_some_and(|deadline| deadline < now);
-        is_expired.then_some(End::Reported(FinishReason::DeadlineExceeded))
+        sequence.events().is_closed().then_some(End::Cancelled)
     }
 
     /// Free blocks that a waiting sequence takes for its first step.

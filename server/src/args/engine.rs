@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::client::MAX_TIMEOUT;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, ValueEnum};
-use folio::client::MAX_TIMEOUT;
 use folio_engine::sched::policies;
 use folio_engine::types::Protection;
 

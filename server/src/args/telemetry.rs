@@ -1,8 +1,8 @@
 //! Flags of the log and the traces.
 
+use crate::kv_events::KvEventsConfig;
+use crate::telemetry;
 use clap::{Args, ValueEnum};
-use folio::kv_events::KvEventsConfig;
-use folio::telemetry;
 
 /// What the server tells about itself.
 #[derive(Args, Debug)]
@@ -13,7 +13,7 @@ pub(crate) struct TelemetryArgs {
     pub log_format: LogFormat,
 
     /// What is logged: error, warn, info, debug, trace or off, or several with a module each,
-    /// such as `info,folio::access=off`
+    /// such as `info,crate::access=off`
     #[arg(long, env = "FOLIO_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     #[arg(value_parser = level)]
     pub log_level: String,
@@ -58,7 +58,7 @@ fn level(text: &str) -> Result<String, String> {
     }
     match text.parse::<tracing_subscriber::EnvFilter>() {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("{error}: must be like info or info,folio::access=off")),
+        Err(error) => Err(format!("{error}: must be like info or info,crate::access=off")),
     }
 }
 

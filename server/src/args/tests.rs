@@ -108,7 +108,7 @@ fn bad_flags_are_refused_with_the_limit() {
         (vec!["serve", "--log-format=xml"], "json"),
         (vec!["serve", "--otlp-traces-endpoint=localhost:4317"], "not a URL"),
         (vec!["serve", "--log-level=verbose"], "off, error, warn"),
-        (vec!["serve", "--log-level=info,folio=loud"], "folio::access=off"),
+        (vec!["serve", "--log-level=info,folio=loud"], "crate::access=off"),
         (vec!["serve", "--num-blocks=5", "--kv-cache-memory=1GiB"], "cannot be used"),
         (vec!["generate", "hi", "--temperature=nan"], "from 0 to 2"),
         (vec!["generate", "hi", "--temperature=inf"], "from 0 to 2"),

@@ -2,10 +2,10 @@
 
 use std::io::{BufRead, Write};
 
+use crate::client::Client;
+use crate::embed::EmbedJob;
+use crate::openai::EmbeddingRequest;
 use anyhow::{Context, Result, ensure};
-use folio::client::Client;
-use folio::embed::EmbedJob;
-use folio::openai::EmbeddingRequest;
 use folio_engine::types::ModelKind;
 use serde::Serialize;
 use serde_json::json;

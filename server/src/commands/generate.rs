@@ -4,12 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::client::Client;
+use crate::error::ApiError;
+use crate::generate::{ChatPlan, Job, Prompt};
+use crate::openai::{ChatRequest, CompletionRequest};
+use crate::service::Service;
 use anyhow::Result;
-use folio::client::Client;
-use folio::error::ApiError;
-use folio::generate::{ChatPlan, Job, Prompt};
-use folio::openai::{ChatRequest, CompletionRequest};
-use folio::service::Service;
 use folio_engine::types::ModelKind;
 use serde_json::{Value, json};
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::app::App;
+use crate::keys::{self, KeyRing, KeySpec};
+use crate::tls::{Tls, TlsFiles};
 use anyhow::{Context, Result, ensure};
-use folio::app::App;
-use folio::keys::{self, KeyRing, KeySpec};
-use folio::tls::{Tls, TlsFiles};
 use tokio::time::MissedTickBehavior;
 
 use super::serve::say;

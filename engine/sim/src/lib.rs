@@ -1,0 +1,3 @@
+//! The production scheduler under a virtual clock: what a policy would have done.
+
+#![forbid(unsafe_code)]
