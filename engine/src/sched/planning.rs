@@ -399,8 +399,8 @@ impl State {
         self.running.iter().map(|&(_, id)| id).min()
     }
 
-    /// How a sequence ends now, if its client is gone or its deadline has passed. The deadline comes
-    /// first: a client that hears of it from one choice is gone for the others at once.
+    /// How a sequence ends now, if its client is gone or its deadline has passed. The deadline
+    /// comes first: a client that hears of it from one choice is gone for the others at once.
     fn end_of(&self, id: SequenceId, now: Nanos) -> Option<End> {
         let sequence = self.sequences.get(id);
         if sequence.request.deadline.is_some_and(|deadline| deadline < now) {
