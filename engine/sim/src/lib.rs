@@ -1,3 +1,5 @@
 //! The production scheduler under a virtual clock: what a policy would have done.
 
 #![forbid(unsafe_code)]
+
+pub mod statistics;
