@@ -33,6 +33,7 @@ URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 # Statuses after which the same request may succeed.
 TRANSIENT = (429, 500, 502, 503, 504)
 MAX_WAIT_SECONDS = 60
+MAX_STARTS = 3
 
 
 class Server:
@@ -52,12 +53,18 @@ class Server:
             return self.url
 
     def start(self):
-        started = threading.Event()
-        threading.Thread(target=self.keep, args=(started,), daemon=True).start()
-        started.wait()
-        if self.url is None:
+        """Starts it, and again if a signal ends it before it listens: that is not its own doing."""
+        code = -1
+        for _ in range(MAX_STARTS):
+            started = threading.Event()
+            threading.Thread(target=self.keep, args=(started,), daemon=True).start()
+            started.wait()
+            if self.url is not None:
+                return
             code = self.process.wait() if self.process else "no such program"
-            raise RuntimeError(f"{' '.join(self.command)} ended with {code} before it listened")
+            if not isinstance(code, int) or code >= 0:
+                break
+        raise RuntimeError(f"{' '.join(self.command)} ended with {code} before it listened")
 
     def keep(self, started):
         """Starts the program and reads what it prints. The kernel ends the program with the thread

@@ -58,6 +58,8 @@ def wait_for(what, condition):
     end = time.monotonic() + LIMIT_SECONDS
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen in {LIMIT_SECONDS} seconds"
+        ended = driver.poll()
+        assert ended in (None, -signal.SIGKILL), f"the driver ended with {ended} before {what}"
         time.sleep(0.05)
 
 
@@ -104,9 +106,11 @@ def content(body):
 requests = directory / "requests.jsonl"
 write_requests(requests)
 
-# A server is killed, then a worker with its server.
+# A server is killed before it listens, one that answers, then a worker with its server.
 output = directory / "killed-workers"
 driver = start(requests, output)
+wait_for("a server", servers)
+os.kill(next(iter(servers())), signal.SIGKILL)
 wait_for_both()
 wait_for("the first answers", lambda: num_files(output) >= 2)
 killed = next(iter(servers()))
