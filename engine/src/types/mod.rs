@@ -4,6 +4,7 @@
 
 mod clock;
 mod config;
+mod cost;
 mod error;
 mod grammar;
 mod id;
@@ -14,6 +15,7 @@ mod timeline;
 
 pub use clock::{Clock, LatencySum, ManualClock, Nanos, SystemClock};
 pub use config::{ConfigError, EngineConfig, ModelKind, ModelLimits, PrefixCaching, Protection};
+pub use cost::{BatchShape, CostModel, Emission};
 pub use error::{Error, Refusal, Result};
 pub use grammar::{Continuation, GrammarError, TokenGrammar, allows};
 pub use id::{BlockId, CacheSalt, HostBlockId, ModelId, RequestId, SequenceId, TenantId, TokenId};
