@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use folio_engine::types::{
     Choice, Event, EventReceiver, EventSender, FinishReason, MarkReceiver, ModelKind, Request,
-    RequestStats, Task,
+    RequestStats, Slo, Task,
 };
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -99,6 +99,7 @@ impl EmbedJob {
             priority,
             tenant: self.client.tenant_for(queueing.tenant),
             deadline: service.deadline(&self.client, queueing.timeout)?,
+            slo: Slo::default(),
             cache_salt: queueing.cache_salt,
         };
         service

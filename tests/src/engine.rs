@@ -11,7 +11,7 @@ use folio_engine::model::{ModelConfig, ModelFiles};
 use folio_engine::sched::policies::Fcfs;
 use folio_engine::types::{
     Choice, EngineConfig, EventReceiver, EventSender, ManualClock, ModelId, PrefixCaching, Request,
-    RequestId, Result, SamplingParams, Task, TenantId, TokenId,
+    RequestId, Result, SamplingParams, Slo, Task, TenantId, TokenId,
 };
 
 use crate::{FaultScript, FaultyExecutor};
@@ -134,6 +134,7 @@ pub fn generation(
         priority: 0,
         tenant: TenantId(0),
         deadline: None,
+        slo: Slo::default(),
         cache_salt: None,
     };
     (request, receivers)

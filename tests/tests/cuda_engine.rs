@@ -18,7 +18,7 @@ use folio_engine::sched::policies::Fcfs;
 use folio_engine::types::{
     Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, LogitsProcessor,
     ManualClock, ModelId, Penalties, PrefixCaching, PromptLogprob, Request, RequestId, Sampling,
-    SamplingParams, StopConditions, Task, TenantId, TokenId,
+    SamplingParams, Slo, StopConditions, Task, TenantId, TokenId,
 };
 use folio_kernels::cuda::Element;
 use folio_tests::{ToyGrammar, generation};
@@ -365,6 +365,7 @@ fn embedding(text: &[TokenId]) -> (Request, EventReceiver) {
         priority: 0,
         tenant: TenantId(0),
         deadline: None,
+        slo: Slo::default(),
         cache_salt: None,
     };
     (request, receiver)

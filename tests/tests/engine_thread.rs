@@ -8,8 +8,8 @@ use folio_engine::sched::Sequences;
 use folio_engine::sched::policies::Fcfs;
 use folio_engine::types::{
     Choice, EngineConfig, Error, Event, EventReceiver, EventSender, FinishReason, ModelId,
-    ModelKind, ModelLimits, PrefixCaching, Refusal, Request, Result, SamplingParams, StepOutput,
-    StepPlan, StopConditions, Task, TenantId,
+    ModelKind, ModelLimits, PrefixCaching, Refusal, Request, Result, SamplingParams, Slo,
+    StepOutput, StepPlan, StopConditions, Task, TenantId,
 };
 use folio_engine::{EngineHandle, EngineHealth};
 use folio_tests::{FingerprintExecutor, LateExecutor};
@@ -93,6 +93,7 @@ fn request(handle: &EngineHandle, first: u32, max_tokens: u32) -> (Request, Even
         priority: 0,
         tenant: TenantId(0),
         deadline: None,
+        slo: Slo::default(),
         cache_salt: None,
     };
     (request, receiver)

@@ -14,7 +14,7 @@ use folio_engine::sched::{
 use folio_engine::types::{
     BlockId, Choice, EngineConfig, EventReceiver, EventSender, ModelId, ModelKind, ModelLimits,
     Nanos, PrefixCaching, Protection, Refusal, Request, RequestId, Result, SamplingParams,
-    SequenceId, StepOutput, StepPlan, StopConditions, Task, TenantId, TokenId,
+    SequenceId, Slo, StepOutput, StepPlan, StopConditions, Task, TenantId, TokenId,
 };
 use folio_engine::{EngineHandle, EngineSetup};
 use folio_tests::FingerprintExecutor;
@@ -57,6 +57,7 @@ fn request(
         priority: 0,
         tenant: TenantId(0),
         deadline: None,
+        slo: Slo::default(),
         cache_salt: None,
     };
     (request, receivers)

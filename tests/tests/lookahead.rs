@@ -12,7 +12,7 @@ use folio_engine::sched::{
 use folio_engine::types::{
     Choice, EngineConfig, Error, Event, EventReceiver, EventSender, FinishReason, LogitsProcessor,
     ManualClock, ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Request, RequestId, Result,
-    SampledToken, SamplingParams, SeqResult, SequenceId, StepOutput, StepPlan, StopConditions,
+    SampledToken, SamplingParams, SeqResult, SequenceId, Slo, StepOutput, StepPlan, StopConditions,
     Task, TenantId, TokenId, TokenSource,
 };
 use folio_tests::{FingerprintExecutor, LateExecutor, StepLog, ToyGrammar};
@@ -59,6 +59,7 @@ fn request(
         priority: 0,
         tenant: TenantId(0),
         deadline: None,
+        slo: Slo::default(),
         cache_salt: None,
     };
     (request, receivers)

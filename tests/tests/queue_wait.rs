@@ -8,7 +8,7 @@ use folio_engine::drain::{DrainMeter, Work};
 use folio_engine::sched::policies::Fcfs;
 use folio_engine::types::{
     Choice, Clock as _, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ManualClock,
-    ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Request, RequestId, SamplingParams,
+    ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Request, RequestId, SamplingParams, Slo,
     StopConditions, Task, TenantId, TokenId,
 };
 use folio_tests::{FingerprintExecutor, Random};
@@ -88,6 +88,7 @@ impl Simulation {
             priority: 0,
             tenant: TenantId(0),
             deadline: None,
+            slo: Slo::default(),
             cache_salt: None,
         };
         self.num_arrived += 1;

@@ -14,8 +14,8 @@ use folio_engine::sched::{Limits, Policy, PolicyRequest, Rank, SchedEvent, Seque
 use folio_engine::types::{
     Choice, EngineConfig, Error, Event, EventReceiver, EventSender, FinishReason, ManualClock,
     ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Protection, Refusal, Request, RequestId,
-    RequestStats, Result, Sampling, SamplingParams, StepOutput, StepPlan, StopConditions, Task,
-    TenantId, TokenId,
+    RequestStats, Result, Sampling, SamplingParams, Slo, StepOutput, StepPlan, StopConditions,
+    Task, TenantId, TokenId,
 };
 use folio_engine::{EngineHandle, EngineHealth, EngineSetup};
 use folio_tests::{
@@ -93,6 +93,7 @@ impl Asked {
             priority: 0,
             tenant: TenantId(0),
             deadline: None,
+            slo: Slo::default(),
             cache_salt: None,
         };
         (request, asked)

@@ -10,8 +10,8 @@ use folio_engine::sched::{
 use folio_engine::types::{
     CacheSalt, Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ManualClock,
     ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Request, RequestId, SampledToken,
-    SamplingParams, SeqResult, SequenceId, StepOutput, StepPlan, StopConditions, Task, TenantId,
-    TokenId,
+    SamplingParams, SeqResult, SequenceId, Slo, StepOutput, StepPlan, StopConditions, Task,
+    TenantId, TokenId,
 };
 use folio_tests::FingerprintExecutor;
 
@@ -114,6 +114,7 @@ fn request(model: ModelId, prompt: Vec<TokenId>, task: Task, choices: Vec<Choice
         priority: 0,
         tenant: TenantId(0),
         deadline: None,
+        slo: Slo::default(),
         cache_salt: None,
     }
 }

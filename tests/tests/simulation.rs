@@ -21,7 +21,7 @@ use folio_engine::sched::{
 use folio_engine::types::{
     CacheSalt, Choice, Clock as _, EngineConfig, Event, EventReceiver, EventSender, FinishReason,
     LogitsProcessor, ManualClock, ModelId, ModelKind, ModelLimits, Nanos, PrefixCaching, Request,
-    RequestId, SamplingParams, SequenceId, StopConditions, Task, TenantId, TokenId,
+    RequestId, SamplingParams, SequenceId, Slo, StopConditions, Task, TenantId, TokenId,
 };
 use folio_tests::{Faults, FingerprintExecutor, LateExecutor, Random, StepLog};
 
@@ -295,6 +295,7 @@ impl Run {
             priority: self.random.below(4) as i32,
             tenant: TenantId(self.random.below(3)),
             deadline,
+            slo: Slo::default(),
             cache_salt: self.random.one_in(4).then_some(CacheSalt(9)),
         });
         self.requests.push(Expected {

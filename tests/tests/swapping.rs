@@ -10,7 +10,7 @@ use folio_engine::sched::{
 };
 use folio_engine::types::{
     Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ModelId, ModelKind,
-    ModelLimits, Nanos, PrefixCaching, Request, RequestId, SamplingParams, StepPlan,
+    ModelLimits, Nanos, PrefixCaching, Request, RequestId, SamplingParams, Slo, StepPlan,
     StopConditions, Task, TenantId, TokenId,
 };
 use folio_tests::FingerprintExecutor;
@@ -70,6 +70,7 @@ impl Bench {
             priority,
             tenant: TenantId(0),
             deadline: None,
+            slo: Slo::default(),
             cache_salt: None,
         };
         self.scheduler.admit(request, Nanos(0));

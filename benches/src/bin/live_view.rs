@@ -21,7 +21,7 @@ use folio_engine::sched::{Scheduler, Sequences};
 use folio_engine::types::{
     Choice, Clock, EngineConfig, Event, EventReceiver, EventSender, ModelId, ModelKind,
     ModelLimits, Nanos, PrefixCaching, Request, RequestId, SampledToken, SamplingParams, SeqResult,
-    StepOutput, StepPlan, StopConditions, SystemClock, Task, TenantId,
+    Slo, StepOutput, StepPlan, StopConditions, SystemClock, Task, TenantId,
 };
 
 /// What the live view costs.
@@ -104,6 +104,7 @@ fn request(id: RequestId, max_tokens: u32) -> (Request, EventReceiver) {
         priority: 0,
         tenant: TenantId(0),
         deadline: None,
+        slo: Slo::default(),
         cache_salt: None,
     };
     (request, receiver)

@@ -14,8 +14,8 @@ use folio_engine::model::{ModelConfig, ModelFiles};
 use folio_engine::sched::policies::Fcfs;
 use folio_engine::types::{
     Choice, Clock, EngineConfig, Event, EventReceiver, EventSender, ModelId, PrefixCaching,
-    Request, RequestId, Sampling, SamplingParams, StepReport, StopConditions, SystemClock, Task,
-    TenantId, TokenId,
+    Request, RequestId, Sampling, SamplingParams, Slo, StepReport, StopConditions, SystemClock,
+    Task, TenantId, TokenId,
 };
 
 /// Offline speed of Folio's engine on one model.
@@ -315,6 +315,7 @@ fn request(mode: Mode, lengths: Lengths, index: u32) -> (Request, EventReceiver)
         priority: 0,
         tenant: TenantId(0),
         deadline: None,
+        slo: Slo::default(),
         cache_salt: None,
     };
     (request, receiver)

@@ -14,8 +14,8 @@ use crate::ops::Determinism;
 use crate::sched::policies::Fcfs;
 use crate::types::{
     Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ManualClock,
-    PrefixCaching, Request, RequestId, Sampling, SamplingParams, StopConditions, Task, TenantId,
-    TokenId,
+    PrefixCaching, Request, RequestId, Sampling, SamplingParams, Slo, StopConditions, Task,
+    TenantId, TokenId,
 };
 
 const VOCAB: usize = 32;
@@ -185,6 +185,7 @@ fn request(model: ModelId, prompt: &[TokenId]) -> (Request, EventReceiver) {
         priority: 0,
         tenant: TenantId(0),
         deadline: None,
+        slo: Slo::default(),
         cache_salt: None,
     };
     (request, receiver)

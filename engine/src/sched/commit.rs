@@ -19,6 +19,7 @@ impl Scheduler {
     pub fn commit(&mut self, plan: &StepPlan, output: StepOutput, now: Nanos) -> StepReport {
         assert_eq!(plan.seqs.len(), output.results.len(), "one result a scheduled sequence");
         self.state.pipeline.finish(&mut self.state.allocator);
+        self.state.features.start_cycle();
         let mut report = StepReport { device_time: output.device_time, ..StepReport::default() };
         for scores in output.prompt_scores {
             self.state.enter_prompt_scores(&plan.seqs[scores.index], scores.logprobs);
@@ -41,7 +42,8 @@ impl Scheduler {
         totals.num_prefill_tokens += u64::from(report.num_prefill_tokens);
         totals.num_generated_tokens += u64::from(report.num_sampled_tokens);
         totals.num_wasted_tokens += u64::from(report.num_wasted_tokens);
-        self.observe(&SchedEvent::Stepped { device_time: output.device_time }, now);
+        let step = self.state.pipeline.last_ended();
+        self.observe(&SchedEvent::Stepped { step, device_time: output.device_time }, now);
         report
     }
 

@@ -39,6 +39,11 @@ impl Pipeline {
         self.num_planned + 1
     }
 
+    /// The number of the latest step that has ended.
+    pub(super) fn last_ended(&self) -> u64 {
+        self.num_ended
+    }
+
     /// The planned step goes into flight.
     pub(super) fn start(&mut self) {
         self.num_planned += 1;

@@ -8,12 +8,14 @@ mod allocator;
 mod block;
 mod commit;
 mod encoders;
+mod features;
 mod kv_events;
 mod live;
 mod lookahead;
 mod planning;
 pub mod policies;
 mod policy;
+mod predictor;
 mod queue;
 mod reset;
 mod scheduler;
@@ -26,6 +28,7 @@ mod watch;
 
 pub use allocator::{BlockAllocator, OutOfBlocks, PrefixCounters, PrefixPeek};
 pub use block::BlockTable;
+pub use features::PromptNode;
 pub use kv_events::{ContentId, KvBatch, KvEvent};
 pub use live::{
     LiveCell, LivePool, LiveProgress, LiveSequence, LiveState, LiveView, MAX_LIVE_CELLS,
@@ -35,8 +38,12 @@ pub use policy::{
     Admit, Displacement, Limits, Policy, PreemptionMode, RERANK_WINDOW, Rank, Refresh, SchedEvent,
     Victim,
 };
+pub use predictor::{
+    FinishedLength, HistogramPredictor, LengthPredictor, NoisyOracle, Oracle, OutputLengths,
+    Prediction,
+};
 pub use reset::{Blame, Casualties};
 pub use scheduler::{Gauges, QueueTotals, Scheduler, Totals, check_request};
 pub use sequence::{RequestInfo, Sequence, Sequences, TokenCounts};
 pub use tally::{ModelGauges, TOKEN_GAP_BUCKETS, TokenGaps};
-pub use view::{KvView, PolicyRequest, View};
+pub use view::{KvView, Phase, PolicyRequest, View};

@@ -56,6 +56,7 @@ impl Scheduler {
     /// [placeholders](crate::types::TokenSource::Placeholder), and `None` may also mean that the
     /// oldest plan must be committed first.
     pub fn plan(&mut self, now: Nanos) -> Option<StepPlan> {
+        self.state.features.start_cycle();
         self.drop_ended(now);
         self.rerank(now);
         let limits = self.step_limits(now);
@@ -333,6 +334,7 @@ impl Scheduler {
             return Admission::Closed;
         }
         state.queue.remove(id);
+        state.features.leaves(sequence);
         let salt = sequence.request.cache_salt;
         let mut table = std::mem::take(&mut sequence.table);
         let tokens = sequence.tokens_to_match();
@@ -369,8 +371,11 @@ impl Scheduler {
             sequence.events().mark(step.now, MarkKind::ChunkPlanned(num_tokens));
         }
         let (token, emits) = sequence.schedule(end, number);
+        sequence.progress.last_granted = Some(step.now);
         step.plan.seqs.push(ScheduledSeq { id, model, positions, token, emits });
-        self.observe(&SchedEvent::Granted { id, tenant, num_tokens }, step.now);
+        let num_results = u32::from(emits);
+        let event = SchedEvent::Granted { id, tenant, num_tokens, num_results, step: number };
+        self.observe(&event, step.now);
         self.mark_stale(tenant);
     }
 }

@@ -171,6 +171,10 @@ pub enum SchedEvent {
         tenant: TenantId,
         /// Tokens to compute.
         num_tokens: u32,
+        /// Results, tokens or a vector, that this yields: 0 or 1.
+        num_results: u32,
+        /// Number of the step; see [`Stepped`](Self::Stepped).
+        step: u64,
     },
     /// A sequence lost its blocks.
     Preempted(SequenceId),
@@ -182,11 +186,16 @@ pub enum SchedEvent {
         request: RequestId,
         /// Whose it was.
         tenant: TenantId,
+        /// Tokens of its prompt.
+        prompt_len: u32,
         /// Tokens it generated.
         num_generated: u32,
     },
     /// A step was carried out.
     Stepped {
+        /// Its number. Steps are numbered as they are planned; after a failure numbers start
+        /// again, and steps that were in flight then are never heard of.
+        step: u64,
         /// Time the device spent.
         device_time: Nanos,
     },

@@ -159,6 +159,7 @@ impl State {
         self.host = host;
         self.watch = watch;
         self.pipeline = pipeline;
+        self.features.clear();
         self.sweep = sweep;
         self.num_following = num_following;
         self.encoder_credit = 0;

@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::features::Features;
 use super::lookahead::Pipeline;
 use super::queue::{Position, Queue};
 use super::sequence::{Progress, Status};
@@ -40,6 +41,8 @@ pub(super) struct State {
     /// What preempted sequences have computed and saved.
     pub(super) host: HostPool,
     pub(super) watch: PrefixWatch,
+    /// What the policy has asked about.
+    pub(super) features: Features,
     /// Siblings that wait for the key to compute the prompt they share.
     pub(super) followers: HashMap<SequenceId, Vec<SequenceId>>,
     pub(super) num_following: u32,
@@ -281,12 +284,13 @@ impl Scheduler {
 
     /// Puts a sequence without blocks into the queue, at the rank the policy gives it now.
     pub(super) fn enqueue(&mut self, id: SequenceId, now: Nanos) {
+        self.state.sequences.get_mut(id).status = Status::Waiting;
         let view = self.state.view(now);
         let sequence = self.state.sequences.get(id);
         let (model, num_tokens) = (sequence.request.model, sequence.num_known());
         let rank = self.policy.rank(&PolicyRequest(sequence), &view);
-        self.state.sequences.get_mut(id).status = Status::Waiting;
         self.state.queue.push(id, model, rank, num_tokens);
+        self.state.features.waits(sequence);
     }
 
     /// Ends a sequence, wherever it is: its siblings go on without it, and its blocks return, at
@@ -299,7 +303,10 @@ impl Scheduler {
         state.pipeline.release(&mut sequence, &mut state.allocator);
         state.host.release(id);
         match sequence.status {
-            Status::Waiting => drop(state.queue.remove(id)),
+            Status::Waiting => {
+                state.queue.remove(id);
+                state.features.leaves(&sequence);
+            }
             Status::Running => state.stop_running(id),
             Status::Following(leader) => {
                 state.num_following -= 1;
@@ -387,11 +394,11 @@ impl Scheduler {
 
     /// Adds a sequence that holds blocks to the running list.
     pub(super) fn start_running(&mut self, id: SequenceId, now: Nanos) {
+        self.state.sequences.get_mut(id).status = Status::Running;
         let view = self.state.view(now);
         let rank = self.policy.rank(&PolicyRequest(self.state.sequences.get(id)), &view);
         let state = &mut self.state;
-        let sequence = state.sequences.get_mut(id);
-        sequence.status = Status::Running;
+        let sequence = state.sequences.get(id);
         let num_cached = sequence.table.nodes.len() as u32;
         state.watch.start(id, &sequence.request.prompt_hashes, num_cached);
         let index = state.running.partition_point(|&other| other < (rank, id));
@@ -431,6 +438,7 @@ impl State {
             running: Vec::new(),
             allocator,
             watch: PrefixWatch::default(),
+            features: Features::default(),
             followers: HashMap::new(),
             num_following: 0,
             encoder_credit: 0,
@@ -460,6 +468,7 @@ impl State {
             queue: &self.queue,
             allocator: &self.allocator,
             host: &self.host,
+            features: &self.features,
         }
     }
 
@@ -485,6 +494,7 @@ impl State {
             priority: request.priority,
             tenant: request.tenant,
             deadline: request.deadline,
+            slo: request.slo,
             cache_salt: request.cache_salt,
             prompt_hashes,
         });

@@ -10,8 +10,8 @@ use super::{BlockTable, SchedEvent};
 use crate::panics::caught;
 use crate::types::{
     CacheSalt, Choice, Continuation, Event, EventSender, FinishReason, ModelId, Nanos,
-    PromptLogprob, RequestId, RequestStats, SamplingParams, SequenceId, Task, TenantId, TokenId,
-    TokenSource,
+    PromptLogprob, RequestId, RequestStats, SamplingParams, SequenceId, Slo, Task, TenantId,
+    TokenId, TokenSource,
 };
 
 /// What the choices of one request have in common.
@@ -31,6 +31,8 @@ pub struct RequestInfo {
     pub tenant: TenantId,
     /// When waiting becomes pointless.
     pub deadline: Option<Nanos>,
+    /// What the client expects.
+    pub slo: Slo,
     /// Who may share its prefix blocks.
     pub cache_salt: Option<CacheSalt>,
     /// Chained hashes of the prompt's shareable blocks; empty without a prefix cache.
@@ -63,6 +65,8 @@ pub(super) struct Progress {
     pub(super) num_placeholders: u32,
     /// The latest step that computes it, by the scheduler's count of steps.
     pub(super) last_step: u64,
+    /// When that step was planned.
+    pub(super) last_granted: Option<Nanos>,
     /// Leading positions of the prompt whose logits were looked at, where that is wanted.
     pub(super) num_scored: u32,
     /// What was seen there, until it is delivered.
@@ -264,6 +268,7 @@ impl Sequence {
             id: self.id,
             request: self.request.id,
             tenant: self.request.tenant,
+            prompt_len: self.request.prompt_len,
             num_generated: self.num_generated(),
         }
     }

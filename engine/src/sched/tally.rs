@@ -120,7 +120,7 @@ mod tests {
     use crate::types::{
         Choice, EngineConfig, Event, EventReceiver, EventSender, Mark, MarkKind, MarkReceiver,
         ModelLimits, PrefixCaching, Request, RequestId, SampledToken, SamplingParams, SeqResult,
-        StepOutput, Task, TenantId,
+        Slo, StepOutput, Task, TenantId,
     };
 
     fn scheduler(num_blocks: u32) -> Scheduler {
@@ -164,6 +164,7 @@ mod tests {
             priority: 0,
             tenant: TenantId(0),
             deadline: None,
+            slo: Slo::default(),
             cache_salt: None,
         };
         (request, receiver, marks)

@@ -1,19 +1,37 @@
 //! What a policy may see: requests, queues and the pool, read-only.
 
+use super::features::Features;
 use super::queue::{Position, Queue};
+use super::sequence::Status;
 use super::swap::HostPool;
-use super::{BlockAllocator, Limits, PreemptionMode, Sequence, Sequences};
-use crate::types::{ModelId, Nanos, SequenceId, TenantId};
+use super::{BlockAllocator, Limits, PreemptionMode, PromptNode, Sequence, Sequences};
+use crate::types::{ModelId, Nanos, RequestId, SequenceId, Slo, TenantId};
 
 /// One sequence as a policy sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicyRequest<'a>(pub(super) &'a Sequence);
 
-impl PolicyRequest<'_> {
+impl<'a> PolicyRequest<'a> {
     /// The sequence's id; smaller ids arrived earlier.
     #[must_use]
     pub fn id(&self) -> SequenceId {
         self.0.id
+    }
+
+    /// The client's request; its choices share it.
+    #[must_use]
+    pub fn request_id(&self) -> RequestId {
+        self.0.request.id
+    }
+
+    /// Whether it waits, runs, or waits for a sibling.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.0.status {
+            Status::Following(_) => Phase::Following,
+            Status::Waiting => Phase::Waiting,
+            Status::Running => Phase::Running,
+        }
     }
 
     /// Which model computes it.
@@ -44,6 +62,49 @@ impl PolicyRequest<'_> {
     #[must_use]
     pub fn deadline(&self) -> Option<Nanos> {
         self.0.request.deadline
+    }
+
+    /// The times its client expects.
+    #[must_use]
+    pub fn slo(&self) -> Slo {
+        self.0.request.slo
+    }
+
+    /// When its first token was known, if it is.
+    #[must_use]
+    pub fn first_token(&self) -> Option<Nanos> {
+        self.0.stats.first_token
+    }
+
+    /// When it last got a place in a step, if it ever did.
+    #[must_use]
+    pub fn last_scheduled(&self) -> Option<Nanos> {
+        self.0.progress.last_granted
+    }
+
+    /// Time since it arrived.
+    #[must_use]
+    pub fn age(&self, view: &View<'_>) -> Nanos {
+        view.now().since(self.arrival())
+    }
+
+    /// Time since it last got a place in a step, or since it arrived if it never did.
+    #[must_use]
+    pub fn waited(&self, view: &View<'_>) -> Nanos {
+        view.now().since(self.last_scheduled().unwrap_or(self.arrival()))
+    }
+
+    /// Chained hashes of the full blocks of its prompt that can be shared, the one with its last
+    /// token left out: entry `i` stands for blocks `0..=i`. Empty without a prefix cache.
+    #[must_use]
+    pub fn prompt_hashes(&self) -> &'a [u64] {
+        &self.0.request.prompt_hashes
+    }
+
+    /// Tokens known: prompt and generated.
+    #[must_use]
+    pub fn num_known(&self) -> u32 {
+        self.0.num_known()
     }
 
     /// Tokens of the prompt.
@@ -89,6 +150,17 @@ impl PolicyRequest<'_> {
     }
 }
 
+/// Where a sequence stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Shares its prompt with a sibling that computes it first; not in the queue.
+    Following,
+    /// In the queue.
+    Waiting,
+    /// Takes part in steps.
+    Running,
+}
+
 /// The pool in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvView {
@@ -114,6 +186,7 @@ pub struct View<'a> {
     pub(super) queue: &'a Queue,
     pub(super) allocator: &'a BlockAllocator,
     pub(super) host: &'a HostPool,
+    pub(super) features: &'a Features,
 }
 
 impl<'a> View<'a> {
@@ -121,6 +194,13 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn now(&self) -> Nanos {
         self.now
+    }
+
+    /// A number that is larger in each later cycle: a plan is one, and what follows a step
+    /// another. For policies that compute something once a plan.
+    #[must_use]
+    pub fn cycle(&self) -> u64 {
+        self.features.cycle()
     }
 
     /// The configured limits.
@@ -162,6 +242,12 @@ impl<'a> View<'a> {
         self.running.iter().map(|&(_, id)| id)
     }
 
+    /// Number of running decoder sequences.
+    #[must_use]
+    pub fn num_running(&self) -> usize {
+        self.running.len()
+    }
+
     /// Waiting sequences of all models; best rank first within a model.
     pub fn waiting(&self) -> impl Iterator<Item = SequenceId> + 'a {
         self.queue.iter()
@@ -173,11 +259,42 @@ impl<'a> View<'a> {
         self.queue.len()
     }
 
-    /// Leading tokens of `request` that the prefix cache holds now.
+    /// Leading tokens of `request` that the prefix cache holds, as of the first question about it
+    /// in this [cycle](Self::cycle).
     #[must_use]
     pub fn num_cached_tokens(&self, request: &PolicyRequest<'_>) -> u32 {
         let sequence = request.0;
-        let tokens = sequence.tokens_to_match();
-        self.allocator.peek_prefix(tokens, sequence.request.cache_salt).num_tokens
+        self.features.cached_tokens(sequence.id, || {
+            let tokens = sequence.tokens_to_match();
+            self.allocator.peek_prefix(tokens, sequence.request.cache_salt).num_tokens
+        })
+    }
+
+    /// Known tokens of `request` that must be computed before its next result: not those in the
+    /// prefix cache, nor those it has computed. At least 1 while it waits.
+    #[must_use]
+    pub fn num_uncached_tokens(&self, request: &PolicyRequest<'_>) -> u32 {
+        let cached = match request.phase() {
+            Phase::Running => 0,
+            Phase::Waiting | Phase::Following => self.num_cached_tokens(request),
+        };
+        request.num_known().saturating_sub(cached.max(request.num_computed()))
+    }
+
+    /// The waiting prompts that share the first `index + 1` blocks of `request`'s prompt. `None`
+    /// where it has no such block that can be shared, or nobody with it waits. The first question
+    /// counts them for all that wait; from then on counts are kept up to date.
+    #[must_use]
+    pub fn prompt_node(&self, request: &PolicyRequest<'_>, index: usize) -> Option<PromptNode> {
+        let hash = *request.prompt_hashes().get(index)?;
+        self.features.node(hash, self.queue, self.sequences)
+    }
+
+    /// Waiting sequences that share the next block of `request`'s prompt that is not cached, itself
+    /// included if it waits: how many would profit from computing it. 0 where no block is left.
+    #[must_use]
+    pub fn subtree_demand(&self, request: &PolicyRequest<'_>) -> u32 {
+        let num_cached = self.num_cached_tokens(request) / self.allocator.block_size();
+        self.prompt_node(request, num_cached as usize).map_or(0, |node| node.demand)
     }
 }

@@ -28,8 +28,22 @@ pub struct Request {
     /// A request that has not ended by this time is ended with
     /// [`FinishReason::DeadlineExceeded`]; while it waits, before anything is computed for it.
     pub deadline: Option<Nanos>,
+    /// What the client expects; only policies look at it.
+    pub slo: Slo,
     /// Prefix blocks are shared only between requests of equal salt.
     pub cache_salt: Option<CacheSalt>,
+}
+
+/// Times that a client expects, its service-level objectives. `None` where it expects none.
+/// Missing one ends nothing: that is what [`Request::deadline`] does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slo {
+    /// From the arrival to the first token.
+    pub ttft: Option<Nanos>,
+    /// Between two tokens after the first, on average.
+    pub tpot: Option<Nanos>,
+    /// From the arrival to the last token.
+    pub e2el: Option<Nanos>,
 }
 
 /// What to do with the prompt.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use folio_engine::types::{
-    Choice, EventReceiver, EventSender, MarkReceiver, Request, SamplingParams, Task, TokenId,
+    Choice, EventReceiver, EventSender, MarkReceiver, Request, SamplingParams, Slo, Task, TokenId,
 };
 
 use super::choice::ChoiceReader;
@@ -105,6 +105,7 @@ impl Job {
             priority,
             tenant: self.client.tenant_for(queueing.tenant),
             deadline: service.deadline(&self.client, queueing.timeout)?,
+            slo: Slo::default(),
             cache_salt: queueing.cache_salt,
         };
         service

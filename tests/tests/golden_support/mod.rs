@@ -12,7 +12,7 @@ use folio_engine::model::{ModelConfig, ModelFiles, PoolingConfig};
 use folio_engine::sched::policies::Fcfs;
 use folio_engine::types::{
     BlockId, Choice, EngineConfig, Event, EventReceiver, EventSender, FinishReason, ManualClock,
-    ModelId, PrefixCaching, PromptLogprob, Request, RequestId, Sampling, SamplingParams,
+    ModelId, PrefixCaching, PromptLogprob, Request, RequestId, Sampling, SamplingParams, Slo,
     StopConditions, Task, TenantId, TokenId,
 };
 use folio_tests::{Setup, generation};
@@ -368,6 +368,7 @@ fn greedy_request(prompt: &Prompt) -> (Request, EventReceiver) {
         priority: 0,
         tenant: TenantId(0),
         deadline: None,
+        slo: Slo::default(),
         cache_salt: None,
     };
     (request, receiver)
