@@ -1,6 +1,31 @@
 //! The production scheduler under a virtual clock: what a policy would have done.
+//!
+//! A [`Workload`] says who asks for what and when; [`simulate`] runs it through the
+//! [`Scheduler`](folio_engine::sched::Scheduler) that serves, with a cost model for a device; an
+//! [`Outcome`] says how everybody fared. Same inputs, same outcome, to the bit.
 
 #![forbid(unsafe_code)]
 
+mod arrivals;
+pub mod cluster;
+pub mod executor;
+pub mod gaps;
+pub mod instance;
+pub mod lengths;
+pub mod options;
+pub mod outcome;
 pub mod plot;
+pub mod prompt;
+mod run;
+pub mod series;
 pub mod statistics;
+mod window;
+pub mod workload;
+
+pub use cluster::Cluster;
+pub use executor::SimExecutor;
+pub use lengths::KnownLengths;
+pub use options::{Detail, FrontEnd, Host, Options, Overlap, SimError};
+pub use outcome::{Outcome, RequestOutcome};
+pub use run::{simulate, simulate_cluster};
+pub use workload::{After, ReadTally, Record, Slo, TraceError, Workload};

@@ -102,6 +102,11 @@ impl ManualClock {
     pub fn advance(&self, step: Nanos) {
         self.now.fetch_add(step.0, Ordering::Relaxed);
     }
+
+    /// Moves the time forward to `instant`; stays where it is later already.
+    pub fn advance_to(&self, instant: Nanos) {
+        self.now.fetch_max(instant.0, Ordering::Relaxed);
+    }
 }
 
 impl Clock for ManualClock {

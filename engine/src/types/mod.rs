@@ -24,8 +24,8 @@ pub use plan::{
     StepPlan, StepReport, TokenSource,
 };
 pub use request::{
-    Choice, Delivery, Event, EventReceiver, EventSender, FinishReason, Request, RequestStats, Slo,
-    Task,
+    Choice, Delivery, Ended, Event, EventReceiver, EventSender, FinishReason, Request,
+    RequestStats, Slo, Task,
 };
 pub use sampling::{
     LogitsProcessor, Penalties, PromptLogprob, Sampling, SamplingParams, StopConditions,

@@ -164,8 +164,30 @@ pub type EventReceiver = mpsc::Receiver<Event>;
 /// Sending end of a choice's events. Never waits: the channel holds all that a choice can send.
 #[derive(Clone, Debug)]
 pub struct EventSender {
-    events: Option<mpsc::Sender<Event>>,
+    sink: Sink,
     marks: Option<MarkSender>,
+}
+
+/// Where events go.
+#[derive(Clone, Debug)]
+enum Sink {
+    /// To the one who waits for them.
+    Channel(mpsc::Sender<Event>),
+    /// Of each of many requests only its end is of interest.
+    Ends(std::sync::mpsc::Sender<Ended>, RequestId),
+    /// Nowhere.
+    Discard,
+}
+
+/// How a request ended, told by [`EventSender::ends`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Which one.
+    pub request: RequestId,
+    /// Why.
+    pub reason: FinishReason,
+    /// How it fared.
+    pub stats: RequestStats,
 }
 
 /// Whether anybody still listens.
@@ -183,7 +205,7 @@ impl EventSender {
     #[must_use]
     pub fn channel(max_tokens: u32) -> (Self, EventReceiver) {
         let (sender, receiver) = mpsc::channel(max_tokens as usize + 4);
-        (Self { events: Some(sender), marks: None }, receiver)
+        (Self { sink: Sink::Channel(sender), marks: None }, receiver)
     }
 
     /// The same sender, which from now on also records when what happens to the choice.
@@ -196,17 +218,29 @@ impl EventSender {
     /// A sender whose events nobody reads and that never counts as cancelled: for simulation.
     #[must_use]
     pub fn discard() -> Self {
-        Self { events: None, marks: None }
+        Self { sink: Sink::Discard, marks: None }
+    }
+
+    /// A sender that tells `ends` how `request` ended and drops all else, and that never counts
+    /// as cancelled: for simulation, where many requests share a channel. What is in it is at most
+    /// one message a request.
+    #[must_use]
+    pub fn ends(ends: std::sync::mpsc::Sender<Ended>, request: RequestId) -> Self {
+        Self { sink: Sink::Ends(ends, request), marks: None }
     }
 
     /// Puts `event` into the channel.
     pub fn send(&self, event: Event) -> Delivery {
-        match &self.events {
-            None => Delivery::Delivered,
-            Some(sender) => match sender.try_send(event) {
+        match (&self.sink, event) {
+            (Sink::Channel(sender), event) => match sender.try_send(event) {
                 Ok(()) => Delivery::Delivered,
                 Err(_) => Delivery::Gone,
             },
+            (Sink::Ends(sender, request), Event::Finished { reason, stats }) => {
+                let _ = sender.send(Ended { request: *request, reason, stats });
+                Delivery::Delivered
+            }
+            (Sink::Ends(..) | Sink::Discard, _) => Delivery::Delivered,
         }
     }
 
@@ -220,6 +254,6 @@ impl EventSender {
     /// Whether the receiver was dropped: the choice is cancelled.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.events.as_ref().is_some_and(mpsc::Sender::is_closed)
+        matches!(&self.sink, Sink::Channel(sender) if sender.is_closed())
     }
 }
