@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use crate::exec::Executor;
 use crate::panics::caught;
+use crate::sched::decisions::Call;
 use crate::sched::{Blame, Casualties, Gauges, KvEvent, Policy, Scheduler};
 use crate::types::{Clock, EngineConfig, Nanos, Request, SequenceId, StepPlan, StepReport};
 
@@ -238,6 +239,16 @@ impl EngineCore {
     /// The changes since the last call, in order.
     pub fn take_kv_events(&mut self) -> Vec<KvEvent> {
         self.scheduler.take_kv_events()
+    }
+
+    /// Records all calls of the scheduler from now on.
+    pub fn record_decisions(&mut self) {
+        self.scheduler.record_decisions();
+    }
+
+    /// The calls since the last taking, in order.
+    pub fn take_decisions(&mut self) -> Vec<Call> {
+        self.scheduler.take_decisions()
     }
 
     /// The scheduler, for checks of its invariants.

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::SchedEvent;
+use super::decisions::{self, Check};
 use super::scheduler::{End, Scheduler, State};
 use super::sequence::Sequence;
 use crate::types::{
@@ -18,6 +19,7 @@ impl Scheduler {
     /// blocks published, ended sequences leave.
     pub fn commit(&mut self, plan: &StepPlan, output: StepOutput, now: Nanos) -> StepReport {
         assert_eq!(plan.seqs.len(), output.results.len(), "one result a scheduled sequence");
+        self.state.recorder.begin(now, || decisions::commit(&output));
         self.state.pipeline.finish(&mut self.state.allocator);
         self.state.features.start_cycle();
         let mut report = StepReport { device_time: output.device_time, ..StepReport::default() };
@@ -171,8 +173,8 @@ impl State {
         let token_id = token.id;
         sequence.append(token_id);
         self.tallies[sequence.request.model.index()].num_generated_tokens += 1;
-        if sequence.events().send(Event::Token(token)) == Delivery::Gone {
-            return Some(End::Cancelled);
+        if self.recorder.deliver(sequence, token) == Delivery::Gone {
+            return Some(End::Cancelled(Check::Delivery));
         }
         let stop = &sequence.sampling()?.stop;
         if stop.token_ids.contains(&token_id) {

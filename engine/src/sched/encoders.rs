@@ -3,6 +3,7 @@
 //! Beside prompts of a decoder, encoders get half of what decoding leaves; a text too long for
 //! its share banks it for the next step, and several encoder models take turns.
 
+use super::decisions::{Decision, Obstacle};
 use super::planning::Consent;
 use super::scheduler::{Scheduler, State};
 use super::sequence::Status;
@@ -67,16 +68,22 @@ impl Scheduler {
             cursor = Some(position);
             let id = position.1;
             let num_tokens = self.state.sequences.get(id).num_known();
-            if num_seqs >= step.budget.limits.max_running {
+            let max_running = step.budget.limits.max_running;
+            if num_seqs >= max_running {
+                self.state.note_blocked(id, || Obstacle::MaxRunning { max_running });
                 return Fit::Done;
             }
             if num_tokens > *left {
+                self.state.note_blocked(id, || Obstacle::TokenBudget);
                 return Fit::TooLong;
             }
             match self.ask(id, consent, step.now) {
                 Admit::Now { .. } => {}
                 Admit::Skip | Admit::Reject => continue,
-                Admit::Stop => return Fit::Done,
+                Admit::Stop => {
+                    self.state.note_blocked(id, || Obstacle::Policy);
+                    return Fit::Done;
+                }
             }
             self.state.queue.remove(id);
             let sequence = self.state.sequences.get_mut(id);
@@ -85,7 +92,9 @@ impl Scheduler {
                 self.state.totals.queue.num_started += 1;
                 self.state.totals.queue.num_started_tokens += u64::from(num_tokens);
             }
-            self.observe(&SchedEvent::Admitted { id, num_cached_tokens: 0 }, step.now);
+            let num_cached_tokens = 0;
+            self.state.recorder.note(|| Decision::Admitted { id, num_cached_tokens });
+            self.observe(&SchedEvent::Admitted { id, num_cached_tokens }, step.now);
             self.grant(id, num_tokens, step);
             *left -= num_tokens;
             num_seqs += 1;

@@ -7,6 +7,7 @@
 mod allocator;
 mod block;
 mod commit;
+pub mod decisions;
 mod encoders;
 mod features;
 mod kv_events;

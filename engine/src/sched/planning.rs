@@ -6,6 +6,9 @@
 //! that is not yet in the plan gives way. While a step is in flight nobody gives way: see
 //! `lookahead`.
 
+use super::decisions::{
+    Check, ComputedFate, Decision, Input, Obstacle, Preemption, PreemptionCause,
+};
 use super::encoders::Share;
 use super::queue::Position;
 use super::scheduler::{End, Scheduler, State};
@@ -56,17 +59,21 @@ impl Scheduler {
     /// [placeholders](crate::types::TokenSource::Placeholder), and `None` may also mean that the
     /// oldest plan must be committed first.
     pub fn plan(&mut self, now: Nanos) -> Option<StepPlan> {
+        self.state.recorder.begin(now, || Input::Plan);
         self.state.features.start_cycle();
         self.drop_ended(now);
         self.rerank(now);
         let limits = self.step_limits(now);
+        self.state.recorder.note(|| Decision::Limits(limits));
         self.state.max_running = limits.max_running;
         let is_ahead = self.state.pipeline.is_busy();
         if self.displace(limits, now) == Displaced::PutOff {
+            self.state.recorder.note(|| Decision::PutOff);
             return None;
         }
         let mut step = self.state.start_step(limits, now);
         if is_ahead && !self.state.can_plan_ahead(&step) {
+            self.state.recorder.note(|| Decision::PutOff);
             return None;
         }
         self.plan_encoders(&mut step, Share::Fair, Consent::Ask);
@@ -85,11 +92,13 @@ impl Scheduler {
         step.plan.swap_out = self.state.host.take_swaps();
         assert!(step.plan.swap_out.is_empty() || !is_ahead, "blocks are saved in flight");
         self.state.pipeline.start();
+        self.state.note_plan(&step.plan);
         Some(step.plan)
     }
 
     /// Plans something, if anything can run, when the policy would plan nothing.
     fn override_policy(&mut self, step: &mut Step) {
+        self.state.recorder.note(|| Decision::Overridden);
         step.budget.lift(self.state.view(step.now).defaults());
         self.plan_encoders(step, Share::Rest, Consent::Override);
         if step.plan.seqs.is_empty() {
@@ -100,8 +109,9 @@ impl Scheduler {
     /// Ends what was cancelled or whose deadline has passed, running or not.
     fn drop_ended(&mut self, now: Nanos) {
         let running = self.state.running.iter().map(|&(_, id)| id);
-        let ended: Vec<_> =
-            running.filter_map(|id| Some((id, self.state.end_of(id, now)?))).collect();
+        let ended: Vec<_> = running
+            .filter_map(|id| Some((id, self.state.end_of(id, Check::Running, now)?)))
+            .collect();
         for (id, end) in ended {
             self.end(id, end, now);
         }
@@ -116,7 +126,7 @@ impl Scheduler {
             if !self.state.sequences.contains(id) {
                 continue;
             }
-            if let Some(end) = self.state.end_of(id, now) {
+            if let Some(end) = self.state.end_of(id, Check::Waiting, now) {
                 self.end(id, end, now);
             }
         }
@@ -191,7 +201,8 @@ impl Scheduler {
                     Some(_) if self.state.pipeline.is_busy() => return Displaced::PutOff,
                     Some(worst) => {
                         let mode = self.state.view(now).preemption();
-                        self.preempt(Victim { id: worst.1, mode }, now);
+                        let victim = Victim { id: worst.1, mode };
+                        self.preempt(victim, (waiting.1, PreemptionCause::Displaced), now);
                     }
                     None => return Displaced::Done,
                 }
@@ -223,7 +234,7 @@ impl Scheduler {
         while !self.state.allocate(id, end, &mut step.plan) {
             step.preempted = true;
             let victim = self.choose_victim(step);
-            self.preempt(victim, step.now);
+            self.preempt(victim, (id, PreemptionCause::OutOfBlocks), step.now);
             if victim.id == id {
                 return false;
             }
@@ -250,10 +261,21 @@ impl Scheduler {
             .unwrap_or(Victim { id: last, mode: view.preemption() })
     }
 
-    /// Back to the queue without blocks.
-    fn preempt(&mut self, Victim { id, mode }: Victim, now: Nanos) {
+    /// Back to the queue without blocks, for the sake of another.
+    fn preempt(
+        &mut self,
+        Victim { id, mode }: Victim,
+        (beneficiary, cause): (SequenceId, PreemptionCause),
+        now: Nanos,
+    ) {
         assert!(!self.state.pipeline.is_busy(), "sequence {id} gives way in flight");
+        let num_computed = self.state.sequences.get(id).num_computed();
         self.state.take_blocks(id, mode);
+        let is_saved = !self.state.host.blocks_of(id).is_empty();
+        self.state.recorder.note(|| {
+            let fate = if is_saved { ComputedFate::Saved } else { ComputedFate::Dropped };
+            Decision::Preempted(Preemption { id, beneficiary, cause, num_computed, fate })
+        });
         self.state.sequences.get(id).events().mark(now, MarkKind::Preempted);
         self.observe(&SchedEvent::Preempted(id), now);
         self.enqueue(id, now);
@@ -267,17 +289,25 @@ impl Scheduler {
         while let Some(position) = self.state.queue.next(model, cursor) {
             cursor = Some(position);
             let is_full = self.state.running.len() >= step.budget.limits.max_running as usize;
-            if is_full || step.budget.prefill_left == 0 {
-                return;
-            }
             let id = position.1;
-            if self.state.watch.is_held(id) && !self.state.sequences.get(id).events().is_closed() {
+            if is_full || step.budget.prefill_left == 0 {
+                let max_running = step.budget.limits.max_running;
+                return self.state.note_blocked(id, || match is_full {
+                    true => Obstacle::MaxRunning { max_running },
+                    false => Obstacle::TokenBudget,
+                });
+            }
+            let is_gone = || {
+                let sequence = self.state.sequences.get(id);
+                self.state.recorder.is_gone(sequence, Check::Turn)
+            };
+            if self.state.watch.is_held(id) && !is_gone() {
                 continue;
             }
             let reserve_tokens = match self.ask(id, consent, step.now) {
                 Admit::Now { reserve_tokens } => reserve_tokens,
                 Admit::Skip | Admit::Reject => continue,
-                Admit::Stop => return,
+                Admit::Stop => return self.state.note_blocked(id, || Obstacle::Policy),
             };
             match self.admit_waiting(id, reserve_tokens, step) {
                 Admission::Admitted if consent == Consent::Override => return,
@@ -289,7 +319,7 @@ impl Scheduler {
 
     /// Asks the policy about a waiting sequence; ends it here if it is cancelled or rejected.
     pub(super) fn ask(&mut self, id: SequenceId, consent: Consent, now: Nanos) -> Admit {
-        if let Some(end) = self.state.end_of(id, now) {
+        if let Some(end) = self.state.end_of(id, Check::Turn, now) {
             self.end(id, end, now);
             return Admit::Skip;
         }
@@ -301,6 +331,8 @@ impl Scheduler {
         if answer == Admit::Reject {
             let reason = format!("the {} policy rejected it", self.policy.name());
             self.end(id, End::Reported(FinishReason::Refused(reason)), now);
+        } else if answer == Admit::Skip {
+            self.state.recorder.note_once(id, || Decision::Skipped(id));
         }
         answer
     }
@@ -315,6 +347,8 @@ impl Scheduler {
         let start = peek.num_tokens.max(sequence.num_computed());
         let num_ready_blocks = start / state.config.block_size;
         if state.watch.hold(id, &sequence.request.prompt_hashes, num_ready_blocks) {
+            let watch = &state.watch;
+            state.recorder.note_once(id, || Decision::Held { id, by: watch.computing_for(id) });
             return Admission::Skipped;
         }
         let pending = sequence.num_known() - start;
@@ -322,6 +356,7 @@ impl Scheduler {
         if num_tokens < pending
             && step.budget.num_partial >= step.budget.limits.max_partial_prefills
         {
+            state.note_blocked(id, || Obstacle::PartialPrefills);
             return Admission::Closed;
         }
         let end = start + num_tokens;
@@ -331,6 +366,8 @@ impl Scheduler {
             if state.running.is_empty() { 0 } else { step.budget.limits.watermark_blocks };
         let available = state.allocator.num_free() - peek.num_idle_blocks;
         if u64::from(need) + u64::from(watermark) > u64::from(available) {
+            let needed = need.saturating_add(watermark);
+            state.note_blocked(id, || Obstacle::Blocks { needed, free: available });
             return Admission::Closed;
         }
         state.queue.remove(id);
@@ -351,6 +388,7 @@ impl Scheduler {
         }
         assert!(state.allocate(id, end, &mut step.plan), "sequence {id}: {need} free blocks");
         state.bring_back(id, start, &mut step.plan);
+        state.recorder.note(|| Decision::Admitted { id, num_cached_tokens: start });
         self.observe(&SchedEvent::Admitted { id, num_cached_tokens: start }, step.now);
         self.start_running(id, step.now);
         self.grant(id, end, step);
@@ -406,12 +444,12 @@ impl State {
 
     /// How a sequence ends now, if its client is gone or its deadline has passed. The deadline
     /// comes first: a client that hears of it from one choice is gone for the others at once.
-    fn end_of(&self, id: SequenceId, now: Nanos) -> Option<End> {
+    fn end_of(&self, id: SequenceId, check: Check, now: Nanos) -> Option<End> {
         let sequence = self.sequences.get(id);
         if sequence.request.deadline.is_some_and(|deadline| deadline < now) {
             return Some(End::Reported(FinishReason::DeadlineExceeded));
         }
-        sequence.events().is_closed().then_some(End::Cancelled)
+        self.recorder.is_gone(sequence, check).then_some(End::Cancelled(check))
     }
 
     /// Free blocks that a waiting sequence takes for its first step.

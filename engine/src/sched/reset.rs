@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::SchedEvent;
+use super::decisions::{self, Decision, Ending, Input};
 use super::scheduler::{Scheduler, State};
 use super::sequence::{Sequence, Status};
 use crate::types::{FinishReason, MarkKind, Nanos, RequestId, SequenceId, StepPlan};
@@ -51,6 +52,7 @@ impl Scheduler {
         message: &str,
         now: Nanos,
     ) -> Casualties {
+        self.state.recorder.begin(now, || decisions::reset(blame, arrivals, message));
         let blamed = self.state.blamed(blame, arrivals);
         let mut casualties = Casualties::default();
         let (mut kept, mut events) = (Vec::new(), Vec::new());
@@ -58,6 +60,8 @@ impl Scheduler {
             match fate(&sequence, blame, blamed.contains(&sequence.id)) {
                 Fate::Fails(why) => {
                     casualties.failed.push(sequence.request.id);
+                    let (id, end) = (sequence.id, Ending::StepFailed);
+                    self.state.recorder.note(|| Decision::Ended { id, end });
                     events.push(sequence.finished());
                     let reason = FinishReason::StepFailed(format!("{message}{why}"));
                     sequence.report(reason);
@@ -99,6 +103,8 @@ impl Scheduler {
     /// may be what failed.
     pub fn fail_all(&mut self, message: &str) -> Casualties {
         let mut failed = Vec::new();
+        let now = self.state.recorder.latest();
+        self.state.recorder.begin(now, || Input::FailAll { message: message.to_owned() });
         for sequence in self.state.take_all() {
             failed.push(sequence.request.id);
             sequence.report(FinishReason::StepFailed(message.to_owned()));

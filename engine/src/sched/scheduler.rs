@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::decisions::{self, Check, Decision, Ending, Recorder};
 use super::features::Features;
 use super::lookahead::Pipeline;
 use super::queue::{Position, Queue};
@@ -59,6 +60,7 @@ pub(super) struct State {
     /// Steps between their plan and their end.
     pub(super) pipeline: Pipeline,
     pub(super) next_sequence: u64,
+    pub(super) recorder: Recorder,
     pub(super) totals: Totals,
     /// Counts by model.
     pub(super) tallies: Vec<Tally>,
@@ -200,7 +202,10 @@ impl Scheduler {
 
     /// Takes a request in that was told how long it is expected to wait.
     pub fn admit_expecting(&mut self, request: Request, expected_wait: Nanos, now: Nanos) {
+        let next_sequence = self.state.next_sequence;
+        self.state.recorder.begin(now, || decisions::arrival(&request, next_sequence));
         if let Err(refusal) = check_request(&request, &self.state.config) {
+            self.state.recorder.note(|| Decision::Refused(refusal.to_string()));
             for choice in request.choices {
                 let reason = FinishReason::Refused(refusal.to_string());
                 let _ =
@@ -296,6 +301,7 @@ impl Scheduler {
     /// Ends a sequence, wherever it is: its siblings go on without it, and its blocks return, at
     /// once or when the steps in flight that compute it have ended.
     pub(super) fn end(&mut self, id: SequenceId, end: End, now: Nanos) {
+        self.state.recorder.note(|| Decision::Ended { id, end: Ending::from(&end) });
         self.free_followers(id, now);
         let state = &mut self.state;
         let mut sequence = state.sequences.remove(id);
@@ -367,7 +373,9 @@ impl Scheduler {
             sequence.stats.num_cached_tokens = num_cached_tokens;
             state.totals.queue.num_started += 1;
         }
-        let event = SchedEvent::Admitted { id: follower, num_cached_tokens: prompt_len - 1 };
+        let num_cached_tokens = prompt_len - 1;
+        state.recorder.note(|| Decision::Admitted { id: follower, num_cached_tokens });
+        let event = SchedEvent::Admitted { id: follower, num_cached_tokens };
         self.observe(&event, now);
         self.start_running(follower, now);
     }
@@ -410,8 +418,26 @@ impl Scheduler {
 pub(super) enum End {
     /// Its receiver learns why.
     Reported(FinishReason),
-    /// Its receiver is gone.
-    Cancelled,
+    /// Its receiver is gone, as was found there.
+    Cancelled(Check),
+}
+
+impl From<&End> for Ending {
+    fn from(end: &End) -> Self {
+        match end {
+            End::Cancelled(check) => Self::Cancelled(*check),
+            End::Reported(reason) => match reason {
+                FinishReason::Stop(_) => Self::Stop,
+                FinishReason::Complete => Self::Complete,
+                FinishReason::Length => Self::Length,
+                FinishReason::Embedded => Self::Embedded,
+                FinishReason::DeadlineExceeded => Self::Deadline,
+                FinishReason::Refused(_) => Self::Rejected,
+                FinishReason::Failed(message) => Self::Failed(message.clone()),
+                FinishReason::StepFailed(_) => Self::StepFailed,
+            },
+        }
+    }
 }
 
 impl QueueTotals {
@@ -447,6 +473,7 @@ impl State {
             stale_tenants: BTreeSet::new(),
             pipeline: Pipeline::default(),
             next_sequence: 0,
+            recorder: Recorder::default(),
             totals: Totals::default(),
         }
     }

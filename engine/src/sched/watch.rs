@@ -101,6 +101,16 @@ impl PrefixWatch {
         last.is_some()
     }
 
+    /// A running sequence that computes the block that waiting sequence `id` is held for. Looks at
+    /// all that run.
+    pub(super) fn computing_for(&self, id: SequenceId) -> Option<SequenceId> {
+        let hash = self.held.get(&id)?;
+        let computes =
+            |expected: &Expectation| expected.hashes[expected.blocks.clone()].contains(hash);
+        let mut ids = self.running.iter().filter(|(_, expected)| computes(expected));
+        ids.by_ref().map(|(&id, _)| id).min()
+    }
+
     /// Waiting sequences that were held back when they were last looked at.
     pub(super) fn num_held(&self) -> u32 {
         self.held.len() as u32
