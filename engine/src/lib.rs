@@ -6,6 +6,7 @@
 //! events. Nothing flows upward except events, and no other thread is ever asked anything.
 
 pub mod core;
+pub mod decisions;
 pub mod drain;
 pub mod exec;
 pub mod health;

@@ -101,7 +101,7 @@ pub enum Displacement {
 }
 
 /// Limits of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Limits {
     /// Tokens of all models together.
     pub token_budget: u32,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What kind of work a model does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ModelKind {
     /// Generates tokens over the paged KV cache.
     Decoder,
@@ -22,7 +22,7 @@ impl ModelKind {
 }
 
 /// What the scheduler must know of a loaded model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ModelLimits {
     /// Decoder or encoder.
     pub kind: ModelKind,
@@ -33,7 +33,7 @@ pub struct ModelLimits {
 }
 
 /// Whether full blocks are kept for requests with an equal prefix.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum PrefixCaching {
     /// Keep and share them.
     #[default]
@@ -43,7 +43,7 @@ pub enum PrefixCaching {
 }
 
 /// Settings of the scheduler and the KV pool. Call [`validated`](Self::validated) before use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct EngineConfig {
     /// The loaded models, indexed by `ModelId`. At most one decoder.
     pub models: Vec<ModelLimits>,

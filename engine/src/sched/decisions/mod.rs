@@ -9,6 +9,8 @@ mod recorder;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Limits, Scheduler};
 use crate::types::{CacheSalt, ModelId, Nanos, RequestId, SequenceId, TenantId, TokenId};
 
@@ -26,7 +28,7 @@ pub struct Call {
 }
 
 /// What goes into the scheduler with a call.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Input {
     /// A request.
     Arrival(Box<Arrival>),
@@ -66,7 +68,7 @@ pub enum Input {
 }
 
 /// A request as it arrives.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Arrival {
     /// Which request.
     pub request: RequestId,
@@ -91,7 +93,7 @@ pub struct Arrival {
 }
 
 /// What a request wants, as far as it matters to the scheduler.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wanted {
     /// A vector or a score.
     Pooled,
@@ -107,7 +109,7 @@ pub enum Wanted {
 }
 
 /// Why the host must know a choice's latest token before the next can be chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostNeed {
     /// It need not.
     Nothing,
@@ -120,7 +122,7 @@ pub enum HostNeed {
 }
 
 /// What a step yielded for one row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RowResult {
     /// Nothing yet.
     Computed,
@@ -133,7 +135,7 @@ pub enum RowResult {
 }
 
 /// What a failure was blamed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlameRecord {
     /// A step that computed these.
     Step(Vec<SequenceId>),
@@ -144,7 +146,7 @@ pub enum BlameRecord {
 }
 
 /// Something that the scheduler decided, or found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Decision {
     /// The request can never be computed.
     Refused(String),
@@ -192,7 +194,7 @@ pub enum Decision {
 }
 
 /// A sequence that lost its blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preemption {
     /// Which one.
     pub id: SequenceId,
@@ -207,7 +209,7 @@ pub struct Preemption {
 }
 
 /// On what ground a sequence loses its blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PreemptionCause {
     /// A running sequence needs another block and none is free.
     OutOfBlocks,
@@ -216,7 +218,7 @@ pub enum PreemptionCause {
 }
 
 /// What becomes of the computed tokens of a preempted sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ComputedFate {
     /// They must be computed again, unless the prefix cache still has them.
     Dropped,
@@ -225,7 +227,7 @@ pub enum ComputedFate {
 }
 
 /// Why a waiting sequence cannot be taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Obstacle {
     /// As many run as may.
     MaxRunning {
@@ -248,7 +250,7 @@ pub enum Obstacle {
 }
 
 /// How a sequence ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// With a stop token.
     Stop,
@@ -271,7 +273,7 @@ pub enum Ending {
 }
 
 /// Where the scheduler looks whether a client is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Check {
     /// At the start of a plan, at all that runs.
     Running,
@@ -284,20 +286,20 @@ pub enum Check {
 }
 
 /// A step as it was planned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Planned {
     /// Who computes what, in the order of the batch.
     pub rows: Vec<Row>,
     /// Blocks that are moved.
     pub moves: BlockMoves,
     /// Stands for all of the plan, down to the blocks that are moved: equal plans have equal ones.
-    pub digest: u64,
+    pub digest: u32,
     /// The state after it.
     pub levels: Levels,
 }
 
 /// One sequence's share of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// Which sequence.
     pub id: SequenceId,
@@ -312,7 +314,7 @@ pub struct Row {
 }
 
 /// Blocks that are moved before a step, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockMoves {
     /// Copied on write.
     pub num_copied: u32,
@@ -323,7 +325,7 @@ pub struct BlockMoves {
 }
 
 /// The state after a plan, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Levels {
     /// Sequences that take part in steps.
     pub num_running: u32,

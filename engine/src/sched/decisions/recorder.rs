@@ -216,8 +216,8 @@ pub(in crate::sched) fn reset(
 }
 
 /// A number that equal plans have in common and different ones hardly ever.
-fn digest(plan: &StepPlan) -> u64 {
-    let mut sum = 0x243f_6a88_85a3_08d3;
+fn digest(plan: &StepPlan) -> u32 {
+    let mut sum: u64 = 0x243f_6a88_85a3_08d3;
     let mut mix = |value: u64| {
         sum = (sum ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         sum ^= sum >> 29;
@@ -238,5 +238,5 @@ fn digest(plan: &StepPlan) -> u64 {
     {
         mix(direction << 62 | u64::from(swap.device.0) << 30 | u64::from(swap.host.0));
     }
-    sum
+    (sum >> 32) as u32
 }
