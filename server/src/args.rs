@@ -10,6 +10,7 @@ mod file;
 mod http;
 mod limits;
 mod models;
+mod policies;
 mod settings;
 mod size;
 mod telemetry;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 
 use crate::locate::HubCache;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use folio_engine::sched::Registry;
 
 pub(crate) use access::{AccessArgs, TlsArgs};
 pub(crate) use engine::{Device, EngineArgs};
@@ -146,9 +148,14 @@ pub(crate) struct EmbedArgs {
 impl Cli {
     /// Reads the command line, the environment and the file. What is wrong with them, and the
     /// answers to `--help` and `--version`, come as an error to be shown.
-    pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+    ///
+    /// The help lists the policies of `registry`.
+    pub(crate) fn read(
+        args: impl IntoIterator<Item = OsString>,
+        registry: &Registry,
+    ) -> Result<Self, clap::Error> {
         let args: Vec<OsString> = args.into_iter().collect();
-        let mut command = Self::command();
+        let mut command = policies::listed(Self::command(), registry);
         if let Some(path) = file::path(command.clone(), &args) {
             command = file::with_defaults(command, &path)?;
         }

@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod models;
 pub mod openai;
 pub mod openapi;
+pub mod policy;
 pub mod program;
 mod progress;
 pub mod responses;

@@ -7,12 +7,13 @@ use std::thread::JoinHandle;
 use crate::builtin;
 use crate::locate::locate;
 use crate::models::{Models, ServedModel};
-use crate::service::{Priorities, Service, unix_seconds};
+use crate::policy::{Made, Policies, Seat};
+use crate::service::{Service, unix_seconds};
 use crate::text::TextModel;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use folio_engine::exec::{self, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions};
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
-use folio_engine::sched::{KvBatch, policies};
+use folio_engine::sched::{KvBatch, PriorityUse};
 use folio_engine::types::{EngineConfig, ModelId, ModelLimits, PrefixCaching};
 use folio_engine::{EngineHandle, EngineSetup, Notice};
 use sha2::{Digest, Sha256};
@@ -61,28 +62,52 @@ struct Prepared {
     notes: Vec<String>,
 }
 
+/// How requests are scheduled, ready before anything is loaded.
+pub(crate) struct Scheduling {
+    policies: Policies,
+    made: Made,
+}
+
+impl Scheduling {
+    /// As the arguments say, with one of `policies`.
+    pub(crate) fn choose(policies: &Policies, args: &EngineArgs) -> Result<Self> {
+        let made = policies.make(&args.scheduling_policy, args.block_size);
+        let made = made.map_err(|error| anyhow!("--scheduling-policy: {}", error.pointed()))?;
+        Ok(Self { policies: policies.clone(), made })
+    }
+
+    /// Whether the policy looks at priorities.
+    pub(crate) fn priority_use(&self) -> PriorityUse {
+        self.policies.registry().priority_use(&self.made.spec)
+    }
+}
+
 /// Loads the models and starts the engine.
-pub(crate) fn load(models: &ModelArgs, engine: &EngineArgs) -> Result<Loaded> {
-    load_telling(models, engine, None)
+pub(crate) fn load(
+    models: &ModelArgs,
+    engine: &EngineArgs,
+    scheduling: Scheduling,
+) -> Result<Loaded> {
+    load_telling(models, engine, scheduling, None)
 }
 
 /// [`load`], and sends `kv_events` what enters and leaves the prefix cache.
 pub(crate) fn load_telling(
     models: &ModelArgs,
     engine: &EngineArgs,
+    scheduling: Scheduling,
     kv_events: Option<mpsc::Sender<KvBatch>>,
 ) -> Result<Loaded> {
     let Prepared { sources, configs, models, engine: config, options, device, mut notes } =
         prepare(models, engine)?;
     let plan = options.plan.to_string();
-    let (engine_and_thread, said) = start(sources, configs, (config, options), engine, kv_events)?;
+    let Scheduling { policies, made: Made { spec, policy } } = scheduling;
+    let setup = EngineSetup::new(config, policy).protection(engine.protection());
+    let (engine_and_thread, said) = start(sources, configs, (setup, options), kv_events)?;
     notes.extend(said);
-    let priorities = match engine.scheduling_policy.as_str() {
-        "fcfs" => Priorities::Refused,
-        _ => Priorities::Honoured,
-    };
+    let seat = Seat::new(policies, &spec);
     let seed = engine.default_seed.map(|seed| seed as u64);
-    let service = Service::new(engine_and_thread, models, priorities, seed)?;
+    let service = Service::new(engine_and_thread, models, seat, seed)?;
     let service = service.with_max_timeout(engine.max_request_timeout);
     Ok(Loaded { service, device, plan, notes })
 }
@@ -91,7 +116,6 @@ pub(crate) fn load_telling(
 pub(crate) fn check(models: &ModelArgs, engine: &EngineArgs) -> Result<Vec<String>> {
     let prepared = prepare(models, engine)?;
     prepared.engine.validated()?;
-    policies::by_name(&engine.scheduling_policy)?;
     let mut lines: Vec<_> = prepared.notes.iter().map(|note| format!("Note: {note}")).collect();
     lines.push(format!("Models: {}", prepared.models.describe()));
     lines.push(format!("Device: {}", prepared.device));
@@ -319,11 +343,9 @@ type EngineAndThread = (EngineHandle, JoinHandle<()>);
 fn start(
     sources: Vec<Source>,
     configs: Vec<ModelConfig>,
-    (config, options): (EngineConfig, RunnerOptions),
-    args: &EngineArgs,
+    (mut setup, options): (EngineSetup, RunnerOptions),
     kv_events: Option<mpsc::Sender<KvBatch>>,
 ) -> Result<(EngineAndThread, Vec<String>)> {
-    let policy = policies::by_name(&args.scheduling_policy)?;
     let files = sources.into_iter().map(|source| source.files);
     let models: Vec<_> = files.zip(configs).collect();
     let (sender, notes) = std::sync::mpsc::channel();
@@ -339,7 +361,6 @@ fn start(
         let _ = sender.send(executor.notes().to_vec());
         Ok(executor)
     };
-    let mut setup = EngineSetup::new(config, policy).protection(args.protection());
     if let Some(batches) = kv_events {
         setup = setup.kv_events(batches);
     }

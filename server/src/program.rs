@@ -6,20 +6,29 @@ use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
 use crate::commands;
+use crate::policy::Policies;
+use folio_engine::sched::Registry;
 
 /// Stack of the threads that read requests: deep JSON and long patterns need room.
 const THREAD_STACK_BYTES: usize = 8 << 20;
 
 /// Does what `words`, the name of the program first, ask for.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::read(words) {
+    main_with(Registry::builtin(), words)
+}
+
+/// The same for a program that knows the policies of `registry`: `--policy`, `PUT /v1/policy` and
+/// all commands take them.
+pub fn main_with(registry: Registry, words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let policies = Policies::new(registry);
+    let cli = match Cli::read(words, policies.registry()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(error.exit_code() as u8);
         }
     };
-    match run(cli.command) {
+    match run(cli.command, &policies) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
@@ -28,17 +37,19 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command, policies: &Policies) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(THREAD_STACK_BYTES)
         .build()?;
     let result = runtime.block_on(async {
         match command {
-            Command::Serve(args) => commands::serve::run(*args).await,
-            Command::Generate(args) => unless_closed(commands::generate::run(*args).await),
-            Command::Embed(args) => unless_closed(commands::embed::run(*args).await),
-            Command::Config(args) => unless_closed(commands::config::run(&args)),
+            Command::Serve(args) => commands::serve::run(*args, policies).await,
+            Command::Generate(args) => {
+                unless_closed(commands::generate::run(*args, policies).await)
+            }
+            Command::Embed(args) => unless_closed(commands::embed::run(*args, policies).await),
+            Command::Config(args) => unless_closed(commands::config::run(&args, policies)),
         }
     });
     // What still runs, runs for a client that is gone or was told so.

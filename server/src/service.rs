@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use folio_engine::EngineHandle;
+use folio_engine::sched::PriorityUse;
 use folio_engine::types::{Nanos, Request};
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ use crate::lifecycle::Cut;
 use crate::metrics::Metrics;
 use crate::models::{Models, ServedModel};
 use crate::openai::Header;
+use crate::policy::Seat;
 use crate::structured::{Compiler, Limits};
 use crate::telemetry::Tracer;
 use crate::tools::CallIdStyle;
@@ -37,8 +39,8 @@ pub struct Service {
     tracer: Option<Tracer>,
     /// Compiles the shapes that texts must have.
     pub structures: Compiler,
-    /// Whether the scheduling policy looks at priorities.
-    priorities: Priorities,
+    /// The scheduling policy that runs.
+    pub policy: Seat,
     /// Longest time that a request may take; `None` for any.
     max_timeout: Option<Duration>,
     ids: Counter,
@@ -63,22 +65,13 @@ impl Overdue {
     }
 }
 
-/// Whether the scheduling policy looks at the priority of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Priorities {
-    /// It does.
-    Honoured,
-    /// It does not: a request that sets one is refused.
-    Refused,
-}
-
 impl Service {
-    /// Puts the pieces together: an engine with its thread, the models that it runs. Requests that
-    /// bring no seed get theirs from `seed`, in order of arrival; without one, from chance.
+    /// Puts the pieces together: an engine with its thread, the models that it runs, the policy
+    /// that it runs under. Requests that bring no seed get theirs from `seed`, in order of arrival; without one, from chance.
     pub fn new(
         (engine, engine_thread): (EngineHandle, JoinHandle<()>),
         models: Models,
-        priorities: Priorities,
+        policy: Seat,
         seed: Option<u64>,
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
@@ -89,7 +82,7 @@ impl Service {
             engine_thread,
             tracer: None,
             models,
-            priorities,
+            policy,
             max_timeout: None,
             ids: Counter::new(chance()),
             seeds: Counter::new(seed.unwrap_or_else(chance)),
@@ -158,12 +151,13 @@ impl Service {
     /// Refuses a priority that would change nothing.
     pub fn check_priority(&self, priority: Option<i32>) -> Result<(), ApiError> {
         let priority = priority.unwrap_or(0);
-        if priority == 0 || self.priorities == Priorities::Honoured {
+        if priority == 0 || self.policy.priority_use() == PriorityUse::Read {
             return Ok(());
         }
         let message = format!(
-            "priority = {priority} would change nothing: the server was not started with \
-             --scheduling-policy priority"
+            "priority = {priority} would change nothing under the policy that runs ({}); \
+             --scheduling-policy priority looks at it",
+            self.policy.spec()
         );
         Err(ApiError::unsupported("priority", message))
     }

@@ -18,6 +18,7 @@ pub mod policies;
 mod policy;
 mod predictor;
 mod queue;
+mod registry;
 mod reset;
 mod scheduler;
 mod sequence;
@@ -42,6 +43,10 @@ pub use policy::{
 pub use predictor::{
     FinishedLength, HistogramPredictor, LengthPredictor, NoisyOracle, Oracle, OutputLengths,
     Prediction,
+};
+pub use registry::{
+    ComplaintKind, Complaints, PolicyContext, PolicyError, PolicyOptions, PriorityUse, Registry,
+    SpecText, Tempo,
 };
 pub use reset::{Blame, Casualties};
 pub use scheduler::{Gauges, QueueTotals, Scheduler, Totals, check_request};

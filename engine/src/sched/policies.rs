@@ -6,21 +6,23 @@ mod priority;
 pub use fcfs::Fcfs;
 pub use priority::Priority;
 
-use super::Policy;
-use crate::types::ConfigError;
+use super::{Policy, PolicyContext, PolicyError, PolicyOptions, Registry};
 
-/// Names that [`by_name`] knows.
-pub const NAMES: [&str; 2] = ["fcfs", "priority"];
+/// Adds all of them.
+pub(super) fn register(registry: &mut Registry) {
+    registry.register("fcfs", "first come, first served", |_, _| Ok(Box::new(Fcfs)));
+    registry.register("priority", "by the priority of requests, then first come", |_, _| {
+        Ok(Box::new(Priority))
+    });
+    registry.ignores_priorities("fcfs");
+}
 
-/// The policy called `name` on the command line.
-pub fn by_name(name: &str) -> Result<Box<dyn Policy>, ConfigError> {
-    match name {
-        "fcfs" => Ok(Box::new(Fcfs)),
-        "priority" => Ok(Box::new(Priority)),
-        _ => Err(ConfigError {
-            field: "scheduling_policy",
-            value: name.into(),
-            limit: format!("must be one of {}", NAMES.join(", ")),
-        }),
-    }
+/// `policy` with what the options say that all named policies take.
+pub(super) fn with_common_options(
+    policy: Box<dyn Policy>,
+    options: &mut PolicyOptions<'_>,
+    context: &PolicyContext,
+) -> Result<Box<dyn Policy>, PolicyError> {
+    let _ = (options, context);
+    Ok(policy)
 }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use crate::client::MAX_TIMEOUT;
-use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, ValueEnum};
-use folio_engine::sched::policies;
 use folio_engine::types::Protection;
 
 use super::Bytes;
@@ -71,14 +69,13 @@ pub(crate) struct EngineArgs {
     )]
     pub step_timeout: Duration,
 
-    /// Which sequences go first
+    /// Which sequences go first: the name of a policy and its parameters
     #[arg(
         long,
         visible_alias = "policy",
         env = "FOLIO_SCHEDULING_POLICY",
-        value_name = "NAME",
-        default_value = "fcfs",
-        value_parser = PossibleValuesParser::new(policies::NAMES)
+        value_name = "SPEC",
+        default_value = "fcfs"
     )]
     pub scheduling_policy: String,
 

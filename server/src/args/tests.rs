@@ -1,10 +1,13 @@
 use std::net::IpAddr;
 
+use folio_engine::sched::policies::Fcfs;
+use folio_engine::sched::{Policy, PolicyContext, PolicyOptions};
+
 use super::*;
 
 fn read(args: &[&str]) -> Result<Cli, String> {
     let args = ["folio"].iter().chain(args).map(OsString::from);
-    Cli::read(args).map_err(|error| error.to_string())
+    Cli::read(args, &Registry::builtin()).map_err(|error| error.to_string())
 }
 
 fn serve(args: &[&str]) -> ServeArgs {
@@ -103,7 +106,6 @@ fn bad_flags_are_refused_with_the_limit() {
     for (args, expected) in [
         (vec!["serve", "--port=70000"], "65535"),
         (vec!["serve", "--host=example.com"], "IP address"),
-        (vec!["serve", "--scheduling-policy=lottery"], "fcfs"),
         (vec!["serve", "--max-body-size=1TB"], "MiB"),
         (vec!["serve", "--log-format=xml"], "json"),
         (vec!["serve", "--otlp-traces-endpoint=localhost:4317"], "not a URL"),
@@ -166,4 +168,19 @@ fn the_settings_for_kubernetes_are_settings() {
     assert!(
         listing.contains("\nhost = \"0.0.0.0\"\n") && listing.contains("\ndrain-timeout = 45\n")
     );
+}
+
+#[test]
+fn the_help_lists_the_policies_of_the_program() {
+    let mut registry = Registry::builtin();
+    let make = |_: &mut PolicyOptions<'_>, _: &PolicyContext| Ok(Box::new(Fcfs) as Box<dyn Policy>);
+    registry.register("newest", "who came last goes first", make);
+    let help = |word: &str| {
+        let words = ["folio", "serve", word].map(OsString::from);
+        Cli::read(words, &registry).unwrap_err().to_string()
+    };
+    let long = help("--help");
+    assert!(long.contains("- newest: who came last goes first"), "{long}");
+    assert!(long.contains("- fcfs: first come, first served"), "{long}");
+    assert!(help("-h").contains("newest]"));
 }

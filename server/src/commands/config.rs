@@ -6,12 +6,13 @@ use anyhow::Result;
 
 use crate::args::ConfigArgs;
 use crate::commands::serve;
+use crate::policy::Policies;
 
 /// Prints the settings, or says what a server would be with them.
-pub(crate) fn run(args: &ConfigArgs) -> Result<()> {
+pub(crate) fn run(args: &ConfigArgs, policies: &Policies) -> Result<()> {
     let mut output = std::io::stdout().lock();
     if args.check {
-        for line in serve::check(&args.serve)? {
+        for line in serve::check(&args.serve, policies)? {
             writeln!(output, "{line}")?;
         }
         writeln!(output, "These settings can work")?;

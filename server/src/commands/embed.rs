@@ -5,19 +5,20 @@ use std::io::{BufRead, Write};
 use crate::client::Client;
 use crate::embed::EmbedJob;
 use crate::openai::EmbeddingRequest;
+use crate::policy::Policies;
 use anyhow::{Context, Result, ensure};
 use folio_engine::types::ModelKind;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::args::EmbedArgs;
-use crate::load::load;
+use crate::load::{Scheduling, load};
 
 /// Longest beginning of a text in the table of similarities, in characters.
 const MAX_LABEL_CHARS: usize = 32;
 
 /// Prints a vector for each text, or how similar the texts are.
-pub(crate) async fn run(args: EmbedArgs) -> Result<()> {
+pub(crate) async fn run(args: EmbedArgs, policies: &Policies) -> Result<()> {
     let texts = if args.texts.is_empty() {
         std::io::stdin().lock().lines().collect::<Result<_, _>>()?
     } else {
@@ -25,7 +26,9 @@ pub(crate) async fn run(args: EmbedArgs) -> Result<()> {
     };
     ensure!(!texts.is_empty(), "there is no text to embed");
     let (models, engine) = (args.models, args.engine);
-    let loaded = tokio::task::spawn_blocking(move || load(&models, &engine)).await??;
+    let scheduling = Scheduling::choose(policies, &engine)?;
+    let loading = move || load(&models, &engine, scheduling);
+    let loaded = tokio::task::spawn_blocking(loading).await??;
     let service = loaded.service;
     let model = service.models.first_of(ModelKind::Encoder);
     let model = model.context("no embedding model is loaded: give --embedding-model")?;

@@ -8,19 +8,22 @@ use crate::client::Client;
 use crate::error::ApiError;
 use crate::generate::{ChatPlan, Job, Prompt};
 use crate::openai::{ChatRequest, CompletionRequest};
+use crate::policy::Policies;
 use crate::service::Service;
 use anyhow::Result;
 use folio_engine::types::ModelKind;
 use serde_json::{Value, json};
 
 use crate::args::GenerateArgs;
-use crate::load::load;
+use crate::load::{Scheduling, load};
 
 /// Answers in the terminal, as the text comes.
-pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
+pub(crate) async fn run(args: GenerateArgs, policies: &Policies) -> Result<()> {
     let prompt_args = args.models;
     let engine = args.engine;
-    let loaded = tokio::task::spawn_blocking(move || load(&prompt_args, &engine)).await??;
+    let scheduling = Scheduling::choose(policies, &engine)?;
+    let loading = move || load(&prompt_args, &engine, scheduling);
+    let loaded = tokio::task::spawn_blocking(loading).await??;
     let service = Arc::new(loaded.service);
     let body = Wish {
         prompt: args.prompt,

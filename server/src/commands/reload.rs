@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::keys::{self, KeyRing, KeySpec};
 use crate::tls::{Tls, TlsFiles};
 use anyhow::{Context, Result, ensure};
+use folio_engine::sched::PriorityUse;
 use tokio::time::MissedTickBehavior;
 
 use super::serve::say;
@@ -23,27 +24,17 @@ const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(super) struct KeyFile {
     path: PathBuf,
-    priorities: PriorityUse,
-}
-
-/// Whether the scheduling policy looks at priorities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PriorityUse {
-    /// It does.
-    Scheduled,
-    /// It does not: a key that sets one would be misunderstood.
-    None,
 }
 
 impl KeyFile {
     /// The file that the arguments name, if they do.
-    pub(super) fn new(args: &AccessArgs, policy: &str) -> Option<Self> {
-        let priorities = if policy == "fcfs" { PriorityUse::None } else { PriorityUse::Scheduled };
-        args.api_key_file.clone().map(|path| Self { path, priorities })
+    pub(super) fn new(args: &AccessArgs) -> Option<Self> {
+        args.api_key_file.clone().map(|path| Self { path })
     }
 
-    /// Reads it; also returns what is to be said about it.
-    fn read(&self) -> Result<(Vec<KeySpec>, Option<String>)> {
+    /// Reads it; also returns what is to be said about it. A key that sets a priority would be
+    /// misunderstood where `priorities` are ignored.
+    fn read(&self, priorities: PriorityUse) -> Result<(Vec<KeySpec>, Option<String>)> {
         let path = self.path.display();
         let read = || -> Result<Vec<KeySpec>> {
             let text = std::fs::read_to_string(&self.path)?;
@@ -51,7 +42,7 @@ impl KeyFile {
             for spec in &specs {
                 let is_set = |priority: Option<i32>| priority.is_some_and(|number| number != 0);
                 ensure!(
-                    self.priorities == PriorityUse::Scheduled
+                    priorities == PriorityUse::Read
                         || !(is_set(spec.priority) || is_set(spec.most_urgent)),
                     "key {:?} sets a priority, which changes nothing without \
                      --scheduling-policy priority",
@@ -82,12 +73,16 @@ fn is_exposed(_: &Path) -> bool {
 }
 
 /// The keys of the command line and of the file.
-pub(super) fn key_ring(args: &AccessArgs, file: Option<&KeyFile>) -> Result<KeyRing> {
+pub(super) fn key_ring(
+    args: &AccessArgs,
+    file: Option<&KeyFile>,
+    priorities: PriorityUse,
+) -> Result<KeyRing> {
     let keys = KeyRing::new(args.api_key.iter().map(String::as_str)).context("--api-key")?;
     let Some(file) = file else {
         return Ok(keys);
     };
-    let (specs, warning) = file.read()?;
+    let (specs, warning) = file.read(priorities)?;
     if let Some(warning) = warning {
         say(&warning)?;
     }
@@ -141,7 +136,7 @@ impl Reloadable {
     }
 
     fn reload_keys(&self, file: &KeyFile) -> Result<bool> {
-        let (specs, warning) = file.read()?;
+        let (specs, warning) = file.read(self.app.service.policy.priority_use())?;
         self.app.keys.replace(&specs)?;
         if let Some(warning) = warning {
             say(&warning)?;

@@ -10,6 +10,7 @@ use crate::body::BodyLimits;
 use crate::keys::KeyRing;
 use crate::kv_events::{KvEventsConfig, Publisher};
 use crate::listen::{ConnectionLimits, Front, Socket};
+use crate::policy::Policies;
 use crate::responses::StoreLimits;
 use crate::routes::page::PageMode;
 use crate::service::Service;
@@ -24,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use super::reload::{HangUps, KeyFile, Reloadable, key_ring, tls};
 use crate::args::{HttpArgs, LimitArgs, Seconds, ServeArgs, TelemetryArgs};
-use crate::load::{self, Loaded, load_telling};
+use crate::load::{self, Loaded, Scheduling, load_telling};
 
 /// Time for the last words of requests that are cut off.
 const CUTTING_TIME: Duration = Duration::from_secs(3);
@@ -35,12 +36,13 @@ const MIN_HEADER_BYTES: u64 = 8 << 10;
 
 /// Serves until a signal says stop: the first lets what runs finish as long as there is time for
 /// it, the second ends at once.
-pub(crate) async fn run(args: ServeArgs) -> Result<()> {
+pub(crate) async fn run(args: ServeArgs, policies: &Policies) -> Result<()> {
     start_log(&args.telemetry)?;
     let settings = settings(&args.http)?;
     check_keys(&args.http.access.api_key)?;
-    let key_file = KeyFile::new(&args.http.access, &args.engine.scheduling_policy);
-    let keys = key_ring(&args.http.access, key_file.as_ref())?;
+    let scheduling = Scheduling::choose(policies, &args.engine)?;
+    let key_file = KeyFile::new(&args.http.access);
+    let keys = key_ring(&args.http.access, key_file.as_ref(), scheduling.priority_use())?;
     check_exposure(&args.http, &keys)?;
     let tls = tls(&args.http.tls)?;
     // Bound before anything is loaded: a port in use should not cost a minute to find out.
@@ -57,8 +59,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let drain_timeout = args.http.drain_timeout.0;
     let kv_events =
         publish(args.telemetry.kv_events_config.as_ref(), args.engine.block_size).await?;
-    let loading =
-        tokio::task::spawn_blocking(move || load_telling(&args.models, &args.engine, kv_events));
+    let loading = move || load_telling(&args.models, &args.engine, scheduling, kv_events);
+    let loading = tokio::task::spawn_blocking(loading);
     let loaded = tokio::select! {
         loaded = loading => loaded??,
         () = signals.next() => return say("Stopped while loading"),
@@ -155,13 +157,14 @@ fn start_log(args: &TelemetryArgs) -> Result<()> {
 }
 
 /// Whether [`run`] could start with these settings, and what it would serve.
-pub(crate) fn check(args: &ServeArgs) -> Result<Vec<String>> {
+pub(crate) fn check(args: &ServeArgs, policies: &Policies) -> Result<Vec<String>> {
     let _: tracing_subscriber::EnvFilter =
         args.telemetry.log_level.parse().context("--log-level")?;
     settings(&args.http)?;
     check_keys(&args.http.access.api_key)?;
-    let key_file = KeyFile::new(&args.http.access, &args.engine.scheduling_policy);
-    let keys = key_ring(&args.http.access, key_file.as_ref())?;
+    let scheduling = Scheduling::choose(policies, &args.engine)?;
+    let key_file = KeyFile::new(&args.http.access);
+    let keys = key_ring(&args.http.access, key_file.as_ref(), scheduling.priority_use())?;
     tls(&args.http.tls)?;
     check_exposure(&args.http, &keys)?;
     load::check(&args.models, &args.engine)
@@ -336,17 +339,19 @@ impl Signals {
 mod tests {
     use std::ffi::OsString;
 
+    use folio_engine::sched::{PriorityUse, Registry};
+
     use super::*;
     use crate::args::{Cli, Command};
 
     fn check(args: &[&str]) -> Result<HttpSettings> {
         let args = ["folio", "serve"].iter().chain(args).map(OsString::from);
-        let Command::Serve(args) = Cli::read(args)?.command else {
+        let Command::Serve(args) = Cli::read(args, &Registry::builtin())?.command else {
             panic!("not serve");
         };
         check_keys(&args.http.access.api_key)?;
-        let key_file = KeyFile::new(&args.http.access, &args.engine.scheduling_policy);
-        let keys = key_ring(&args.http.access, key_file.as_ref())?;
+        let key_file = KeyFile::new(&args.http.access);
+        let keys = key_ring(&args.http.access, key_file.as_ref(), PriorityUse::Read)?;
         check_exposure(&args.http, &keys)?;
         settings(&args.http)
     }

@@ -11,13 +11,14 @@ use folio::body::BodyLimits;
 use folio::keys::KeyRing;
 use folio::listen::ConnectionLimits;
 use folio::models::{Models, ServedModel};
+use folio::policy::{Policies, Seat};
 use folio::responses::StoreLimits;
 use folio::routes::page::PageMode;
-use folio::service::{Priorities, Service};
+use folio::service::Service;
 use folio::telemetry::Tracer;
 use folio::text::TextModel;
 use folio_engine::EngineSetup;
-use folio_engine::sched::{Gauges, policies};
+use folio_engine::sched::Gauges;
 use folio_engine::types::{
     EngineConfig, ModelId, ModelKind, ModelLimits, PrefixCaching, Protection,
 };
@@ -162,18 +163,17 @@ impl Server {
             prefix_caching: PrefixCaching::On,
             num_host_blocks: 0,
         };
-        let policy = policies::by_name(options.policy).unwrap();
+        let policies = Policies::default();
+        let made = policies.make(options.policy, 16).unwrap();
         let of_engine = pace.clone();
         let build = move || Ok(Box::new(FakeExecutor::new(of_engine.clone())) as Box<_>);
-        let setup = EngineSetup::new(config, policy).protection(options.protection);
+        let setup = EngineSetup::new(config, made.policy).protection(options.protection);
         let engine = setup.spawn(build).unwrap();
-        let priorities = match options.policy {
-            "priority" => Priorities::Honoured,
-            _ => Priorities::Refused,
-        };
         let keys = options.key_ring();
         let models = models(options.template);
-        let service = Service::new(engine, models, priorities, options.seed).unwrap();
+        let service =
+            Service::new(engine, models, Seat::new(policies, options.policy), options.seed)
+                .unwrap();
         let mut service = service.with_max_timeout(options.max_timeout);
         if let Some(endpoint) = &options.traces {
             service.trace_to(Tracer::start(endpoint, &service.metrics).unwrap());
