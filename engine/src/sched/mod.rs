@@ -9,6 +9,7 @@ mod block;
 mod commit;
 pub mod decisions;
 mod encoders;
+mod expr;
 mod features;
 mod kv_events;
 mod live;
@@ -30,6 +31,7 @@ mod watch;
 
 pub use allocator::{BlockAllocator, OutOfBlocks, PrefixCounters, PrefixPeek};
 pub use block::BlockTable;
+pub use expr::{Feature, Staleness};
 pub use features::PromptNode;
 pub use kv_events::{ContentId, KvBatch, KvEvent};
 pub use live::{
@@ -46,7 +48,7 @@ pub use predictor::{
 };
 pub use registry::{
     ComplaintKind, Complaints, PolicyContext, PolicyError, PolicyOptions, PriorityUse, Registry,
-    SpecText, Tempo,
+    SpecText, Tempo, predictor,
 };
 pub use reset::{Blame, Casualties};
 pub use scheduler::{Gauges, QueueTotals, Scheduler, Totals, check_request};

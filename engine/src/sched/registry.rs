@@ -8,6 +8,7 @@
 mod complaints;
 mod error;
 mod options;
+mod predictors;
 
 #[cfg(test)]
 mod tests;
@@ -16,15 +17,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use complaints::{ComplaintKind, Complaints};
+pub(super) use error::suggestion;
 pub use error::{PolicyError, SpecText};
 pub use options::PolicyOptions;
+pub use predictors::predictor;
 
-use super::{Policy, policies};
-use crate::types::TenantId;
+use super::{OutputLengths, Policy, expr, policies};
+use crate::types::{CostModel, TenantId};
 
 /// What a policy may be given when it is made.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyContext {
+    /// Foretells how long steps take, where something can.
+    pub cost: Option<Arc<dyn CostModel>>,
+    /// True lengths of answers, in a simulation.
+    pub lengths: Option<Arc<dyn OutputLengths>>,
     /// Seed of everything that a policy draws by chance.
     pub seed: u64,
     /// Tokens in a block of the KV cache; 0 where there is none yet.
@@ -107,6 +114,7 @@ impl Registry {
     pub fn builtin() -> Self {
         let mut registry = Self::empty();
         policies::register(&mut registry);
+        registry.register_language("expr", expr::HELP, expr::make);
         registry
     }
 
@@ -170,7 +178,15 @@ impl Registry {
     /// that is not known.
     #[must_use]
     pub fn priority_use(&self, spec: &str) -> PriorityUse {
-        self.find(spec).map_or(PriorityUse::Read, |(entry, _)| entry.priorities)
+        match self.find(spec) {
+            Ok((Entry { name, maker: Maker::Language(_), .. }, text))
+                if name == "expr" && !expr::reads_priority(text) =>
+            {
+                PriorityUse::Ignored
+            }
+            Ok((entry, _)) => entry.priorities,
+            Err(_) => PriorityUse::Read,
+        }
     }
 
     /// The names, in the order of their registration. That of a language ends in a colon.
@@ -205,7 +221,7 @@ impl Registry {
         let what = if name.is_empty() {
             "a policy is missing".to_owned()
         } else {
-            format!("there is no policy {name:?}{}", error::suggestion(name, &names))
+            format!("there is no policy {name:?}{}", suggestion(name, &names))
         };
         format!("{what}; it must be one of {}", names.join(", "))
     }

@@ -60,6 +60,18 @@ impl<'a> SpecText<'a> {
         &self.spec[self.start..self.end]
     }
 
+    /// The whole spec.
+    #[must_use]
+    pub fn spec(&self) -> &'a str {
+        self.spec
+    }
+
+    /// The byte of the spec at which this part begins.
+    #[must_use]
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
     /// What is left of this part after its first `num_bytes`.
     #[must_use]
     pub fn after(&self, num_bytes: usize) -> Self {

@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::error::{PolicyError, SpecText, suggestion};
+use super::{PolicyContext, predictor};
+use crate::sched::LengthPredictor;
 use crate::types::Nanos;
 
 /// The parameters that a spec gives. A policy takes those it knows; any other is refused.
@@ -111,6 +113,17 @@ impl<'a> PolicyOptions<'a> {
         let limit = format!("one of {}", names.join(", "));
         let find = |text: &str| choices.iter().find(|&&(name, _)| name == text).map(|&(_, c)| c);
         Ok(self.parsed(key, &limit, find)?.unwrap_or(default))
+    }
+
+    /// The predictor that `predictor=` names, where it is given.
+    pub fn predictor(
+        &mut self,
+        context: &PolicyContext,
+    ) -> Result<Option<Box<dyn LengthPredictor>>, PolicyError> {
+        match self.text("predictor") {
+            Some(text) => predictor(text, context),
+            None => Ok(None),
+        }
     }
 
     /// That the value of `key` must be `limit`. `key` must be given.
