@@ -199,12 +199,6 @@ impl Feature {
         self.subject == Subject::Request(OfRequest::TenantService)
     }
 
-    /// Whether it needs a predictor.
-    pub(super) fn is_predicted(&self) -> bool {
-        use OfRequest::{PredictedLeft, PredictedOut};
-        matches!(self.subject, Subject::Request(PredictedOut | PredictedLeft))
-    }
-
     /// Its value now.
     pub(super) fn value(&self, scope: &Scope<'_>) -> f64 {
         match (self.subject, scope.request) {
