@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod arrivals;
+pub mod capacity;
 pub mod cluster;
 pub mod executor;
+pub mod experiment;
 pub mod gaps;
 pub mod instance;
 pub mod lengths;
@@ -16,6 +18,7 @@ pub mod options;
 pub mod outcome;
 pub mod plot;
 pub mod prompt;
+pub mod report;
 mod run;
 pub mod series;
 pub mod statistics;

@@ -227,6 +227,10 @@ pub struct Sample {
     pub tokens_per_step: f64,
     /// Tokens generated so far.
     pub num_generated: u64,
+    /// Positions of prompts computed so far.
+    pub num_prefill: u64,
+    /// Steps so far.
+    pub num_steps: u64,
 }
 
 /// How uneven arrivals are.

@@ -57,6 +57,8 @@ impl Series {
             sample.num_waiting += gauges.num_waiting;
             sample.num_preemptions += gauges.totals.num_preemptions;
             sample.num_generated += gauges.totals.num_generated_tokens;
+            sample.num_prefill += gauges.totals.num_prefill_tokens;
+            sample.num_steps += gauges.totals.num_steps;
         }
         sample.kv_use = f64::from(num_used) / f64::from(num_blocks.max(1));
         sample.tokens_per_step = self.num_tokens as f64 / self.num_steps.max(1) as f64;
