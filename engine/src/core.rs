@@ -12,7 +12,7 @@ use std::ops::Range;
 use crate::exec::Executor;
 use crate::panics::caught;
 use crate::sched::decisions::Call;
-use crate::sched::{Blame, Casualties, Gauges, KvEvent, Policy, Scheduler};
+use crate::sched::{Blame, Casualties, Decider, Gauges, KvEvent, Scheduler};
 use crate::types::{Clock, EngineConfig, Nanos, Request, SequenceId, StepPlan, StepReport};
 
 /// The scheduler, the executor and the clock that belong together.
@@ -84,7 +84,7 @@ impl EngineCore {
     #[must_use]
     pub fn new(
         config: EngineConfig,
-        policy: Box<dyn Policy>,
+        policy: impl Into<Decider>,
         executor: Box<dyn Executor>,
         clock: Box<dyn Clock>,
     ) -> Self {

@@ -11,14 +11,14 @@ use crate::drain::DrainMeter;
 use crate::exec::Executor;
 use crate::panics::caught;
 use crate::recovery::{Build, Notice, Notify, Strikes};
-use crate::sched::{KvBatch, Policy};
+use crate::sched::{Decider, KvBatch};
 use crate::thread::{Engine, EngineHandle, IndexTeller};
 use crate::types::{Clock, EngineConfig, Error, Protection, Result, SystemClock};
 
 /// What an engine is started with.
 pub struct EngineSetup {
     config: EngineConfig,
-    policy: Box<dyn Policy>,
+    policy: Decider,
     protection: Protection,
     clock: Arc<dyn Clock>,
     notify: Notify,
@@ -37,10 +37,10 @@ impl std::fmt::Debug for EngineSetup {
 impl EngineSetup {
     /// An engine with the usual [`Protection`] on wall time that tells nobody of its failures.
     #[must_use]
-    pub fn new(config: EngineConfig, policy: Box<dyn Policy>) -> Self {
+    pub fn new(config: EngineConfig, policy: impl Into<Decider>) -> Self {
         Self {
             config,
-            policy,
+            policy: policy.into(),
             protection: Protection::default(),
             clock: Arc::new(SystemClock::start()),
             notify: Box::new(|_| {}),

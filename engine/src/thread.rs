@@ -20,7 +20,7 @@ use crate::exec::Executor;
 use crate::health::{EngineHealth, Heartbeat, Phase};
 use crate::live::{self, LiveAccess, LiveRecorder, LiveSnapshot};
 use crate::recovery::{Build, FaultTotals, Notify, Recovery, Strikes};
-use crate::sched::{Gauges, KvBatch, ModelGauges, Policy, check_request};
+use crate::sched::{Decider, Gauges, KvBatch, ModelGauges, check_request};
 use crate::setup::EngineSetup;
 use crate::types::{
     Clock, EngineConfig, ModelId, Nanos, Protection, Refusal, Request, RequestId, Result,
@@ -92,7 +92,7 @@ impl EngineHandle {
     /// Starts an engine with the usual [`Protection`]; see [`EngineSetup::spawn`].
     pub fn spawn<B>(
         config: EngineConfig,
-        policy: Box<dyn Policy>,
+        policy: impl Into<Decider>,
         build: B,
     ) -> Result<(Self, JoinHandle<()>)>
     where

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use folio_engine::exec::Executor;
-use folio_engine::sched::Sequences;
+use folio_engine::sched::{Sequence, Sequences};
 use folio_engine::types::{
     BlockId, EngineConfig, Error, ModelKind, Nanos, Result, SampledToken, ScheduledSeq, SeqResult,
     SequenceId, StepOutput, StepPlan, TokenId, TokenSource,
@@ -166,7 +166,7 @@ impl LateExecutor {
     }
 
     /// What a step writes may not be named by a step in flight for another sequence.
-    fn check_writes(&self, step: &Submitted) {
+    fn check_writes(&self, step: &Submitted, sequences: &Sequences) {
         let size = self.config.block_size;
         let mut written: Vec<(SequenceId, BlockId)> = Vec::new();
         for row in step.rows.iter().filter(|row| self.is_decoder(row)) {
@@ -180,9 +180,11 @@ impl LateExecutor {
             assert!(is_written, "{copy:?} is made for nobody");
         }
         for swap in &step.plan.swap_in {
-            let owner = step.rows.iter().find(|row| row.blocks.contains(&swap.device));
-            let Some(row) = owner else { panic!("{swap:?} is made for nobody") };
-            written.push((row.scheduled.id, swap.device));
+            // Not a row's, where a planner has it brought back ahead of need.
+            let is_held = |one: &&Sequence| one.table().blocks().contains(&swap.device);
+            let owner = sequences.iter().find(is_held);
+            let Some(owner) = owner else { panic!("{swap:?} is made for nobody") };
+            written.push((owner.id(), swap.device));
         }
         let num_in_flight = self.in_flight.len();
         let is_alone = step.plan.swap_out.is_empty() || num_in_flight == 0;
@@ -299,7 +301,7 @@ impl Executor for LateExecutor {
         self.texts.retain(|&id, _| sequences.contains(id) || is_named(id));
         let rows = plan.seqs.iter().map(|scheduled| self.row(scheduled, sequences)).collect();
         let mut step = Submitted { rows, plan: plan.clone(), fate: Fate::Succeeds };
-        self.check_writes(&step);
+        self.check_writes(&step, sequences);
         if self.faults.strike() {
             self.note(|log| log.num_failed[0] += 1);
             return Err(self.fail("refused"));

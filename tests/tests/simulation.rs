@@ -15,8 +15,8 @@ use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::Executor;
 use folio_engine::sched::policies::{Fcfs, Priority};
 use folio_engine::sched::{
-    Admit, Displacement, Limits, Policy, PolicyRequest, PreemptionMode, Rank, Refresh, SchedEvent,
-    Victim, View,
+    Admit, Decider, Displacement, Limits, Plan, Planner, Policy, PolicyRequest, PreemptionMode,
+    Rank, Refresh, Refused, SchedEvent, Victim, View,
 };
 use folio_engine::types::{
     CacheSalt, Choice, Clock as _, EngineConfig, Event, EventReceiver, EventSender, FinishReason,
@@ -83,12 +83,138 @@ impl Policy for Adversary {
     }
 }
 
-/// Another policy, and the events that it is told, which must tell a consistent story.
-struct Audited {
-    inner: Box<dyn Policy>,
+/// Plans at random, by calls that make sense and calls that do not.
+struct AdversaryPlanner(Random);
+
+impl AdversaryPlanner {
+    /// A sequence that runs or waits, or none at all.
+    fn anyone(&mut self, view: &View<'_>) -> SequenceId {
+        let ids: Vec<_> = view.running().chain(view.waiting()).collect();
+        match self.0.below(ids.len() as u32 + 1) as usize {
+            index if index < ids.len() => ids[index],
+            _ => SequenceId(u64::from(self.0.below(200))),
+        }
+    }
+
+    /// One call, with the numbers that it may have changed before and after.
+    fn call(&mut self, plan: &mut dyn Plan) {
+        let id = self.anyone(&plan.view());
+        let modes = [PreemptionMode::Recompute, PreemptionMode::Swap];
+        let before = outlook(plan);
+        let is_refused = match self.0.below(12) {
+            0 | 1 => plan.preempt(id, modes[self.0.below(2) as usize]).is_err(),
+            2 => !plan.prefetch(id),
+            3 => self.0.one_in(20) && plan.reject(id).is_err(),
+            _ => {
+                let most = [0, 1, 2, 7, u32::MAX][self.0.below(5) as usize];
+                let granted = plan.grant(id, most);
+                let num = granted.unwrap_or(0);
+                // The token held back for the oldest is free once it has its grant.
+                let spent = before.1 - plan.budget_left().min(before.1);
+                assert!(spent == num || spent + 1 == num, "{num} granted, {spent} spent");
+                assert!(granted.is_err() || (1..=most).contains(&num), "{granted:?} of {most}");
+                assert!(granted.is_err() || plan.grant(id, 1).is_err(), "{id} was granted twice");
+                granted.is_err()
+            }
+        };
+        assert!(!is_refused || outlook(plan) == before, "refused, and something changed");
+    }
+}
+
+/// What calls may change: those that run, tokens and blocks left.
+fn outlook(plan: &dyn Plan) -> (Vec<SequenceId>, u32, u32, u32) {
+    let view = plan.view();
+    let num_free = view.kv().num_free;
+    (view.running().collect(), plan.budget_left(), plan.free_blocks(), num_free)
+}
+
+impl Planner for AdversaryPlanner {
+    fn name(&self) -> &'static str {
+        "adversary"
+    }
+
+    fn plan(&mut self, plan: &mut dyn Plan) {
+        for _ in 0..self.0.below(30) * self.0.below(2) {
+            self.call(plan);
+        }
+    }
+}
+
+/// Grants what runs, then what waits, for as long as there is room.
+struct ArrivalPlanner;
+
+impl Planner for ArrivalPlanner {
+    fn name(&self) -> &'static str {
+        "arrival"
+    }
+
+    fn plan(&mut self, plan: &mut dyn Plan) {
+        let running: Vec<_> = plan.view().running().collect();
+        let mut given_way = Vec::new();
+        for &id in &running {
+            while !given_way.contains(&id) && is_short(plan.grant(id, u32::MAX)) {
+                let mode = plan.view().preemption();
+                let last = running.iter().rev().find(|&&last| plan.preempt(last, mode).is_ok());
+                let Some(&last) = last else { break };
+                given_way.push(last);
+            }
+        }
+        let waiting: Vec<_> = plan.view().waiting().collect();
+        for id in waiting {
+            if !given_way.is_empty() || is_short(plan.grant(id, u32::MAX)) {
+                break;
+            }
+        }
+    }
+}
+
+fn is_short(granted: Result<u32, Refused>) -> bool {
+    matches!(granted, Err(Refused::NoBlocks { .. }))
+}
+
+/// Never grants anything.
+struct IdlePlanner;
+
+impl Planner for IdlePlanner {
+    fn name(&self) -> &'static str {
+        "idle"
+    }
+
+    fn plan(&mut self, _: &mut dyn Plan) {}
+}
+
+/// The events that a policy is told must tell a consistent story.
+struct Story {
     /// Live sequences, and whether they hold a place in steps.
     live: HashMap<SequenceId, bool>,
     num_granted: Arc<AtomicU64>,
+}
+
+/// Another policy, and what it is told.
+struct Audited {
+    inner: Box<dyn Policy>,
+    story: Story,
+}
+
+/// Another planner, and what it is told.
+struct AuditedPlanner {
+    inner: Box<dyn Planner>,
+    story: Story,
+}
+
+impl Planner for AuditedPlanner {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn plan(&mut self, plan: &mut dyn Plan) {
+        self.inner.plan(plan);
+    }
+
+    fn observe(&mut self, event: &SchedEvent, view: &View<'_>) {
+        self.story.observe(event);
+        self.inner.observe(event, view);
+    }
 }
 
 impl Policy for Audited {
@@ -113,7 +239,7 @@ impl Policy for Audited {
     }
 
     fn admit(&mut self, request: &PolicyRequest<'_>, view: &View<'_>) -> Admit {
-        assert_eq!(self.live.get(&request.id()), Some(&false), "asked about {request:?}");
+        assert_eq!(self.story.live.get(&request.id()), Some(&false), "asked about {request:?}");
         self.inner.admit(request, view)
     }
 
@@ -122,6 +248,13 @@ impl Policy for Audited {
     }
 
     fn observe(&mut self, event: &SchedEvent, view: &View<'_>) {
+        self.story.observe(event);
+        self.inner.observe(event, view);
+    }
+}
+
+impl Story {
+    fn observe(&mut self, event: &SchedEvent) {
         let before = match *event {
             SchedEvent::Arrived(id) => self.live.insert(id, false).map_or(Some(()), |_| None),
             SchedEvent::Admitted { id, .. } => {
@@ -136,7 +269,6 @@ impl Policy for Audited {
             SchedEvent::Stepped { .. } => Some(()),
         };
         assert!(before.is_some(), "{event:?} contradicts what was told before");
-        self.inner.observe(event, view);
     }
 }
 
@@ -185,6 +317,9 @@ impl LogitsProcessor for Onlooker {
 
 const VOCAB: u32 = 50;
 
+/// What a client is told whose request a planner rejects.
+const REJECTED: &str = "the planner rejected it";
+
 /// Host blocks for whatever could be preempted at once.
 const ROOMY_HOST: u32 = 10_000;
 
@@ -222,17 +357,19 @@ fn executor(
 }
 
 impl Run {
-    fn new(seed: u64, policy: Box<dyn Policy>, device: DeviceKind) -> Self {
+    fn new(seed: u64, decider: impl Into<Decider>, device: DeviceKind) -> Self {
         let mut random = Random(seed);
         let config = random_config(&mut random).validated().unwrap();
         let clock = ManualClock::default();
         let log = Arc::default();
         let executor = executor(&config, device, seed, &log);
         let num_granted = Arc::default();
-        let audited =
-            Audited { inner: policy, live: HashMap::new(), num_granted: Arc::clone(&num_granted) };
-        let policy = Box::new(audited);
-        let core = EngineCore::new(config.clone(), policy, executor, Box::new(clock.clone()));
+        let story = Story { live: HashMap::new(), num_granted: Arc::clone(&num_granted) };
+        let decider = match decider.into() {
+            Decider::Ranked(inner) => Decider::Ranked(Box::new(Audited { inner, story })),
+            Decider::Joint(inner) => Decider::Joint(Box::new(AuditedPlanner { inner, story })),
+        };
+        let core = EngineCore::new(config.clone(), decider, executor, Box::new(clock.clone()));
         Self {
             random,
             config,
@@ -423,7 +560,8 @@ impl Expected {
         device: DeviceKind,
     ) {
         if matches!(reason, FinishReason::Refused(_)) {
-            assert!(self.never_fits, "refused although it fits: {reason:?}");
+            let is_rejected = matches!(reason, FinishReason::Refused(why) if why == REJECTED);
+            assert!(self.never_fits || is_rejected, "refused although it fits: {reason:?}");
             return;
         }
         if *reason == FinishReason::DeadlineExceeded {
@@ -453,18 +591,13 @@ fn is_failure(reason: &FinishReason) -> bool {
     matches!(reason, FinishReason::Failed(_) | FinishReason::StepFailed(_))
 }
 
-fn run_seeds(
-    name: &str,
-    num_seeds: u64,
-    device: DeviceKind,
-    policy: impl Fn(u64) -> Box<dyn Policy>,
-) {
+fn run_seeds(name: &str, num_seeds: u64, device: DeviceKind, decider: impl Fn(u64) -> Decider) {
     let (mut num_preemptions, mut num_hits, mut num_evictions) = (0, 0, 0);
     let (mut num_wasted, mut num_ahead, mut num_placeholders) = (0, 0, 0);
     let (mut num_failed, mut num_saved, mut num_brought_back) = ([0; 4], 0, 0);
     for seed in 0..num_seeds {
         println!("policy {name}, seed {seed}");
-        let mut run = Run::new(seed, policy(seed), device);
+        let mut run = Run::new(seed, decider(seed), device);
         run.run(60);
         let gauges = run.core.gauges();
         num_preemptions += gauges.totals.num_preemptions;
@@ -499,18 +632,22 @@ fn run_seeds(
     assert_eq!(is_faulty, num_failed.iter().all(|&num| num > 100), "failed steps");
 }
 
-fn adversary(seed: u64) -> Box<dyn Policy> {
-    Box::new(Adversary(Random(seed ^ 0xabcd)))
+fn adversary(seed: u64) -> Decider {
+    Box::new(Adversary(Random(seed ^ 0xabcd))).into()
+}
+
+fn adversary_planner(seed: u64) -> Decider {
+    Decider::Joint(Box::new(AdversaryPlanner(Random(seed ^ 0xabcd))))
 }
 
 #[test]
 fn fcfs_gives_every_request_the_tokens_it_gets_alone() {
-    run_seeds("fcfs", 300, DeviceKind::Prompt, |_| Box::new(Fcfs));
+    run_seeds("fcfs", 300, DeviceKind::Prompt, |_| Box::new(Fcfs).into());
 }
 
 #[test]
 fn priority_gives_every_request_the_tokens_it_gets_alone() {
-    run_seeds("priority", 300, DeviceKind::Prompt, |_| Box::new(Priority));
+    run_seeds("priority", 300, DeviceKind::Prompt, |_| Box::new(Priority).into());
 }
 
 #[test]
@@ -520,13 +657,13 @@ fn an_adversarial_policy_loses_nothing_and_cannot_dead_lock() {
 
 #[test]
 fn one_step_ahead_every_request_gets_the_tokens_it_gets_alone() {
-    run_seeds("fcfs", 300, DeviceKind::Late(2), |_| Box::new(Fcfs));
-    run_seeds("priority", 200, DeviceKind::Late(2), |_| Box::new(Priority));
+    run_seeds("fcfs", 300, DeviceKind::Late(2), |_| Box::new(Fcfs).into());
+    run_seeds("priority", 200, DeviceKind::Late(2), |_| Box::new(Priority).into());
 }
 
 #[test]
 fn two_steps_ahead_every_request_gets_the_tokens_it_gets_alone() {
-    run_seeds("fcfs", 200, DeviceKind::Late(3), |_| Box::new(Fcfs));
+    run_seeds("fcfs", 200, DeviceKind::Late(3), |_| Box::new(Fcfs).into());
 }
 
 #[test]
@@ -537,6 +674,39 @@ fn an_adversarial_policy_loses_nothing_ahead_of_the_device() {
 
 #[test]
 fn what_fails_ends_its_requests_and_leaves_nothing_behind() {
-    run_seeds("fcfs", 200, DeviceKind::Faulty(2), |_| Box::new(Fcfs));
+    run_seeds("fcfs", 200, DeviceKind::Faulty(2), |_| Box::new(Fcfs).into());
     run_seeds("adversary", 300, DeviceKind::Faulty(3), adversary);
+}
+
+#[test]
+fn an_adversarial_planner_loses_nothing_and_cannot_dead_lock() {
+    run_seeds("adversary", 600, DeviceKind::Prompt, adversary_planner);
+    run_seeds("adversary", 400, DeviceKind::Late(2), adversary_planner);
+    run_seeds("adversary", 200, DeviceKind::Late(3), adversary_planner);
+}
+
+#[test]
+fn an_adversarial_planner_survives_what_fails() {
+    run_seeds("adversary", 300, DeviceKind::Faulty(3), adversary_planner);
+}
+
+#[test]
+fn a_planner_in_order_of_arrival_gives_every_request_the_tokens_it_gets_alone() {
+    let arrival = |_| Decider::Joint(Box::new(ArrivalPlanner));
+    run_seeds("arrival", 300, DeviceKind::Prompt, arrival);
+    run_seeds("arrival", 300, DeviceKind::Late(2), arrival);
+}
+
+/// Its plans are made for it, and it is counted how often.
+#[test]
+fn a_planner_that_grants_nothing_is_overridden() {
+    for seed in 0..50 {
+        println!("seed {seed}");
+        let decider = Decider::Joint(Box::new(IdlePlanner));
+        let mut run = Run::new(seed, decider, DeviceKind::Prompt);
+        run.run(60);
+        let totals = run.core.gauges().totals;
+        assert!(totals.num_overridden_plans > 0, "{totals:?}");
+        assert!(totals.num_overridden_plans <= totals.num_steps, "{totals:?}");
+    }
 }

@@ -11,9 +11,11 @@ pub mod decisions;
 mod encoders;
 mod expr;
 mod features;
+mod joint;
 mod kv_events;
 mod live;
 mod lookahead;
+mod planner;
 mod planning;
 pub mod policies;
 mod policy;
@@ -38,6 +40,7 @@ pub use live::{
     LiveCell, LivePool, LiveProgress, LiveSequence, LiveState, LiveView, MAX_LIVE_CELLS,
     MAX_LIVE_SEQUENCES,
 };
+pub use planner::{Decider, Plan, Planner, Refused};
 pub use policy::{
     Admit, Displacement, Limits, Policy, PreemptionMode, RERANK_WINDOW, Rank, Refresh, SchedEvent,
     Victim,

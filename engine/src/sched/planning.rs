@@ -15,7 +15,8 @@ use super::scheduler::{End, Scheduler, State};
 use super::sequence::Status;
 use super::step::Step;
 use super::{
-    Admit, Displacement, Limits, PolicyRequest, RERANK_WINDOW, Refresh, SchedEvent, Victim,
+    Admit, Decider, Displacement, Limits, PolicyRequest, PrefixPeek, RERANK_WINDOW, Refresh,
+    SchedEvent, Victim,
 };
 use crate::types::{
     FinishReason, MarkKind, ModelId, ModelKind, Nanos, ScheduledSeq, SequenceId, StepPlan,
@@ -33,6 +34,25 @@ enum Admission {
     Skipped,
     /// Nobody else either.
     Closed,
+}
+
+/// What taking a waiting sequence in would come to.
+#[derive(Clone, Copy)]
+pub(super) struct Start {
+    /// Leading tokens that are cached or saved.
+    from: u32,
+    /// Known tokens beyond these.
+    pub(super) pending: u32,
+    /// Those of them to compute now.
+    pub(super) num_tokens: u32,
+    matched: PrefixPeek,
+}
+
+impl Start {
+    /// Positions that are computed, or planned to be, afterwards.
+    pub(super) fn end(&self) -> u32 {
+        self.from + self.num_tokens
+    }
 }
 
 /// Whether the policy is asked before a waiting sequence is taken in.
@@ -77,9 +97,9 @@ impl Scheduler {
             return None;
         }
         self.plan_encoders(&mut step, Share::Fair, Consent::Ask);
-        self.plan_running(&mut step);
-        if !step.preempted {
-            self.plan_waiting(&mut step, Consent::Ask);
+        match self.policy {
+            Decider::Ranked(_) => self.plan_ranked(&mut step),
+            Decider::Joint(_) => self.plan_jointly(&mut step, is_ahead),
         }
         self.plan_encoders(&mut step, Share::Rest, Consent::Ask);
         if step.plan.seqs.is_empty() && !is_ahead {
@@ -87,6 +107,7 @@ impl Scheduler {
         }
         self.state.check_plan(&step);
         if step.plan.seqs.is_empty() {
+            assert!(step.plan.swap_in.is_empty(), "blocks are brought back in no step");
             return None;
         }
         step.plan.swap_out = self.state.host.take_swaps();
@@ -94,6 +115,14 @@ impl Scheduler {
         self.state.pipeline.start();
         self.state.note_plan(&step.plan);
         Some(step.plan)
+    }
+
+    /// Plans the decoder's sequences in the policy's order.
+    fn plan_ranked(&mut self, step: &mut Step) {
+        self.plan_running(step);
+        if !step.preempted {
+            self.plan_waiting(step, Consent::Ask);
+        }
     }
 
     /// Plans something, if anything can run, when the policy would plan nothing.
@@ -104,6 +133,8 @@ impl Scheduler {
         if step.plan.seqs.is_empty() {
             self.plan_waiting(step, Consent::Override);
         }
+        let is_overridden = !step.plan.seqs.is_empty();
+        self.state.totals.num_overridden_plans += u64::from(is_overridden);
     }
 
     /// Ends what was cancelled or whose deadline has passed, running or not.
@@ -213,7 +244,7 @@ impl Scheduler {
         Displaced::Done
     }
 
-    fn plan_running(&mut self, step: &mut Step) {
+    pub(super) fn plan_running(&mut self, step: &mut Step) {
         let in_turn: Vec<SequenceId> = self.state.running_in_turn().collect();
         for id in in_turn {
             let sequence = self.state.sequences.get(id);
@@ -233,7 +264,7 @@ impl Scheduler {
     fn secure_blocks(&mut self, id: SequenceId, end: u32, step: &mut Step) -> bool {
         while !self.state.allocate(id, end, &mut step.plan) {
             step.preempted = true;
-            let victim = self.choose_victim(step);
+            let victim = self.choose_victim(step.now);
             self.preempt(victim, (id, PreemptionCause::OutOfBlocks), step.now);
             if victim.id == id {
                 return false;
@@ -242,19 +273,19 @@ impl Scheduler {
         true
     }
 
-    fn choose_victim(&mut self, step: &Step) -> Victim {
+    fn choose_victim(&mut self, now: Nanos) -> Victim {
         let oldest = self.state.oldest_running();
         let candidates: Vec<SequenceId> = self
             .state
             .running
             .iter()
             .map(|&(_, id)| id)
-            .filter(|&id| Some(id) != oldest && !step.contains(id))
+            .filter(|&id| Some(id) != oldest && !self.state.contains(id))
             .collect();
         let Some(&last) = candidates.last() else {
             panic!("the oldest sequence does not fit into an otherwise empty pool");
         };
-        let view = self.state.view(step.now);
+        let view = self.state.view(now);
         let choice = self.policy.victim(&candidates, &view);
         choice
             .filter(|victim| candidates.contains(&victim.id))
@@ -262,7 +293,7 @@ impl Scheduler {
     }
 
     /// Back to the queue without blocks, for the sake of another.
-    fn preempt(
+    pub(super) fn preempt(
         &mut self,
         Victim { id, mode }: Victim,
         (beneficiary, cause): (SequenceId, PreemptionCause),
@@ -337,47 +368,42 @@ impl Scheduler {
         answer
     }
 
-    /// Takes a waiting sequence in with what the prefix cache has of it, and what more a preemption
-    /// saved of it, if blocks suffice.
+    /// Takes a waiting sequence in and grants it its share, if blocks suffice.
     fn admit_waiting(&mut self, id: SequenceId, reserve: u32, step: &mut Step) -> Admission {
-        let state = &mut self.state;
-        let sequence = state.sequences.get_mut(id);
-        let peek =
-            state.allocator.peek_prefix(sequence.tokens_to_match(), sequence.request.cache_salt);
-        let start = peek.num_tokens.max(sequence.num_computed());
-        let num_ready_blocks = start / state.config.block_size;
-        if state.watch.hold(id, &sequence.request.prompt_hashes, num_ready_blocks) {
-            let watch = &state.watch;
-            state.recorder.note_once(id, || Decision::Held { id, by: watch.computing_for(id) });
-            return Admission::Skipped;
-        }
-        let pending = sequence.num_known() - start;
-        let num_tokens = step.budget.prefill_share(pending);
-        if num_tokens < pending
+        let Some(mut start) = self.state.start_of(id) else { return Admission::Skipped };
+        start.num_tokens = step.budget.prefill_share(start.pending);
+        if start.num_tokens < start.pending
             && step.budget.num_partial >= step.budget.limits.max_partial_prefills
         {
-            state.note_blocked(id, || Obstacle::PartialPrefills);
+            self.state.note_blocked(id, || Obstacle::PartialPrefills);
             return Admission::Closed;
         }
-        let end = start + num_tokens;
-        let num_cached_blocks = peek.num_tokens / state.config.block_size;
-        let need = state.allocator.blocks_for(end.saturating_add(reserve)) - num_cached_blocks;
-        let watermark =
-            if state.running.is_empty() { 0 } else { step.budget.limits.watermark_blocks };
-        let available = state.allocator.num_free() - peek.num_idle_blocks;
-        if u64::from(need) + u64::from(watermark) > u64::from(available) {
-            let needed = need.saturating_add(watermark);
-            state.note_blocked(id, || Obstacle::Blocks { needed, free: available });
+        let has_company = !self.state.running.is_empty();
+        let watermark = if has_company { step.budget.limits.watermark_blocks } else { 0 };
+        let (needed, free) = self.state.blocks_for(start, reserve);
+        let needed = needed.saturating_add(watermark);
+        if needed > free {
+            self.state.note_blocked(id, || Obstacle::Blocks { needed, free });
             return Admission::Closed;
         }
+        self.take_in(id, start, step);
+        self.grant(id, start.end(), step);
+        Admission::Admitted
+    }
+
+    /// Lets a waiting sequence run, with what the prefix cache has of it, what more a preemption
+    /// saved of it, and the blocks for `start`, which must be free.
+    pub(super) fn take_in(&mut self, id: SequenceId, start: Start, step: &mut Step) {
+        let state = &mut self.state;
         state.queue.remove(id);
+        let sequence = state.sequences.get_mut(id);
         state.features.leaves(sequence);
         let salt = sequence.request.cache_salt;
         let mut table = std::mem::take(&mut sequence.table);
         let tokens = sequence.tokens_to_match();
         let matched = state.allocator.match_prefix(tokens, salt, &mut table);
         sequence.table = table;
-        assert_eq!(matched, peek.num_tokens, "sequence {id}: matched prefix");
+        assert_eq!(matched, start.matched.num_tokens, "sequence {id}: matched prefix");
         sequence.start_at(matched);
         if sequence.mark_started(step.now) {
             sequence.stats.num_cached_tokens = matched;
@@ -386,25 +412,33 @@ impl Scheduler {
         } else {
             sequence.events().mark(step.now, MarkKind::Resumed);
         }
-        assert!(state.allocate(id, end, &mut step.plan), "sequence {id}: {need} free blocks");
-        state.bring_back(id, start, &mut step.plan);
-        state.recorder.note(|| Decision::Admitted { id, num_cached_tokens: start });
-        self.observe(&SchedEvent::Admitted { id, num_cached_tokens: start }, step.now);
+        let is_secured = state.allocate(id, start.end(), &mut step.plan);
+        assert!(is_secured, "sequence {id}: too few free blocks");
+        state.bring_back(id, start.from, &mut step.plan);
+        let num_cached_tokens = start.from;
+        state.recorder.note(|| Decision::Admitted { id, num_cached_tokens });
+        self.observe(&SchedEvent::Admitted { id, num_cached_tokens }, step.now);
         self.start_running(id, step.now);
-        self.grant(id, end, step);
-        Admission::Admitted
+    }
+
+    /// Enters the positions of a sequence up to `end` that no step has yet into the plan, and books
+    /// them.
+    pub(super) fn grant(&mut self, id: SequenceId, end: u32, step: &mut Step) {
+        let sequence = self.state.sequences.get(id);
+        let num_tokens = end - sequence.num_scheduled();
+        if !self.state.is_encoder(sequence.request.model) {
+            step.budget.take(sequence.num_pending(), num_tokens);
+        }
+        self.enter(id, end, step);
     }
 
     /// Enters the positions of a sequence up to `end` that no step has yet into the plan.
-    pub(super) fn grant(&mut self, id: SequenceId, end: u32, step: &mut Step) {
+    pub(super) fn enter(&mut self, id: SequenceId, end: u32, step: &mut Step) {
         let number = self.state.pipeline.next_step();
         let sequence = self.state.sequences.get_mut(id);
         let (model, tenant) = (sequence.request.model, sequence.request.tenant);
         let positions = sequence.num_scheduled()..end;
         let num_tokens = end - positions.start;
-        if self.state.config.models[model.index()].kind == ModelKind::Decoder {
-            step.budget.take(sequence.num_pending(), num_tokens);
-        }
         if sequence.is_chunk(&positions) {
             sequence.events().mark(step.now, MarkKind::ChunkPlanned(num_tokens));
         }
@@ -438,18 +472,43 @@ impl State {
         oldest.into_iter().chain(running.filter(move |&id| Some(id) != oldest))
     }
 
-    fn oldest_running(&self) -> Option<SequenceId> {
+    pub(super) fn oldest_running(&self) -> Option<SequenceId> {
         self.running.iter().map(|&(_, id)| id).min()
     }
 
     /// How a sequence ends now, if its client is gone or its deadline has passed. The deadline
     /// comes first: a client that hears of it from one choice is gone for the others at once.
-    fn end_of(&self, id: SequenceId, check: Check, now: Nanos) -> Option<End> {
+    pub(super) fn end_of(&self, id: SequenceId, check: Check, now: Nanos) -> Option<End> {
         let sequence = self.sequences.get(id);
         if sequence.request.deadline.is_some_and(|deadline| deadline < now) {
             return Some(End::Reported(FinishReason::DeadlineExceeded));
         }
         self.recorder.is_gone(sequence, check).then_some(End::Cancelled(check))
+    }
+
+    /// How a waiting sequence would start, with nothing to compute yet; `None` while a running one
+    /// is about to compute what both share.
+    pub(super) fn start_of(&mut self, id: SequenceId) -> Option<Start> {
+        let sequence = self.sequences.get(id);
+        let salt = sequence.request.cache_salt;
+        let matched = self.allocator.peek_prefix(sequence.tokens_to_match(), salt);
+        let from = matched.num_tokens.max(sequence.num_computed());
+        let num_ready_blocks = from / self.config.block_size;
+        if self.watch.hold(id, &sequence.request.prompt_hashes, num_ready_blocks) {
+            let watch = &self.watch;
+            self.recorder.note_once(id, || Decision::Held { id, by: watch.computing_for(id) });
+            return None;
+        }
+        let pending = sequence.num_known() - from;
+        Some(Start { from, pending, num_tokens: 0, matched })
+    }
+
+    /// Free blocks that `start` and `reserve` tokens more need, and those that there are.
+    pub(super) fn blocks_for(&self, start: Start, reserve: u32) -> (u32, u32) {
+        let PrefixPeek { num_tokens, num_idle_blocks } = start.matched;
+        let num_blocks = self.allocator.blocks_for(start.end().saturating_add(reserve));
+        let needed = num_blocks - num_tokens / self.config.block_size;
+        (needed, self.allocator.num_free() - num_idle_blocks)
     }
 
     /// Free blocks that a waiting sequence takes for its first step.
@@ -476,7 +535,7 @@ impl State {
     }
 
     /// Makes the next positions up to `end` writable; false when blocks are missing.
-    fn allocate(&mut self, id: SequenceId, end: u32, plan: &mut StepPlan) -> bool {
+    pub(super) fn allocate(&mut self, id: SequenceId, end: u32, plan: &mut StepPlan) -> bool {
         let sequence = self.sequences.get_mut(id);
         let positions = sequence.num_scheduled()..end;
         match self.allocator.secure(&mut sequence.table, positions) {

@@ -53,6 +53,7 @@ impl Scheduler {
         now: Nanos,
     ) -> Casualties {
         self.state.recorder.begin(now, || decisions::reset(blame, arrivals, message));
+        self.untold = None; // a planner that failed is not told what it would have done
         let blamed = self.state.blamed(blame, arrivals);
         let mut casualties = Casualties::default();
         let (mut kept, mut events) = (Vec::new(), Vec::new());

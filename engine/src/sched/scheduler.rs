@@ -17,7 +17,7 @@ use super::swap::HostPool;
 use super::tally::Tally;
 use super::watch::{PrefixWatch, chain_hashes};
 use super::{
-    BlockAllocator, Limits, Policy, PolicyRequest, PrefixCounters, Refresh, RequestInfo,
+    BlockAllocator, Decider, Limits, PolicyRequest, PrefixCounters, Refresh, RequestInfo,
     SchedEvent, Sequence, Sequences, View,
 };
 use crate::types::{
@@ -27,7 +27,9 @@ use crate::types::{
 
 /// Decides every step of the engine. Deterministic: equal calls give equal plans.
 pub struct Scheduler {
-    pub(super) policy: Box<dyn Policy>,
+    pub(super) policy: Decider,
+    /// What a planner that is being asked will be told afterwards.
+    pub(super) untold: Option<Vec<SchedEvent>>,
     pub(super) state: State,
 }
 
@@ -87,6 +89,9 @@ pub struct Totals {
     pub num_generated_tokens: u64,
     /// Positions computed for sequences that had ended while the step was in flight.
     pub num_wasted_tokens: u64,
+    /// Steps in which the policy or planner would have computed nothing although something could
+    /// be, and the core planned in its place.
+    pub num_overridden_plans: u64,
     /// From the arrival of a choice to its first result.
     pub time_to_first_token: LatencySum,
     /// Of the queue.
@@ -189,10 +194,10 @@ pub fn check_request(request: &Request, config: &EngineConfig) -> Result<(), Ref
 }
 
 impl Scheduler {
-    /// A scheduler for a validated `config`.
+    /// A scheduler for a validated `config` under a policy or a planner.
     #[must_use]
-    pub fn new(config: EngineConfig, policy: Box<dyn Policy>) -> Self {
-        Self { policy, state: State::new(config) }
+    pub fn new(config: EngineConfig, policy: impl Into<Decider>) -> Self {
+        Self { policy: policy.into(), untold: None, state: State::new(config) }
     }
 
     /// Takes a request in. One that can never be computed ends at once as refused.
@@ -284,7 +289,10 @@ impl Scheduler {
     }
 
     pub(super) fn observe(&mut self, event: &SchedEvent, now: Nanos) {
-        self.policy.observe(event, &self.state.view(now));
+        match &mut self.untold {
+            Some(untold) => untold.push(*event),
+            None => self.policy.observe(event, &self.state.view(now)),
+        }
     }
 
     /// Puts a sequence without blocks into the queue, at the rank the policy gives it now.

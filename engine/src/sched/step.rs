@@ -25,12 +25,6 @@ pub(super) struct Budget {
     pub(super) num_partial: u32,
 }
 
-impl Step {
-    pub(super) fn contains(&self, id: SequenceId) -> bool {
-        self.plan.seqs.iter().any(|scheduled| scheduled.id == id)
-    }
-}
-
 impl Budget {
     /// Tokens that a running sequence with `pending` tokens may compute.
     pub(super) fn share_of(&self, pending: u32) -> u32 {
@@ -52,6 +46,26 @@ impl Budget {
         self.num_partial += u32::from(num_tokens < pending);
     }
 
+    /// Tokens left.
+    pub(super) fn left(&self) -> u32 {
+        self.decodes_left + self.prefill_left
+    }
+
+    /// Keeps one of the tokens left for each of `num_decoding` sequences; prompts get the others.
+    pub(super) fn split(&mut self, num_decoding: u32) {
+        let left = self.left();
+        self.decodes_left = num_decoding.min(left);
+        self.prefill_left = left - self.decodes_left;
+    }
+
+    /// Books `num_tokens` of `pending` tokens wherever they are left.
+    pub(super) fn take_any(&mut self, pending: u32, num_tokens: u32) {
+        let of_decodes = num_tokens.saturating_sub(self.prefill_left);
+        self.prefill_left -= num_tokens - of_decodes;
+        self.decodes_left -= of_decodes;
+        self.num_partial += u32::from(num_tokens < pending);
+    }
+
     /// The budget of a plan that the policy's limits kept empty: the configured limits.
     pub(super) fn lift(&mut self, limits: Limits) {
         self.limits = limits;
@@ -61,16 +75,21 @@ impl Budget {
 
 impl State {
     pub(super) fn start_step(&self, limits: Limits, now: Nanos) -> Step {
+        let prefill_left = limits.token_budget;
+        let mut budget = Budget { limits, decodes_left: 0, prefill_left, num_partial: 0 };
+        budget.split(self.num_decoding());
+        Step { plan: StepPlan::default(), budget, now, preempted: false }
+    }
+
+    /// Running sequences that are to compute one token.
+    pub(super) fn num_decoding(&self) -> u32 {
         let is_decoding = |&&(_, id): &&Position| self.num_ready(id) == 1;
-        let num_decoding = self.running.iter().filter(is_decoding).count() as u32;
-        let decodes_left = num_decoding.min(limits.token_budget);
-        let prefill_left = limits.token_budget - decodes_left;
-        Step {
-            plan: StepPlan::default(),
-            budget: Budget { limits, decodes_left, prefill_left, num_partial: 0 },
-            now,
-            preempted: false,
-        }
+        self.running.iter().filter(is_decoding).count() as u32
+    }
+
+    /// Whether a live sequence is in the plan being made.
+    pub(super) fn contains(&self, id: SequenceId) -> bool {
+        self.sequences.get(id).progress.last_step == self.pipeline.next_step()
     }
 
     /// Asserts what a plan promises, once it is made.

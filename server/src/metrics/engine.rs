@@ -211,6 +211,11 @@ fn own(snapshot: &MetricsSnapshot, names: &Names) -> Vec<MetricFamily> {
             totals.num_wasted_tokens,
         ),
         (
+            "folio:overridden_plans_total",
+            "Steps that the policy left empty although something could be computed.",
+            totals.num_overridden_plans,
+        ),
+        (
             "folio:dropped_tokens_total",
             "Computed tokens that preemption dropped.",
             totals.num_dropped_tokens,

@@ -215,6 +215,8 @@ pub enum PreemptionCause {
     OutOfBlocks,
     /// A waiting sequence ranks better.
     Displaced,
+    /// A planner wants it so; for whom is not known, and the beneficiary is the sequence itself.
+    Planned,
 }
 
 /// What becomes of the computed tokens of a preempted sequence.
