@@ -123,6 +123,18 @@ pub enum Verdict {
     Missed,
 }
 
+impl Verdict {
+    /// A word for tables; empty when nothing was asked.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotAsked => "",
+            Self::Met => "met",
+            Self::Missed => "missed",
+        }
+    }
+}
+
 impl RequestOutcome {
     /// From the arrival until the first token; `None` without one.
     #[must_use]
