@@ -24,7 +24,9 @@ pub mod result;
 mod run;
 pub mod series;
 pub mod statistics;
+pub mod synthetic;
 pub mod table;
+pub mod trace;
 mod window;
 pub mod workload;
 
