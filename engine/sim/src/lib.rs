@@ -19,6 +19,7 @@ pub mod options;
 pub mod outcome;
 pub mod plot;
 pub mod prompt;
+pub mod replay;
 pub mod report;
 pub mod result;
 mod run;

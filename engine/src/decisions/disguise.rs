@@ -5,8 +5,8 @@
 //! stay equal and different ones stay different, and nothing else can be learned of a text than
 //! how long it is and with whom it shares a beginning.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 
 use crate::sched::decisions::{Arrival, Call, Decision, Input, RowResult};
@@ -18,11 +18,9 @@ pub struct Disguise {
     key: DefaultHasher,
     block_size: u32,
     caching: PrefixCaching,
-    /// By model, whether it keeps a KV cache.
-    decoders: Vec<bool>,
     texts: HashMap<SequenceId, Text>,
     /// Sequences of the rows of the steps in flight, the oldest step first.
-    in_flight: std::collections::VecDeque<Vec<SequenceId>>,
+    in_flight: VecDeque<Vec<SequenceId>>,
     requests: HashMap<RequestId, Live>,
 }
 
@@ -63,9 +61,8 @@ impl Disguise {
             key,
             block_size: config.block_size,
             caching: config.prefix_caching,
-            decoders: config.models.iter().map(|model| !model.kind.is_encoder()).collect(),
             texts: HashMap::new(),
-            in_flight: std::collections::VecDeque::new(),
+            in_flight: VecDeque::new(),
             requests: HashMap::new(),
         }
     }
@@ -110,9 +107,8 @@ impl Disguise {
     }
 
     fn arrive(&mut self, at: Nanos, arrival: &mut Arrival) {
-        let is_decoder = self.decoders.get(arrival.model.index()).copied().unwrap_or_default();
-        let is_shared = is_decoder && self.caching == PrefixCaching::On;
-        let mut hasher = is_shared.then(|| self.key.clone());
+        // Encoders' texts share no blocks, but a policy may ask whether they would.
+        let mut hasher = (self.caching == PrefixCaching::On).then(|| self.key.clone());
         if let Some(hasher) = &mut hasher {
             arrival.salt.hash(hasher);
         }

@@ -67,7 +67,7 @@ impl LogFile {
             let item = self.encoder.call(call);
             self.push(&item)?;
             self.num_calls += 1;
-            if self.frame.len() >= FRAME_BYTES || self.num_calls >= FRAME_CALLS {
+            if self.frame.len() >= self.max_frame_bytes() || self.num_calls >= FRAME_CALLS {
                 self.flush()?;
             }
         }
@@ -108,6 +108,12 @@ impl LogFile {
             self.push(&item)?;
         }
         Ok(())
+    }
+
+    /// Small beside the limit of the log, so that the limit is kept nearly.
+    fn max_frame_bytes(&self) -> usize {
+        let max = self.limits.max_bytes.map_or(u64::MAX, |max| max / 8);
+        FRAME_BYTES.min(usize::try_from(max).unwrap_or(usize::MAX))
     }
 
     fn push(&mut self, item: &Item) -> io::Result<()> {

@@ -36,7 +36,7 @@ pub struct Request {
 
 /// Times that a client expects, its service-level objectives. `None` where it expects none.
 /// Missing one ends nothing: that is what [`Request::deadline`] does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Slo {
     /// From the arrival to the first token.
     pub ttft: Option<Nanos>,

@@ -12,7 +12,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{Limits, Scheduler};
-use crate::types::{CacheSalt, ModelId, Nanos, RequestId, SequenceId, TenantId, TokenId};
+use crate::types::{CacheSalt, ModelId, Nanos, RequestId, SequenceId, Slo, TenantId, TokenId};
 
 pub(super) use recorder::{Recorder, arrival, commit, reset};
 
@@ -84,6 +84,8 @@ pub struct Arrival {
     pub priority: i32,
     /// When it becomes pointless.
     pub deadline: Option<Nanos>,
+    /// What its client expects.
+    pub slo: Slo,
     /// Who may share its prefix blocks.
     pub salt: Option<CacheSalt>,
     /// Its prompt. As read from a log, the tokens are others, which share blocks in the same way.

@@ -182,6 +182,7 @@ pub(in crate::sched) fn arrival(request: &Request, next_sequence: u64) -> Input 
         tenant: request.tenant,
         priority: request.priority,
         deadline: request.deadline,
+        slo: request.slo,
         salt: request.cache_salt,
         prompt: request.prompt.clone(),
         wanted,
