@@ -373,7 +373,7 @@ fn write(path: &PathBuf, header: Header, calls: Vec<Call>, limits: LogLimits) {
 
 fn replay_file(path: &PathBuf) -> Replay {
     let log = LogReader::open(path).unwrap();
-    replay(log, &mut |_, spec| Ok(policy(spec))).unwrap()
+    replay(log, &mut |_, spec| Ok(policy(spec).into())).unwrap()
 }
 
 const NO_LIMIT: LogLimits = LogLimits { max_bytes: None };
@@ -516,7 +516,7 @@ fn another_policy_decides_otherwise_and_that_is_found() {
     let path = path("other");
     write(&path, header, calls, NO_LIMIT);
     let log = LogReader::open(&path).unwrap();
-    let replay = replay(log, &mut |_, _| Ok(policy("fcfs"))).unwrap();
+    let replay = replay(log, &mut |_, _| Ok(policy("fcfs").into())).unwrap();
     assert!(matches!(replay.end, ReplayEnd::Differs(_)), "{:?}", replay.end);
 }
 
@@ -646,7 +646,7 @@ fn a_full_log_goes_on_in_another_file_that_knows_who_is_there() {
     write(&path, header, run.carry_out(), LogLimits { max_bytes: Some(40_000) });
     let mut log = LogReader::open(&path).unwrap();
     assert!(log.header().continues);
-    let error = replay(LogReader::open(&path).unwrap(), &mut |_, spec| Ok(policy(spec)));
+    let error = replay(LogReader::open(&path).unwrap(), &mut |_, spec| Ok(policy(spec).into()));
     assert!(error.unwrap_err().to_string().contains("FILE.1"));
     let mut known = std::collections::HashSet::new();
     for entry in log.by_ref() {

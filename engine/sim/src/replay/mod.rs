@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use folio_engine::decisions::{Entry, Header, LogError, LogReader};
 use folio_engine::sched::decisions::{BlameRecord, Call, Check, Decision, Ending, Input};
-use folio_engine::sched::{Blame, Policy, Scheduler};
+use folio_engine::sched::{Blame, Decider, Scheduler};
 use folio_engine::types::{ConfigError, Nanos, ScheduledSeq, SequenceId, StepPlan, TokenSource};
 
 pub use difference::Difference;
@@ -82,7 +82,7 @@ pub enum ReplayError {
 }
 
 /// Makes a policy from its spec, for the engine of a log.
-pub type MakePolicy<'a> = dyn FnMut(&Header, &str) -> Result<Box<dyn Policy>, String> + 'a;
+pub type MakePolicy<'a> = dyn FnMut(&Header, &str) -> Result<Decider, String> + 'a;
 
 /// Replays `log` with policies that `make` makes.
 pub fn replay<R: Read>(
