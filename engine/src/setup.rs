@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
 use crate::core::EngineCore;
+use crate::decisions::LogFeed;
 use crate::drain::DrainMeter;
 use crate::exec::Executor;
 use crate::panics::caught;
@@ -23,6 +24,7 @@ pub struct EngineSetup {
     clock: Arc<dyn Clock>,
     notify: Notify,
     kv_events: Option<mpsc::Sender<KvBatch>>,
+    decisions: Option<LogFeed>,
 }
 
 impl std::fmt::Debug for EngineSetup {
@@ -45,6 +47,7 @@ impl EngineSetup {
             clock: Arc::new(SystemClock::start()),
             notify: Box::new(|_| {}),
             kv_events: None,
+            decisions: None,
         }
     }
 
@@ -73,6 +76,12 @@ impl EngineSetup {
         Self { kv_events: Some(batches), ..self }
     }
 
+    /// Sends all that the scheduler is told and decides, turn by turn, to a decision log.
+    #[must_use]
+    pub fn decisions(self, feed: LogFeed) -> Self {
+        Self { decisions: Some(feed), ..self }
+    }
+
     /// Starts the engine's thread and returns when it has built its executor. `build` runs on it,
     /// so that what it makes never changes threads; and it runs again after each failure, once
     /// what it made before is gone.
@@ -80,7 +89,7 @@ impl EngineSetup {
     where
         B: FnMut() -> Result<Box<dyn Executor>> + Send + 'static,
     {
-        let Self { config, policy, protection, clock, notify, kv_events } = self;
+        let Self { config, policy, protection, clock, notify, kv_events, decisions } = self;
         let config = config.validated()?;
         let (ready, built) = crossbeam_channel::bounded(1);
         let (handle, inbound) =
@@ -93,7 +102,8 @@ impl EngineSetup {
                 let core = EngineCore::new(config, policy, executor, Box::new(clock));
                 let index = IndexTeller::new(kv_events);
                 let meter = DrainMeter::default();
-                let mut engine = Engine { core, inbound, build, notify, strikes, meter, index };
+                let mut engine =
+                    Engine { core, inbound, build, notify, strikes, meter, index, decisions };
                 let _ = ready.send(Ok(()));
                 engine.run();
             }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{EngineCore, Turn};
+use crate::decisions::LogFeed;
 use crate::drain::{DrainMeter, DrainRate, Work};
 use crate::exec::Executor;
 use crate::health::{EngineHealth, Heartbeat, Phase};
@@ -328,6 +329,7 @@ pub(crate) struct Engine {
     pub(crate) strikes: Strikes,
     pub(crate) meter: DrainMeter,
     pub(crate) index: IndexTeller,
+    pub(crate) decisions: Option<LogFeed>,
 }
 
 /// Tells who listens what enters and leaves the prefix index.
@@ -361,6 +363,9 @@ impl Engine {
         if self.index.batches.is_some() {
             self.core.record_kv_events();
         }
+        if self.decisions.is_some() {
+            self.core.record_decisions();
+        }
         loop {
             let is_open = self.take_requests();
             self.fill_pipeline();
@@ -373,15 +378,23 @@ impl Engine {
                     Recovery::Rebuilt => self.publish(None),
                     Recovery::GaveUp => {
                         self.publish(None);
-                        self.index.tell(&mut self.core);
+                        self.tell();
                         return;
                     }
                 },
                 Turn::Idle if !self.wait_for_request(is_open) => return,
                 Turn::Idle => {}
             }
-            self.index.tell(&mut self.core);
+            self.tell();
             self.inbound.live.answer(&self.core);
+        }
+    }
+
+    /// Tells who listens what the turn has brought.
+    fn tell(&mut self) {
+        self.index.tell(&mut self.core);
+        if let Some(feed) = &mut self.decisions {
+            feed.send(self.core.take_decisions());
         }
     }
 

@@ -1,16 +1,17 @@
 //! From the arguments to a running service: find the models, plan the memory, load the weights.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use crate::builtin;
 use crate::locate::locate;
 use crate::models::{Models, ServedModel};
 use crate::policy::{Made, Policies, Seat};
-use crate::service::{Service, unix_seconds};
+use crate::service::{Service, unix_seconds, unix_time};
 use crate::text::TextModel;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use folio_engine::decisions::{DecisionLog, Disguise, Header, LogFeed, LogFile, LogLimits};
 use folio_engine::exec::{self, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions};
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
 use folio_engine::sched::{KvBatch, PriorityUse};
@@ -88,28 +89,63 @@ pub(crate) fn load(
     engine: &EngineArgs,
     scheduling: Scheduling,
 ) -> Result<Loaded> {
-    load_telling(models, engine, scheduling, None)
+    load_telling(models, engine, scheduling, Listeners::default())
 }
 
-/// [`load`], and sends `kv_events` what enters and leaves the prefix cache.
+/// Who is told what the engine does.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    /// What enters and leaves the prefix cache.
+    pub kv_events: Option<mpsc::Sender<KvBatch>>,
+    /// File of the decision log, and its limit in bytes.
+    pub decision_log: Option<(PathBuf, u64)>,
+}
+
+/// [`load`], and tells `listeners` what the engine does.
 pub(crate) fn load_telling(
     models: &ModelArgs,
     engine: &EngineArgs,
     scheduling: Scheduling,
-    kv_events: Option<mpsc::Sender<KvBatch>>,
+    Listeners { kv_events, decision_log }: Listeners,
 ) -> Result<Loaded> {
     let Prepared { sources, configs, models, engine: config, options, device, mut notes } =
         prepare(models, engine)?;
     let plan = options.plan.to_string();
     let Scheduling { policies, made: Made { spec, policy } } = scheduling;
-    let setup = EngineSetup::new(config, policy).protection(engine.protection());
+    let log = decision_log.map(|file| start_log(&file, &spec, &config, &models)).transpose()?;
+    let mut setup = EngineSetup::new(config, policy).protection(engine.protection());
+    let mut decisions = None;
+    if let Some((log, feed)) = log {
+        setup = setup.decisions(feed);
+        decisions = Some(log);
+    }
     let (engine_and_thread, said) = start(sources, configs, (setup, options), kv_events)?;
     notes.extend(said);
     let seat = Seat::new(policies, &spec);
     let seed = engine.default_seed.map(|seed| seed as u64);
-    let service = Service::new(engine_and_thread, models, seat, seed)?;
+    let mut service = Service::new(engine_and_thread, models, seat, seed)?;
+    if let Some(log) = decisions {
+        service.log_decisions_to(log);
+    }
     let service = service.with_max_timeout(engine.max_request_timeout);
     Ok(Loaded { service, device, plan, notes })
+}
+
+/// Begins the decision log of an engine that is about to start: its clock begins now.
+fn start_log(
+    (path, max_bytes): &(PathBuf, u64),
+    spec: &str,
+    config: &EngineConfig,
+    models: &Models,
+) -> Result<(DecisionLog, LogFeed)> {
+    let names: Vec<_> = models.all().iter().map(|model| model.name().to_owned()).collect();
+    let mut header = Header::new(spec, config.clone(), &names);
+    header.unix_origin = Some(unix_time().as_secs_f64());
+    let limits = LogLimits { max_bytes: Some(*max_bytes) };
+    let file = LogFile::create(path, header, Disguise::secret(config), limits);
+    let file = file.with_context(|| format!("--decision-log {}", path.display()))?;
+    let (log, feed, _thread) = DecisionLog::start(file, |notice| tracing::warn!("{notice}"))?;
+    Ok((log, feed))
 }
 
 /// Whether [`load`] could work, without the weights: what it would load, and where.

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use folio_engine::EngineHandle;
+use folio_engine::decisions::DecisionLog;
 use folio_engine::sched::PriorityUse;
 use folio_engine::types::{Nanos, Request};
 use tokio::time::Instant;
@@ -37,6 +38,8 @@ pub struct Service {
     pub cut: Cut,
     /// Takes the spans of requests, if anybody wants them.
     tracer: Option<Tracer>,
+    /// Where all that the scheduler decides is written, if it is.
+    decisions: Option<DecisionLog>,
     /// Compiles the shapes that texts must have.
     pub structures: Compiler,
     /// The scheduling policy that runs.
@@ -81,6 +84,7 @@ impl Service {
             engine,
             engine_thread,
             tracer: None,
+            decisions: None,
             models,
             policy,
             max_timeout: None,
@@ -97,6 +101,16 @@ impl Service {
     /// Takes the spans of requests, if anybody wants them.
     pub fn tracer(&self) -> Option<&Tracer> {
         self.tracer.as_ref()
+    }
+
+    /// From now on requests are entered into `log` under their clients' names for them.
+    pub fn log_decisions_to(&mut self, log: DecisionLog) {
+        self.decisions = Some(log);
+    }
+
+    /// Where all that the scheduler decides is written, if it is.
+    pub fn decisions(&self) -> Option<&DecisionLog> {
+        self.decisions.as_ref()
     }
 
     /// Lets no request take longer than `max_timeout`.
@@ -172,6 +186,9 @@ impl Service {
     ) -> Result<(), ApiError> {
         let num_tokens = requests.iter().map(|request| request.prompt.len() as u64).sum();
         client.take_prompt(num_tokens)?;
+        if let (Some(log), Some(record)) = (&self.decisions, &client.record) {
+            requests.iter().for_each(|request| log.label(request.id, record.request_id()));
+        }
         self.engine.submit(requests).map_err(|refusal| {
             client.give_back(num_tokens);
             ApiError::from_refusal(&refusal, path)

@@ -19,4 +19,4 @@ pub use disguise::Disguise;
 pub use file::{LogFile, LogLimits};
 pub use header::{Header, LogModel};
 pub use read::{Entry, LogError, LogReader};
-pub use writer::{DecisionLog, LogFeed};
+pub use writer::{DecisionLog, LogFeed, LogNotice};

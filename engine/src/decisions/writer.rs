@@ -31,6 +31,17 @@ pub struct LogFeed {
     num_lost: u64,
 }
 
+/// What the operator should know of a log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogNotice {
+    /// It cannot be written any more.
+    #[error("the decision log ends here, for it cannot be written: {0}")]
+    Failed(io::Error),
+    /// The disk could not keep up.
+    #[error("the disk cannot keep up: {0} calls are missing in the decision log")]
+    Lost(u64),
+}
+
 enum Message {
     Calls(Vec<Call>),
     Label(RequestId, String),
@@ -39,15 +50,15 @@ enum Message {
 }
 
 impl DecisionLog {
-    /// Starts the thread that writes `file`. The first failure is told to `on_failure`; nothing is
-    /// written after it. The thread ends when nobody can send any more.
+    /// Starts the thread that writes `file`. It tells `notify` of the first failure, after which
+    /// nothing is written, and of gaps. It ends when nobody can send any more.
     pub fn start(
         file: LogFile,
-        on_failure: impl FnOnce(&io::Error) + Send + 'static,
+        notify: impl FnMut(&LogNotice) + Send + 'static,
     ) -> io::Result<(Self, LogFeed, JoinHandle<()>)> {
         let (sender, receiver) = bounded(MAX_TURNS);
         let thread = std::thread::Builder::new().name("folio-decisions".into());
-        let thread = thread.spawn(move || run(file, &receiver, on_failure))?;
+        let thread = thread.spawn(move || run(file, &receiver, notify))?;
         let feed = LogFeed { sender: sender.clone(), num_lost: 0 };
         Ok((Self { sender }, feed, thread))
     }
@@ -96,32 +107,57 @@ fn gap(at: Nanos, num_calls: u64) -> Call {
 }
 
 /// Writes until nobody can send any more.
-fn run(mut file: LogFile, messages: &Receiver<Message>, on_failure: impl FnOnce(&io::Error)) {
-    let mut on_failure = Some(on_failure);
+fn run(mut file: LogFile, messages: &Receiver<Message>, mut notify: impl FnMut(&LogNotice)) {
     loop {
-        let message = messages.recv_timeout(FLUSH_AFTER);
-        if on_failure.is_none() {
-            match message {
-                Err(RecvTimeoutError::Disconnected) => return,
-                _ => continue, // so that nobody finds the channel full
+        let written = match messages.recv_timeout(FLUSH_AFTER) {
+            Ok(Message::Calls(calls)) => {
+                if let Some(Call { input: Input::Gap { num_calls }, .. }) = calls.first() {
+                    notify(&LogNotice::Lost(*num_calls));
+                }
+                file.write(calls)
             }
-        }
-        let written = match message {
-            Ok(Message::Calls(calls)) => file.write(calls),
             Ok(Message::Label(request, label)) => file.label(request, &label),
             Ok(Message::Flush(done)) => file.flush().map(|()| {
                 let _ = done.send(());
             }),
             Err(RecvTimeoutError::Timeout) => file.flush(),
             Err(RecvTimeoutError::Disconnected) => {
-                let _ = file.flush();
+                if let Err(error) = file.flush() {
+                    notify(&LogNotice::Failed(error));
+                }
                 return;
             }
         };
-        if let Err(error) = written
-            && let Some(tell) = on_failure.take()
-        {
-            tell(&error);
+        if let Err(error) = written {
+            notify(&LogNotice::Failed(error));
+            break;
         }
+    }
+    // So that nobody finds the channel full.
+    messages.iter().for_each(drop);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A feed into a channel that nobody empties.
+    #[test]
+    fn what_finds_no_room_is_counted_and_told_with_the_next_that_does() {
+        let (sender, receiver) = bounded(1);
+        let mut feed = LogFeed { sender, num_lost: 0 };
+        let turn = |at| vec![Call { at: Nanos(at), input: Input::Plan, decisions: Vec::new() }; 3];
+        for at in 0..3 {
+            feed.send(turn(at));
+        }
+        feed.send(Vec::new());
+        assert_eq!(feed.num_lost(), 6);
+        let Ok(Message::Calls(first)) = receiver.recv() else { panic!("no calls") };
+        assert_eq!(first, turn(0));
+        feed.send(turn(9));
+        assert_eq!(feed.num_lost(), 0);
+        let Ok(Message::Calls(calls)) = receiver.recv() else { panic!("no calls") };
+        assert_eq!(calls[0].input, Input::Gap { num_calls: 6 });
+        assert_eq!(calls[1..], turn(9));
     }
 }

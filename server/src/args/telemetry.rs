@@ -1,5 +1,8 @@
 //! Flags of the log and the traces.
 
+use std::path::PathBuf;
+
+use super::Bytes;
 use crate::kv_events::KvEventsConfig;
 use crate::telemetry;
 use clap::{Args, ValueEnum};
@@ -28,6 +31,21 @@ pub(crate) struct TelemetryArgs {
     /// prompts [default: nothing]
     #[arg(long, env = "FOLIO_KV_EVENTS_CONFIG", value_name = "JSON")]
     pub kv_events_config: Option<KvEventsConfig>,
+
+    /// File for all that the scheduler decides, for folio explain, timeline and replay: lengths,
+    /// times and ids, no texts [default: none]
+    #[arg(long, env = "FOLIO_DECISION_LOG", value_name = "FILE")]
+    pub decision_log: Option<PathBuf>,
+
+    /// Most bytes of the decision log: when it has half of them it becomes FILE.1, and a new one
+    /// is begun
+    #[arg(
+        long,
+        env = "FOLIO_DECISION_LOG_MAX_BYTES",
+        value_name = "BYTES",
+        default_value = "1GiB"
+    )]
+    pub decision_log_max_bytes: Bytes,
 }
 
 /// How the lines of the log are written.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use tokio::task::JoinHandle;
 
 use super::reload::{HangUps, KeyFile, Reloadable, key_ring, tls};
 use crate::args::{HttpArgs, LimitArgs, Seconds, ServeArgs, TelemetryArgs};
-use crate::load::{self, Loaded, Scheduling, load_telling};
+use crate::load::{self, Listeners, Loaded, Scheduling, load_telling};
 
 /// Time for the last words of requests that are cut off.
 const CUTTING_TIME: Duration = Duration::from_secs(3);
@@ -33,6 +34,8 @@ const CUTTING_TIME: Duration = Duration::from_secs(3);
 const FLUSH_TIME: Duration = Duration::from_secs(2);
 /// Smallest head that every client of a browser's kind fits in, and that the reader can hold.
 const MIN_HEADER_BYTES: u64 = 8 << 10;
+/// Smallest decision log that is worth its name.
+const MIN_LOG_BYTES: u64 = 1 << 20;
 
 /// Serves until a signal says stop: the first lets what runs finish as long as there is time for
 /// it, the second ends at once.
@@ -59,7 +62,9 @@ pub(crate) async fn run(args: ServeArgs, policies: &Policies) -> Result<()> {
     let drain_timeout = args.http.drain_timeout.0;
     let kv_events =
         publish(args.telemetry.kv_events_config.as_ref(), args.engine.block_size).await?;
-    let loading = move || load_telling(&args.models, &args.engine, scheduling, kv_events);
+    let decision_log = decision_log(&args.telemetry)?;
+    let listeners = Listeners { kv_events, decision_log };
+    let loading = move || load_telling(&args.models, &args.engine, scheduling, listeners);
     let loading = tokio::task::spawn_blocking(loading);
     let loaded = tokio::select! {
         loaded = loading => loaded??,
@@ -85,7 +90,20 @@ pub(crate) async fn run(args: ServeArgs, policies: &Policies) -> Result<()> {
     if let Some(tracer) = app.service.tracer() {
         tracer.flush(FLUSH_TIME).await;
     }
+    if let Some(log) = app.service.decisions().cloned() {
+        tokio::task::spawn_blocking(move || log.flush(FLUSH_TIME)).await?;
+    }
     ended
+}
+
+/// The file of the decision log with its limit, if there is to be one.
+fn decision_log(args: &TelemetryArgs) -> Result<Option<(PathBuf, u64)>> {
+    let max_bytes = args.decision_log_max_bytes.0;
+    ensure!(
+        max_bytes >= MIN_LOG_BYTES,
+        "--decision-log-max-bytes is {max_bytes} and must be at least {MIN_LOG_BYTES}"
+    );
+    Ok(args.decision_log.clone().map(|path| (path, max_bytes)))
 }
 
 /// Waits for a signal, and stops; or for the engine's end, which is a failure.
@@ -166,6 +184,7 @@ pub(crate) fn check(args: &ServeArgs, policies: &Policies) -> Result<Vec<String>
     let key_file = KeyFile::new(&args.http.access);
     let keys = key_ring(&args.http.access, key_file.as_ref(), scheduling.priority_use())?;
     tls(&args.http.tls)?;
+    decision_log(&args.telemetry)?;
     check_exposure(&args.http, &keys)?;
     load::check(&args.models, &args.engine)
 }

@@ -125,6 +125,11 @@ impl Record {
         self.service.tracer().is_some() && (!caller.is_valid() || caller.is_sampled())
     }
 
+    /// The request's id, as its answer's `X-Request-Id` says it.
+    pub fn request_id(&self) -> &str {
+        &self.head.request_id
+    }
+
     /// The body is here: from now on the server is what keeps the client waiting.
     pub fn receive(&self) {
         let _ = self.received.set(self.service.engine.now());
