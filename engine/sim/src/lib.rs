@@ -9,6 +9,7 @@
 mod arrivals;
 pub mod capacity;
 pub mod cluster;
+pub mod cost;
 pub mod executor;
 pub mod experiment;
 pub mod gaps;

@@ -88,6 +88,18 @@ impl ModelConfig {
         self.blueprint.hidden_size()
     }
 
+    /// Number of layers, L.
+    #[must_use]
+    pub fn num_layers(&self) -> u32 {
+        self.blueprint.num_layers()
+    }
+
+    /// Heads of each layer.
+    #[must_use]
+    pub fn heads(&self) -> Heads {
+        self.blueprint.heads()
+    }
+
     /// Tokens after which a generation usually ends: those of generation_config.json, else those
     /// of config.json. May be empty.
     #[must_use]
