@@ -15,8 +15,8 @@ use folio_engine::core::{EngineCore, Turn};
 use folio_engine::exec::Executor;
 use folio_engine::sched::policies::{Fcfs, Priority};
 use folio_engine::sched::{
-    Admit, Decider, Displacement, Limits, Plan, Planner, Policy, PolicyRequest, PreemptionMode,
-    Rank, Refresh, Refused, SchedEvent, Victim, View,
+    Admit, Decider, Displacement, Limits, Plan, Planner, Policy, PolicyContext, PolicyRequest,
+    PreemptionMode, Rank, Refresh, Refused, Registry, SchedEvent, Victim, View,
 };
 use folio_engine::types::{
     CacheSalt, Choice, Clock as _, EngineConfig, Event, EventReceiver, EventSender, FinishReason,
@@ -648,6 +648,44 @@ fn fcfs_gives_every_request_the_tokens_it_gets_alone() {
 #[test]
 fn priority_gives_every_request_the_tokens_it_gets_alone() {
     run_seeds("priority", 300, DeviceKind::Prompt, |_| Box::new(Priority).into());
+}
+
+/// Every policy that ships, most with what can be had on top of each.
+const SPECS: [&str; 14] = [
+    "sjf",
+    "sjf ageing=0 predictor=histogram victim=last",
+    "srpt",
+    "srpt c=1 ageing=0 reserve=ratio:0.5",
+    "hrrn victim=least-computed",
+    "edf default=1ms reserve=max",
+    "lpm in_batch=4",
+    "lpm ageing=0 max_waiting=3 tpot=2us",
+    "dfs-weight",
+    "dfs-weight max_wait=5us victim=worst-rank",
+    "mlfq quantum=2us levels=4 promote=20us",
+    "vtc",
+    "vtc predictor=histogram victim=fewest-outputs",
+    "priority reserve=predicted",
+];
+
+fn shipped(seed: u64) -> Decider {
+    let spec = SPECS[seed as usize % SPECS.len()];
+    Registry::builtin().make(spec, &PolicyContext::default()).expect(spec).into()
+}
+
+#[test]
+fn every_policy_gives_every_request_the_tokens_it_gets_alone() {
+    run_seeds("shipped", 420, DeviceKind::Prompt, shipped);
+}
+
+#[test]
+fn one_step_ahead_every_policy_gives_every_request_the_tokens_it_gets_alone() {
+    run_seeds("shipped", 280, DeviceKind::Late(2), shipped);
+}
+
+#[test]
+fn every_policy_survives_what_fails() {
+    run_seeds("shipped", 280, DeviceKind::Faulty(2), shipped);
 }
 
 #[test]

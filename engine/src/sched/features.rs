@@ -61,7 +61,9 @@ impl Features {
             let mut ids: Vec<_> = queue.iter().collect();
             ids.sort_unstable();
             let mut nodes = HashMap::new();
-            ids.into_iter().for_each(|id| enter(&mut nodes, sequences.get(id)));
+            for id in ids {
+                enter(&mut nodes, sequences.get(id));
+            }
             nodes
         });
         nodes.get(&hash).copied()

@@ -62,7 +62,7 @@ impl Oracle {
         Self { lengths }
     }
 
-    fn output_len(&self, request: &PolicyRequest<'_>) -> f64 {
+    fn output_len(&self, request: PolicyRequest<'_>) -> f64 {
         let most = request.max_tokens();
         let known = self.lengths.output_len(request.request_id());
         f64::from(known.map_or(most, |length| length.min(most)))
@@ -75,7 +75,7 @@ impl LengthPredictor for Oracle {
     }
 
     fn predict(&self, request: &PolicyRequest<'_>) -> Prediction {
-        let length = self.output_len(request);
+        let length = self.output_len(*request);
         Prediction { mean: length, p90: length }
     }
 }
@@ -109,7 +109,7 @@ impl LengthPredictor for NoisyOracle {
     fn predict(&self, request: &PolicyRequest<'_>) -> Prediction {
         let factor = (self.sigma * normal(self.seed, request.request_id())).exp();
         let most = f64::from(request.max_tokens());
-        let guess = (self.oracle.output_len(request) * factor).clamp(most.min(1.0), most);
+        let guess = (self.oracle.output_len(*request) * factor).clamp(most.min(1.0), most);
         let p90 = (guess * (self.sigma * Z90).exp()).min(most);
         Prediction { mean: guess, p90 }
     }
