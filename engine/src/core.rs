@@ -12,7 +12,7 @@ use std::ops::Range;
 use crate::exec::Executor;
 use crate::panics::caught;
 use crate::sched::decisions::Call;
-use crate::sched::{Blame, Casualties, Decider, Gauges, KvEvent, Scheduler};
+use crate::sched::{Blame, Casualties, Decider, Gauges, KvEvent, Policy, Scheduler};
 use crate::types::{Clock, EngineConfig, Nanos, Request, SequenceId, StepPlan, StepReport};
 
 /// The scheduler, the executor and the clock that belong together.
@@ -177,6 +177,17 @@ impl EngineCore {
             Ok(report) => Turn::Stepped(report),
             Err(message) => self.fail(Broken { message, culprit: Culprit::Scheduler }),
         }
+    }
+
+    /// Lets `policy` decide from now on; `spec` is how it is written. If it panics as it gets to
+    /// know what is there, the one before it goes on, and the panic is told.
+    pub fn switch_policy(&mut self, policy: impl Into<Decider>, spec: &str) -> Result<(), String> {
+        self.scheduler.switch_policy(policy.into(), spec, self.clock.now())
+    }
+
+    /// Asks `policy` what it would do, and does not follow it; or asks nobody.
+    pub fn set_shadow(&mut self, policy: Option<Box<dyn Policy>>) {
+        self.scheduler.set_shadow(policy, self.clock.now());
     }
 
     /// Goes on with another executor after a failure.

@@ -12,7 +12,7 @@ use crate::drain::DrainMeter;
 use crate::exec::Executor;
 use crate::panics::caught;
 use crate::recovery::{Build, Notice, Notify, Strikes};
-use crate::sched::{Decider, KvBatch};
+use crate::sched::{Decider, KvBatch, Policy};
 use crate::thread::{Engine, EngineHandle, IndexTeller};
 use crate::types::{Clock, EngineConfig, Error, Protection, Result, SystemClock};
 
@@ -25,6 +25,7 @@ pub struct EngineSetup {
     notify: Notify,
     kv_events: Option<mpsc::Sender<KvBatch>>,
     decisions: Option<LogFeed>,
+    shadow: Option<Box<dyn Policy>>,
 }
 
 impl std::fmt::Debug for EngineSetup {
@@ -48,6 +49,7 @@ impl EngineSetup {
             notify: Box::new(|_| {}),
             kv_events: None,
             decisions: None,
+            shadow: None,
         }
     }
 
@@ -82,6 +84,12 @@ impl EngineSetup {
         Self { decisions: Some(feed), ..self }
     }
 
+    /// Asks `policy` in each step what it would do, and does not follow it.
+    #[must_use]
+    pub fn shadow(self, policy: Box<dyn Policy>) -> Self {
+        Self { shadow: Some(policy), ..self }
+    }
+
     /// Starts the engine's thread and returns when it has built its executor. `build` runs on it,
     /// so that what it makes never changes threads; and it runs again after each failure, once
     /// what it made before is gone.
@@ -89,7 +97,7 @@ impl EngineSetup {
     where
         B: FnMut() -> Result<Box<dyn Executor>> + Send + 'static,
     {
-        let Self { config, policy, protection, clock, notify, kv_events, decisions } = self;
+        let Self { config, policy, protection, clock, notify, kv_events, decisions, shadow } = self;
         let config = config.validated()?;
         let (ready, built) = crossbeam_channel::bounded(1);
         let (handle, inbound) =
@@ -99,7 +107,8 @@ impl EngineSetup {
         let thread = std::thread::Builder::new().name("folio-engine".into());
         let thread = thread.spawn(move || match caught(&mut build).unwrap_or_else(panicked) {
             Ok(executor) => {
-                let core = EngineCore::new(config, policy, executor, Box::new(clock));
+                let mut core = EngineCore::new(config, policy, executor, Box::new(clock));
+                core.set_shadow(shadow);
                 let index = IndexTeller::new(kv_events);
                 let meter = DrainMeter::default();
                 let mut engine =

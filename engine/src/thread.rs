@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
+use crate::control::{self, ControlAccess, ControlError, Controls};
 use crate::core::{EngineCore, Turn};
 use crate::decisions::LogFeed;
 use crate::drain::{DrainMeter, DrainRate, Work};
@@ -21,7 +22,7 @@ use crate::exec::Executor;
 use crate::health::{EngineHealth, Heartbeat, Phase};
 use crate::live::{self, LiveAccess, LiveRecorder, LiveSnapshot};
 use crate::recovery::{Build, FaultTotals, Notify, Recovery, Strikes};
-use crate::sched::{Decider, Gauges, KvBatch, ModelGauges, check_request};
+use crate::sched::{Decider, Gauges, KvBatch, ModelGauges, Policy, ShadowReport, check_request};
 use crate::setup::EngineSetup;
 use crate::types::{
     Clock, EngineConfig, ModelId, Nanos, Protection, Refusal, Request, RequestId, Result,
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) heartbeat: Heartbeat,
     ledger: Mutex<Ledger>,
     live: LiveAccess,
+    controls: ControlAccess,
 }
 
 /// What is told about the engine, and what must agree with it.
@@ -83,6 +85,8 @@ pub struct MetricsSnapshot {
     pub num_step_tokens: u64,
     /// What failed, and what came of it.
     pub faults: FaultTotals,
+    /// What a shadow policy would have done otherwise, where there is one.
+    pub shadow: Option<ShadowReport>,
 }
 
 /// Upper bounds, inclusive, of the histogram of tokens a step.
@@ -111,6 +115,7 @@ impl EngineHandle {
         // The queue limits bound this channel: `submit` counts what is in it.
         let (inbox, requests) = crossbeam_channel::unbounded();
         let (pulse, alive) = watch::channel(());
+        let (controls, changes) = control::channel();
         let (live, recorder) = live::channel(Arc::clone(&clock));
         let inbox_by_model = vec![0; config.models.len()];
         let shared = Arc::new(Shared {
@@ -121,9 +126,16 @@ impl EngineHandle {
             next_request: AtomicU64::new(0),
             ledger: Mutex::new(Ledger { inbox_by_model, ..Ledger::default() }),
             live,
+            controls,
         });
         let of_thread = Arc::clone(&shared);
-        let inbound = Inbound { requests, shared: of_thread, live: recorder, _pulse: pulse };
+        let inbound = Inbound {
+            requests,
+            shared: of_thread,
+            live: recorder,
+            controls: changes,
+            _pulse: pulse,
+        };
         (Self { inbox, shared, alive }, inbound)
     }
 
@@ -205,6 +217,24 @@ impl EngineHandle {
     /// is there when the step in progress has ended. [`Refusal::Stopped`] if the engine has.
     pub async fn live(&self) -> std::result::Result<Arc<LiveSnapshot>, Refusal> {
         self.shared.live.next(self.now()).await
+    }
+
+    /// Has `policy`, written as `spec`, decide from the end of the turn in progress on. No request
+    /// is lost or computed again. Returns when it does.
+    pub async fn set_policy(
+        &self,
+        policy: Decider,
+        spec: String,
+    ) -> std::result::Result<(), ControlError> {
+        self.shared.controls.set_policy(policy, spec).await
+    }
+
+    /// Has `policy` asked what it would do, and not followed; or nobody.
+    pub async fn set_shadow(
+        &self,
+        policy: Option<Box<dyn Policy>>,
+    ) -> std::result::Result<(), ControlError> {
+        self.shared.controls.set_shadow(policy).await
     }
 }
 
@@ -317,6 +347,7 @@ pub(crate) struct Inbound {
     requests: Receiver<Submission>,
     pub(crate) shared: Arc<Shared>,
     live: LiveRecorder,
+    controls: Controls,
     _pulse: watch::Sender<()>,
 }
 
@@ -387,6 +418,7 @@ impl Engine {
             }
             self.tell();
             self.inbound.live.answer(&self.core);
+            self.inbound.controls.carry_out(&mut self.core);
         }
     }
 
@@ -435,6 +467,9 @@ impl Engine {
                     return submission.map(|submission| self.admit(submission)).is_ok();
                 }
                 recv(self.inbound.live.wanted()) -> _ => self.inbound.live.show(&self.core),
+                recv(self.inbound.controls.wanted()) -> control => {
+                    self.inbound.controls.carry_out_one(control.ok(), &mut self.core);
+                }
             }
         }
     }
@@ -503,6 +538,7 @@ impl MetricsSnapshot {
     /// Shows the state of `core`. Allocates nothing after the first time.
     fn show(&mut self, gauges: Gauges, core: &EngineCore) {
         self.gauges = gauges;
+        self.shadow = core.scheduler().shadow();
         self.models.clear();
         self.models.extend(core.scheduler().model_gauges());
     }

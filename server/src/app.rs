@@ -162,7 +162,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(routes::status::ready))
         .route("/health/live", get(routes::status::live))
         .route("/health/ready", get(routes::status::ready));
-    let mut admin = Router::new().route("/v1/engine/live", get(routes::live::live));
+    let mut admin = Router::new()
+        .route("/v1/engine/live", get(routes::live::live))
+        .route("/v1/policy", get(routes::policy::show).put(routes::policy::change));
     match app.settings.metrics {
         MetricsAccess::Keys => admin = admin.route("/metrics", get(routes::status::metrics)),
         MetricsAccess::Open => open = open.route("/metrics", get(routes::status::metrics)),

@@ -163,6 +163,13 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "permission_denied", message)
     }
 
+    /// 403: nobody has a key, and this takes one.
+    pub fn needs_admin_key() -> Self {
+        let message = "this changes the server itself and takes the key of an administrator, but \
+                       the server was started without keys (--api-key, --api-key-file)";
+        Self::new(StatusCode::FORBIDDEN, "permission_denied", message)
+    }
+
     /// 429 with `Retry-After`: the client has used up its rate and has some again after `wait`.
     pub fn rate_limited(message: impl Into<String>, wait: Duration) -> Self {
         let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);

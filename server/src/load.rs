@@ -7,14 +7,14 @@ use std::thread::JoinHandle;
 use crate::builtin;
 use crate::locate::locate;
 use crate::models::{Models, ServedModel};
-use crate::policy::{Made, Policies, Seat};
+use crate::policy::{Made, MadeShadow, Policies, Seat};
 use crate::service::{Service, unix_seconds, unix_time};
 use crate::text::TextModel;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use folio_engine::decisions::{DecisionLog, Disguise, Header, LogFeed, LogFile, LogLimits};
 use folio_engine::exec::{self, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions};
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
-use folio_engine::sched::{KvBatch, PriorityUse};
+use folio_engine::sched::{KvBatch, Origin, PriorityUse};
 use folio_engine::types::{EngineConfig, ModelId, ModelLimits, PrefixCaching};
 use folio_engine::{EngineHandle, EngineSetup, Notice};
 use sha2::{Digest, Sha256};
@@ -67,14 +67,19 @@ struct Prepared {
 pub(crate) struct Scheduling {
     policies: Policies,
     made: Made,
+    shadow: Option<MadeShadow>,
 }
 
 impl Scheduling {
     /// As the arguments say, with one of `policies`.
     pub(crate) fn choose(policies: &Policies, args: &EngineArgs) -> Result<Self> {
-        let made = policies.make(&args.scheduling_policy, args.block_size);
+        let (origin, block_size) = (Origin::Operator, args.block_size);
+        let made = policies.make(&args.scheduling_policy, block_size, origin);
         let made = made.map_err(|error| anyhow!("--scheduling-policy: {}", error.pointed()))?;
-        Ok(Self { policies: policies.clone(), made })
+        let shadow = args.shadow_policy.as_deref();
+        let shadow = shadow.map(|spec| policies.make_shadow(spec, block_size, origin)).transpose();
+        let shadow = shadow.map_err(|error| anyhow!("--shadow-policy: {}", error.pointed()))?;
+        Ok(Self { policies: policies.clone(), made, shadow })
     }
 
     /// Whether the policy looks at priorities.
@@ -111,9 +116,13 @@ pub(crate) fn load_telling(
     let Prepared { sources, configs, models, engine: config, options, device, mut notes } =
         prepare(models, engine)?;
     let plan = options.plan.to_string();
-    let Scheduling { policies, made: Made { spec, policy } } = scheduling;
+    let Scheduling { policies, made: Made { spec, policy }, shadow } = scheduling;
+    let seat = Seat::new(policies, &spec, shadow.as_ref().map(|shadow| shadow.spec.as_str()));
     let log = decision_log.map(|file| start_log(&file, &spec, &config, &models)).transpose()?;
     let mut setup = EngineSetup::new(config, policy).protection(engine.protection());
+    if let Some(shadow) = shadow {
+        setup = setup.shadow(shadow.policy);
+    }
     let mut decisions = None;
     if let Some((log, feed)) = log {
         setup = setup.decisions(feed);
@@ -121,7 +130,6 @@ pub(crate) fn load_telling(
     }
     let (engine_and_thread, said) = start(sources, configs, (setup, options), kv_events)?;
     notes.extend(said);
-    let seat = Seat::new(policies, &spec);
     let seed = engine.default_seed.map(|seed| seed as u64);
     let mut service = Service::new(engine_and_thread, models, seat, seed)?;
     if let Some(log) = decisions {

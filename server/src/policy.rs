@@ -1,14 +1,25 @@
-//! The scheduling policies that this program knows, and the one that runs.
+//! The scheduling policies that this program knows, and those that run.
 //!
-//! What policies complain about goes to the log. The spec that runs is kept beside the engine:
-//! requests that set a priority are refused where it would change nothing.
+//! What policies complain about goes to the log. What runs is kept beside the engine, since
+//! requests that set a priority are refused where it would change nothing; it changes only once
+//! the engine has changed.
 
 use std::sync::Arc;
 
 use folio_engine::sched::{
-    Complaints, Policy, PolicyContext, PolicyError, PriorityUse, Registry, Tempo,
+    Complaints, Decider, Origin, Policy, PolicyContext, PolicyError, PriorityUse, Registry, Tempo,
 };
+use folio_engine::{ControlError, EngineHandle, policy_process};
 use parking_lot::Mutex;
+
+/// The policies that ship with the program: those of the engine, and `process:`. A program of your
+/// own adds its policies and hands all of them to [`main_with`](crate::program::main_with).
+#[must_use]
+pub fn registry() -> Registry {
+    let mut registry = Registry::builtin();
+    policy_process::register(&mut registry);
+    registry
+}
 
 /// The policies that a program knows. Clones share the counts of what went wrong.
 #[derive(Clone, Debug)]
@@ -18,23 +29,32 @@ pub struct Policies {
 }
 
 /// A policy that was made, and how it was written.
+#[derive(Debug)]
 pub struct Made {
+    /// As it was written.
+    pub spec: String,
+    /// What it is.
+    pub policy: Decider,
+}
+
+/// A shadow policy that was made, and how it was written.
+pub struct MadeShadow {
     /// As it was written.
     pub spec: String,
     /// What it is.
     pub policy: Box<dyn Policy>,
 }
 
-impl std::fmt::Debug for Made {
+impl std::fmt::Debug for MadeShadow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Made").field(&self.spec).finish()
+        f.debug_tuple("MadeShadow").field(&self.spec).finish()
     }
 }
 
 impl Default for Policies {
-    /// Those that ship with the engine.
+    /// Those that ship with the program.
     fn default() -> Self {
-        Self::new(Registry::builtin())
+        Self::new(registry())
     }
 }
 
@@ -58,31 +78,68 @@ impl Policies {
         &self.complaints
     }
 
-    /// The policy that `spec` describes, for an engine that serves.
-    pub fn make(&self, spec: &str, block_size: u32) -> Result<Made, PolicyError> {
-        let context = PolicyContext {
+    /// The policy that `spec`, which came from `origin`, describes, for an engine that serves with
+    /// blocks of `block_size` tokens.
+    pub fn make(&self, spec: &str, block_size: u32, origin: Origin) -> Result<Made, PolicyError> {
+        let policy = self.registry.make(spec, &self.context(block_size, origin))?;
+        Ok(Made { spec: spec.trim().to_owned(), policy })
+    }
+
+    /// The same for a policy that is asked and not followed.
+    pub fn make_shadow(
+        &self,
+        spec: &str,
+        block_size: u32,
+        origin: Origin,
+    ) -> Result<MadeShadow, PolicyError> {
+        let policy = self.registry.make_shadow(spec, &self.context(block_size, origin))?;
+        Ok(MadeShadow { spec: spec.trim().to_owned(), policy })
+    }
+
+    fn context(&self, block_size: u32, origin: Origin) -> PolicyContext {
+        PolicyContext {
             block_size,
+            origin,
             tempo: Tempo::Live,
             complaints: self.complaints.clone(),
             ..PolicyContext::default()
-        };
-        let policy = self.registry.make(spec, &context)?;
-        Ok(Made { spec: spec.trim().to_owned(), policy })
+        }
     }
 }
 
-/// The policy that runs.
+/// What runs.
+#[derive(Clone, Debug)]
+pub struct Seated {
+    /// The policy, as it was written.
+    pub policy: String,
+    /// The policy that is asked and not followed, as it was written.
+    pub shadow: Option<String>,
+}
+
+/// The policies that run, and how they are changed.
 #[derive(Debug)]
 pub struct Seat {
     policies: Policies,
-    spec: Mutex<String>,
+    seated: Mutex<Seated>,
+    /// Held while the engine changes, so that what is told and what runs agree.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// A change of what runs. What is `None` stays.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// Another policy.
+    pub policy: Option<Made>,
+    /// Another shadow policy, or none from now on.
+    pub shadow: Option<Option<MadeShadow>>,
 }
 
 impl Seat {
-    /// `spec` runs, one of `policies`.
+    /// `policy` runs, one of `policies`, and `shadow` in its shadow.
     #[must_use]
-    pub fn new(policies: Policies, spec: &str) -> Self {
-        Self { policies, spec: Mutex::new(spec.to_owned()) }
+    pub fn new(policies: Policies, policy: &str, shadow: Option<&str>) -> Self {
+        let seated = Seated { policy: policy.to_owned(), shadow: shadow.map(str::to_owned) };
+        Self { policies, seated: Mutex::new(seated), changing: tokio::sync::Mutex::default() }
     }
 
     /// All that could run.
@@ -91,15 +148,35 @@ impl Seat {
         &self.policies
     }
 
-    /// What runs, as it was written.
+    /// What runs.
     #[must_use]
-    pub fn spec(&self) -> String {
-        self.spec.lock().clone()
+    pub fn seated(&self) -> Seated {
+        self.seated.lock().clone()
     }
 
-    /// Whether what runs looks at priorities.
+    /// Whether the policy that runs looks at priorities.
     #[must_use]
     pub fn priority_use(&self) -> PriorityUse {
-        self.policies.registry.priority_use(&self.spec.lock())
+        self.policies.registry.priority_use(&self.seated.lock().policy)
+    }
+
+    /// Changes what runs on `engine`, between two of its steps.
+    pub async fn change(&self, change: Change, engine: &EngineHandle) -> Result<(), ControlError> {
+        let _changing = self.changing.lock().await;
+        if let Some(Made { spec, policy }) = change.policy {
+            engine.set_policy(policy, spec.clone()).await?;
+            tracing::info!(policy = spec, "another scheduling policy");
+            self.seated.lock().policy = spec;
+        }
+        if let Some(shadow) = change.shadow {
+            let (spec, policy) = match shadow {
+                Some(MadeShadow { spec, policy }) => (Some(spec), Some(policy)),
+                None => (None, None),
+            };
+            engine.set_shadow(policy).await?;
+            tracing::info!(policy = spec, "another shadow policy");
+            self.seated.lock().shadow = spec;
+        }
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
 use crate::commands;
-use crate::policy::Policies;
+use crate::policy::{Policies, registry};
 use folio_engine::sched::Registry;
 
 /// Stack of the threads that read requests: deep JSON and long patterns need room.
@@ -14,7 +14,7 @@ const THREAD_STACK_BYTES: usize = 8 << 20;
 
 /// Does what `words`, the name of the program first, ask for.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    main_with(Registry::builtin(), words)
+    main_with(registry(), words)
 }
 
 /// The same for a program that knows the policies of `registry`: `--policy`, `PUT /v1/policy` and

@@ -171,7 +171,7 @@ impl Service {
         let message = format!(
             "priority = {priority} would change nothing under the policy that runs ({}); \
              --scheduling-policy priority looks at it",
-            self.policy.spec()
+            self.policy.seated().policy
         );
         Err(ApiError::unsupported("priority", message))
     }

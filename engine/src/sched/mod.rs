@@ -25,8 +25,10 @@ mod registry;
 mod reset;
 mod scheduler;
 mod sequence;
+mod shadow;
 mod step;
 mod swap;
+mod switch;
 mod tally;
 mod view;
 mod watch;
@@ -49,12 +51,14 @@ pub use predictor::{
     FinishedLength, HistogramPredictor, LengthPredictor, NoisyOracle, Oracle, OutputLengths,
     Prediction,
 };
+pub(crate) use registry::parse_duration;
 pub use registry::{
-    ComplaintKind, Complaints, PolicyContext, PolicyError, PolicyOptions, PriorityUse, Registry,
-    SpecText, Tempo, predictor,
+    ComplaintKind, Complaints, Origin, PolicyContext, PolicyError, PolicyOptions, PriorityUse,
+    Registry, SpecText, Tempo, predictor,
 };
 pub use reset::{Blame, Casualties};
 pub use scheduler::{Gauges, QueueTotals, Scheduler, Totals, check_request};
 pub use sequence::{RequestInfo, Sequence, Sequences, TokenCounts};
+pub use shadow::ShadowReport;
 pub use tally::{ModelGauges, TOKEN_GAP_BUCKETS, TokenGaps};
 pub use view::{KvView, Phase, PolicyRequest, View};

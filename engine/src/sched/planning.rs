@@ -83,6 +83,7 @@ impl Scheduler {
         self.state.features.start_cycle();
         self.drop_ended(now);
         self.rerank(now);
+        self.compare_shadow(now);
         let limits = self.step_limits(now);
         self.state.recorder.note(|| Decision::Limits(limits));
         self.state.max_running = limits.max_running;
@@ -182,7 +183,7 @@ impl Scheduler {
         }
     }
 
-    fn rank_running_again(&mut self, now: Nanos) {
+    pub(super) fn rank_running_again(&mut self, now: Nanos) {
         for index in 0..self.state.running.len() {
             let id = self.state.running[index].1;
             let view = self.state.view(now);

@@ -20,9 +20,10 @@ pub use complaints::{ComplaintKind, Complaints};
 pub(super) use error::suggestion;
 pub use error::{PolicyError, SpecText};
 pub use options::PolicyOptions;
+pub(crate) use options::parse_duration;
 pub use predictors::predictor;
 
-use super::{OutputLengths, Policy, expr, policies};
+use super::{Decider, OutputLengths, Planner, Policy, expr, policies};
 use crate::types::{CostModel, TenantId};
 
 /// What a policy may be given when it is made.
@@ -40,6 +41,8 @@ pub struct PolicyContext {
     pub tenant_weights: HashMap<TenantId, f64>,
     /// Whether decisions may depend on how long a policy takes.
     pub tempo: Tempo,
+    /// Who wrote the spec.
+    pub origin: Origin,
     /// Where policies say that something went wrong and they went on without it.
     pub complaints: Complaints,
 }
@@ -54,8 +57,23 @@ pub enum Tempo {
     Simulated,
 }
 
+/// Who wrote a spec.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// Whoever started the program, who may start others too.
+    #[default]
+    Operator,
+    /// Somebody over the network: no program is started for them.
+    Network,
+}
+
 /// Makes a policy of its parameters.
 type MakeNamed = dyn Fn(&mut PolicyOptions<'_>, &PolicyContext) -> Result<Box<dyn Policy>, PolicyError>
+    + Send
+    + Sync;
+
+/// Makes a planner of its parameters.
+type MakePlanner = dyn Fn(&mut PolicyOptions<'_>, &PolicyContext) -> Result<Box<dyn Planner>, PolicyError>
     + Send
     + Sync;
 
@@ -82,6 +100,8 @@ struct Entry {
 enum Maker {
     /// `NAME key=value ...`
     Named(Arc<MakeNamed>),
+    /// The same, for what plans whole steps.
+    Joint(Arc<MakePlanner>),
     /// `NAME: text`
     Language(Arc<MakeFromText>),
 }
@@ -130,6 +150,17 @@ impl Registry {
         self.enter(name, help, Maker::Named(Arc::new(make)));
     }
 
+    /// Adds the planner `name` in the same way.
+    pub fn register_planner<F>(&mut self, name: &str, help: &str, make: F)
+    where
+        F: Fn(&mut PolicyOptions<'_>, &PolicyContext) -> Result<Box<dyn Planner>, PolicyError>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.enter(name, help, Maker::Joint(Arc::new(make)));
+    }
+
     /// Adds a language: the spec `NAME: text` is made into a policy by `make`, which is given the
     /// text.
     pub fn register_language<F>(&mut self, name: &str, help: &str, make: F)
@@ -156,20 +187,40 @@ impl Registry {
     }
 
     /// The policy that `spec` describes.
-    pub fn make(
-        &self,
-        spec: &str,
-        context: &PolicyContext,
-    ) -> Result<Box<dyn Policy>, PolicyError> {
+    pub fn make(&self, spec: &str, context: &PolicyContext) -> Result<Decider, PolicyError> {
         let (entry, text) = self.find(spec)?;
         match &entry.maker {
-            Maker::Language(make) => make(text, context),
+            Maker::Language(make) => Ok(make(text, context)?.into()),
+            Maker::Joint(make) => {
+                let mut options = PolicyOptions::read(&entry.name, text)?;
+                let planner = make(&mut options, context)?;
+                options.check_all_used()?;
+                Ok(planner.into())
+            }
             Maker::Named(make) => {
                 let mut options = PolicyOptions::read(&entry.name, text)?;
                 let policy = make(&mut options, context)?;
                 let policy = policies::with_common_options(policy, &mut options, context)?;
                 options.check_all_used()?;
-                Ok(policy)
+                Ok(policy.into())
+            }
+        }
+    }
+
+    /// The same for a policy that is asked and not followed, which cannot be a planner.
+    pub fn make_shadow(
+        &self,
+        spec: &str,
+        context: &PolicyContext,
+    ) -> Result<Box<dyn Policy>, PolicyError> {
+        match self.make(spec, context)? {
+            Decider::Ranked(policy) => Ok(policy),
+            Decider::Joint(planner) => {
+                let message = format!(
+                    "{} plans whole steps and ranks nothing: it cannot be a shadow policy",
+                    planner.name()
+                );
+                Err(SpecText::of(spec).error_at(0, message))
             }
         }
     }
@@ -230,7 +281,7 @@ impl Registry {
 impl Entry {
     fn label(&self) -> String {
         match self.maker {
-            Maker::Named(_) => self.name.clone(),
+            Maker::Named(_) | Maker::Joint(_) => self.name.clone(),
             Maker::Language(_) => format!("{}:", self.name),
         }
     }

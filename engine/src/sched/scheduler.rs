@@ -13,6 +13,7 @@ use super::features::Features;
 use super::lookahead::Pipeline;
 use super::queue::{Position, Queue};
 use super::sequence::{Progress, Status};
+use super::shadow::Shadow;
 use super::swap::HostPool;
 use super::tally::Tally;
 use super::watch::{PrefixWatch, chain_hashes};
@@ -28,6 +29,8 @@ use crate::types::{
 /// Decides every step of the engine. Deterministic: equal calls give equal plans.
 pub struct Scheduler {
     pub(super) policy: Decider,
+    /// Asked what it would do, and never followed.
+    pub(super) shadow: Option<Shadow>,
     /// What a planner that is being asked will be told afterwards.
     pub(super) untold: Option<Vec<SchedEvent>>,
     pub(super) state: State,
@@ -197,7 +200,7 @@ impl Scheduler {
     /// A scheduler for a validated `config` under a policy or a planner.
     #[must_use]
     pub fn new(config: EngineConfig, policy: impl Into<Decider>) -> Self {
-        Self { policy: policy.into(), untold: None, state: State::new(config) }
+        Self { policy: policy.into(), shadow: None, untold: None, state: State::new(config) }
     }
 
     /// Takes a request in. One that can never be computed ends at once as refused.
@@ -291,7 +294,10 @@ impl Scheduler {
     pub(super) fn observe(&mut self, event: &SchedEvent, now: Nanos) {
         match &mut self.untold {
             Some(untold) => untold.push(*event),
-            None => self.policy.observe(event, &self.state.view(now)),
+            None => {
+                self.policy.observe(event, &self.state.view(now));
+                self.tell_shadow(event, now);
+            }
         }
     }
 
@@ -505,6 +511,11 @@ impl State {
             host: &self.host,
             features: &self.features,
         }
+    }
+
+    /// The same, with prefix hits that are looked up for whoever `features` belong to.
+    pub(super) fn view_with<'a>(&'a self, features: &'a Features, now: Nanos) -> View<'a> {
+        View { features, ..self.view(now) }
     }
 
     /// Creates a sequence for each choice; all but the first follow it. Returns the followers.

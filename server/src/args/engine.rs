@@ -79,6 +79,11 @@ pub(crate) struct EngineArgs {
     )]
     pub scheduling_policy: String,
 
+    /// Policy that is asked in each step and not followed: what it would have done otherwise is
+    /// counted
+    #[arg(long, env = "FOLIO_SHADOW_POLICY", value_name = "SPEC")]
+    pub shadow_policy: Option<String>,
+
     /// Tokens in a block of the KV cache
     #[arg(long, env = "FOLIO_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16)]
     pub block_size: u32,

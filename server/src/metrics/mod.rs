@@ -10,6 +10,7 @@ mod clients;
 mod engine;
 mod families;
 mod http;
+mod policy;
 mod protection;
 mod requests;
 
@@ -25,6 +26,7 @@ use self::engine::Names;
 use self::http::HttpMetrics;
 use self::requests::RequestMetrics;
 use crate::models::Models;
+use crate::policy::Seat;
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -72,12 +74,13 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format.
-    pub fn render(&self, engine: &EngineHandle) -> Result<String, prometheus::Error> {
+    pub fn render(&self, engine: &EngineHandle, seat: &Seat) -> Result<String, prometheus::Error> {
         let mut text = Vec::new();
         let mut families = self.registry.gather();
         let snapshot = engine.metrics();
         families.extend(engine::families(&snapshot, engine.config(), &self.names));
         families.extend(protection::families(&snapshot, engine.health(), &self.names));
+        families.extend(policy::families(&snapshot, seat));
         TextEncoder::new().encode(&families, &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }

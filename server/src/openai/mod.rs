@@ -12,6 +12,7 @@ mod inputs;
 mod json;
 mod messages;
 mod output;
+mod policy;
 mod prompt;
 mod rendered;
 mod response;
@@ -30,6 +31,7 @@ pub use generation::{EndOfSequence, Generation, Queueing, Reply, UsageChunk};
 pub use inputs::{Content, Input};
 pub use json::parse;
 pub use output::{Output, StopReason, TokenIds, TokenNames};
+pub use policy::{FaultCount, KnownPolicy, PolicyRequest, PolicyResponse, ShadowAnswer};
 pub use prompt::{PromptOptions, Truncation};
 pub use rendered::{Rendered, RenderedSampling};
 pub use response::{

@@ -11,8 +11,9 @@ use crate::live::Frame;
 use crate::openai::{
     ChatChunk, ChatRequest, ChatResponse, CompletionRequest, CompletionResponse, DetokenizeRequest,
     DetokenizeResponse, EmbeddingRequest, EmbeddingResponse, HealthResponse, LoadResponse,
-    ModelCard, ModelList, Rendered, RerankRequest, RerankResponse, ResponsesRequest, ScoreRequest,
-    ScoreResponse, TokenizeRequest, TokenizeResponse, VersionResponse,
+    ModelCard, ModelList, PolicyRequest, PolicyResponse, Rendered, RerankRequest, RerankResponse,
+    ResponsesRequest, ScoreRequest, ScoreResponse, TokenizeRequest, TokenizeResponse,
+    VersionResponse,
 };
 use crate::responses::{Deleted, EventFrame, InputItems, InputTokens, Response};
 
@@ -362,6 +363,19 @@ fn operating() -> Vec<Operation> {
         )
         .answers([Answer::events::<Frame>()])
         .errors(&[400, 403, 429, 503]),
+        get("/v1/policy", tag, "Shows the scheduling policy", Answer::json::<PolicyResponse>())
+            .errors(&[403]),
+        Operation {
+            method: "put",
+            ..post(
+                "/v1/policy",
+                tag,
+                "Changes the scheduling policy, or the shadow policy, between two steps",
+                request!(PolicyRequest, "policy"),
+            )
+        }
+        .answers([Answer::json::<PolicyResponse>()])
+        .errors(&[400, 403, 408, 413, 415, 503]),
         get("/load", tag, "What runs and waits now", Answer::json::<LoadResponse>()),
         get("/version", tag, "The program's version", Answer::json::<VersionResponse>()),
         get("/openapi.json", tag, "This document", Answer::Json(|_| any_object())),

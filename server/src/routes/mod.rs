@@ -8,6 +8,7 @@ mod logprobs;
 pub mod models;
 pub mod openapi;
 pub mod page;
+pub mod policy;
 pub mod render;
 pub mod rerank;
 pub mod responses;

@@ -46,7 +46,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> Result<Json<HealthResponse>, 
 /// Everything that is counted.
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let service = &app.service;
-    let text = service.metrics.render(&service.engine).map_err(|error| {
+    let text = service.metrics.render(&service.engine, &service.policy).map_err(|error| {
         ApiError::internal(format!("the metrics could not be written: {error}"))
     })?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())

@@ -24,6 +24,7 @@ mod limits;
 mod metrics;
 mod openapi;
 mod page;
+mod policy;
 mod prompt_logprobs;
 mod queue;
 mod responses;

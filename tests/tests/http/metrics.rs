@@ -202,7 +202,7 @@ async fn clients_are_told_apart_by_the_names_of_their_keys() {
         server.send(request).await.ok();
     }
     let service = &server.app.service;
-    let text = service.metrics.render(&service.engine).unwrap();
+    let text = service.metrics.render(&service.engine, &service.policy).unwrap();
     let scrape = Scrape::parse(&text);
     // The text and its end, once each.
     for (client, generated) in [("search", 6), ("batch", 3)] {
@@ -321,7 +321,12 @@ async fn http_requests_count_by_route_and_status_class() {
     let mut request = post("/v1/chat/complétions", &body);
     request.headers_mut().insert("authorization", "Bearer sk-1".parse().unwrap());
     assert_eq!(server.send(request).await.status, 404);
-    let reply = server.app.service.metrics.render(&server.app.service.engine).unwrap();
+    let reply = server
+        .app
+        .service
+        .metrics
+        .render(&server.app.service.engine, &server.app.service.policy)
+        .unwrap();
     let scrape = Scrape::parse(&reply);
     let count = |handler: &str, method: &str, status: &str| {
         let labels = [("handler", handler), ("method", method), ("status", status)];
@@ -349,7 +354,7 @@ async fn a_stream_counts_when_it_ends() {
     assert_eq!(response.status(), 200);
     let counted = || {
         let service = &server.app.service;
-        let text = service.metrics.render(&service.engine).unwrap();
+        let text = service.metrics.render(&service.engine, &service.policy).unwrap();
         Scrape::parse(&text).0.contains_key("http_requests_total")
     };
     assert!(!counted());

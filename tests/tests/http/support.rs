@@ -18,7 +18,7 @@ use folio::service::Service;
 use folio::telemetry::Tracer;
 use folio::text::TextModel;
 use folio_engine::EngineSetup;
-use folio_engine::sched::Gauges;
+use folio_engine::sched::{Gauges, Origin};
 use folio_engine::types::{
     EngineConfig, ModelId, ModelKind, ModelLimits, PrefixCaching, Protection,
 };
@@ -164,7 +164,7 @@ impl Server {
             num_host_blocks: 0,
         };
         let policies = Policies::default();
-        let made = policies.make(options.policy, 16).unwrap();
+        let made = policies.make(options.policy, 16, Origin::Operator).unwrap();
         let of_engine = pace.clone();
         let build = move || Ok(Box::new(FakeExecutor::new(of_engine.clone())) as Box<_>);
         let setup = EngineSetup::new(config, made.policy).protection(options.protection);
@@ -172,7 +172,7 @@ impl Server {
         let keys = options.key_ring();
         let models = models(options.template);
         let service =
-            Service::new(engine, models, Seat::new(policies, options.policy), options.seed)
+            Service::new(engine, models, Seat::new(policies, options.policy, None), options.seed)
                 .unwrap();
         let mut service = service.with_max_timeout(options.max_timeout);
         if let Some(endpoint) = &options.traces {

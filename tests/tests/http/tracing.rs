@@ -406,7 +406,7 @@ async fn errors_and_clients_that_leave_are_traced() {
 /// The value of the counter of lost spans for `reason`.
 fn num_lost(server: &Server, reason: &str) -> u64 {
     let service = &server.app.service;
-    let text = service.metrics.render(&service.engine).unwrap();
+    let text = service.metrics.render(&service.engine, &service.policy).unwrap();
     let prefix = format!("folio:trace_spans_lost_total{{reason=\"{reason}\"}} ");
     let value = text.lines().find_map(|line| line.strip_prefix(&prefix)).expect("the counter");
     value.parse().unwrap()

@@ -159,7 +159,7 @@ fn in_range<T: FromStr + PartialOrd>(text: &str, range: &RangeInclusive<T>) -> O
 }
 
 /// `30ms`: a number and one of us, ms, s, above 0 and at most an hour.
-pub(in crate::sched) fn parse_duration(text: &str) -> Option<Nanos> {
+pub(crate) fn parse_duration(text: &str) -> Option<Nanos> {
     const UNITS: [(&str, f64); 4] = [("us", 1e3), ("ms", 1e6), ("s", 1e9), ("h", 3600e9)];
     let (number, unit) = UNITS.iter().find_map(|(name, nanos)| {
         let number = text.strip_suffix(name)?;
