@@ -12,6 +12,7 @@ mod limits;
 mod models;
 mod policies;
 mod settings;
+mod sim;
 mod size;
 mod telemetry;
 
@@ -30,6 +31,7 @@ pub(crate) use engine::{Device, EngineArgs};
 pub(crate) use http::HttpArgs;
 pub(crate) use limits::{LimitArgs, Seconds};
 pub(crate) use models::{Dtype, LoadFormat, ModelArgs};
+pub(crate) use sim::{Dataset, SimArgs};
 pub(crate) use size::Bytes;
 pub(crate) use telemetry::TelemetryArgs;
 
@@ -55,6 +57,8 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Turn texts into vectors, one JSON line each
     Embed(Box<EmbedArgs>),
+    /// Play a load through the scheduler on a simulated device: what a policy would have done
+    Sim(Box<SimArgs>),
     /// Print all settings of `serve` as a folio.toml, or check them
     Config(Box<ConfigArgs>),
 }

@@ -49,6 +49,7 @@ fn run(command: Command, policies: &Policies) -> anyhow::Result<()> {
                 unless_closed(commands::generate::run(*args, policies).await)
             }
             Command::Embed(args) => unless_closed(commands::embed::run(*args, policies).await),
+            Command::Sim(args) => unless_closed(commands::sim::run(&args, policies)),
             Command::Config(args) => unless_closed(commands::config::run(&args, policies)),
         }
     });

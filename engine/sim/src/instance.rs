@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 
 use folio_engine::exec::Executor as _;
-use folio_engine::sched::{Gauges, Policy, Scheduler};
+use folio_engine::sched::decisions::Call;
+use folio_engine::sched::{Decider, Gauges, Scheduler};
 use folio_engine::types::{
     Choice, Clock as _, CostModel, Ended, EngineConfig, EventSender, ManualClock, ModelId,
     ModelKind, ModelLimits, Nanos, PrefixCaching, Request, RequestId, SamplingParams, SequenceId,
@@ -110,7 +111,7 @@ pub(crate) struct Setup {
 
 impl Instance {
     /// An engine of a validated configuration at time zero.
-    pub(crate) fn new(setup: Setup, policy: Box<dyn Policy>) -> Self {
+    pub(crate) fn new(setup: Setup, policy: Decider) -> Self {
         let Setup { engine, cost, host, detail, seed } = setup;
         let clock = ManualClock::default();
         let executor = SimExecutor::new(cost, clock.clone()).with_host(host).with_detail(detail);
@@ -203,6 +204,16 @@ impl Instance {
         let plan = self.in_flight.pop_front()?;
         let output = self.executor.collect().ok()?;
         Some(self.scheduler.commit(&plan, output, self.clock.now()))
+    }
+
+    /// From now on what the scheduler is asked and decides is recorded.
+    pub(crate) fn record(&mut self) {
+        self.scheduler.record_decisions();
+    }
+
+    /// What was recorded since the last call.
+    pub(crate) fn take_calls(&mut self) -> Vec<Call> {
+        self.scheduler.take_decisions()
     }
 
     /// A request that has ended since the last call, with what the device knows of it.

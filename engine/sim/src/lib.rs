@@ -36,7 +36,7 @@ pub use cluster::Cluster;
 pub use executor::SimExecutor;
 pub use lengths::KnownLengths;
 pub use metrics::{Metric, Spread};
-pub use options::{Detail, FrontEnd, Host, Options, Overlap, SimError};
+pub use options::{Detail, FrontEnd, Hooks, Host, Options, Overlap, SimError};
 pub use outcome::{Outcome, RequestOutcome};
 pub use result::Description;
 pub use run::{simulate, simulate_cluster};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use folio_engine::sched::Policy;
+use folio_engine::sched::Decider;
+use folio_engine::sched::decisions::Call;
 use folio_engine::types::{ConfigError, CostModel, EngineConfig, Nanos};
 
 use crate::lengths::KnownLengths;
@@ -13,7 +14,7 @@ pub struct Options {
     /// The engine as it would serve, see [`decoder_config`](crate::instance::decoder_config).
     pub engine: EngineConfig,
     /// Who goes first.
-    pub policy: Box<dyn Policy>,
+    pub policy: Decider,
     /// How long steps take.
     pub cost: Arc<dyn CostModel>,
     /// What the host adds to that.
@@ -26,26 +27,47 @@ pub struct Options {
     pub seed: u64,
     /// What is remembered of each request.
     pub detail: Detail,
+    /// Who else is told what happens.
+    pub hooks: Hooks,
+}
+
+/// Who else is told what happens.
+#[derive(Default)]
+pub struct Hooks {
     /// Where to enter the lengths of answers, for predictors that know them. The policy must have
     /// been made with the same table.
     pub lengths: Option<Arc<KnownLengths>>,
+    /// Takes the scheduler's calls and decisions, of the first engine where there are several.
+    pub log: Option<LogSink>,
 }
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hooks")
+            .field("lengths", &self.lengths.is_some())
+            .field("log", &self.log.is_some())
+            .finish()
+    }
+}
+
+/// Takes what a scheduler was asked and decided, in order.
+pub type LogSink = Box<dyn FnMut(Vec<Call>)>;
 
 impl Options {
     /// A run of `engine` under `policy` with steps of `cost`, and defaults for all else: no time
     /// on the host, steps one after the other, answers of at most 4,096 tokens.
     #[must_use]
-    pub fn new(engine: EngineConfig, policy: Box<dyn Policy>, cost: Arc<dyn CostModel>) -> Self {
+    pub fn new(engine: EngineConfig, policy: impl Into<Decider>, cost: Arc<dyn CostModel>) -> Self {
         Self {
             engine,
-            policy,
+            policy: policy.into(),
             cost,
             host: Host::default(),
             front: FrontEnd::default(),
             slo: Slo::default(),
             seed: 0,
             detail: Detail::Requests,
-            lengths: None,
+            hooks: Hooks::default(),
         }
     }
 }
@@ -54,10 +76,11 @@ impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")
             .field("engine", &self.engine)
-            .field("policy", &self.policy.name())
+            .field("policy", &self.policy)
             .field("cost", &self.cost)
             .field("host", &self.host)
             .field("front", &self.front)
+            .field("hooks", &self.hooks)
             .finish_non_exhaustive()
     }
 }

@@ -216,6 +216,7 @@ impl Work {
         sum.num_prompt_tokens += totals.num_prompt_tokens;
         sum.num_generated_tokens += totals.num_generated_tokens;
         sum.num_wasted_tokens += totals.num_wasted_tokens;
+        sum.num_overridden_plans += totals.num_overridden_plans;
         self.prefix.num_queried_tokens += gauges.prefix.num_queried_tokens;
         self.prefix.num_hit_tokens += gauges.prefix.num_hit_tokens;
         self.prefix.num_evictions += gauges.prefix.num_evictions;

@@ -184,6 +184,7 @@ impl Outcome {
         put("num_steps", json!(self.work.totals.num_steps));
         put("num_computed_tokens", json!(self.work.num_computed_tokens));
         put("num_wasted_tokens", json!(self.work.totals.num_wasted_tokens));
+        put("num_overridden_plans", json!(self.work.totals.num_overridden_plans));
         put("device_utilization", json!(self.utilization()));
         put("arrival_index_of_dispersion", json!(self.arrivals_per_s.index_of_dispersion));
         let dropped = self.read.dropped.iter();

@@ -15,7 +15,7 @@ use crate::executor::Expected;
 use crate::gaps::Gaps;
 use crate::instance::{Instance, Job, Setup, TurnedAway};
 use crate::lengths::KnownLengths;
-use crate::options::{Detail, FrontEnd, Options, SimError};
+use crate::options::{Detail, FrontEnd, LogSink, Options, SimError};
 use crate::outcome::{End, Outcome, RequestOutcome, Times, Verdict, Work};
 use crate::series::{PerSecond, Series, num_tokens};
 use crate::workload::{Record, Slo, Workload, combine};
@@ -43,6 +43,7 @@ struct Run {
     live: HashMap<u64, Live>,
     /// Requests whose prompts are computed, on their way to another engine.
     transfers: Vec<Moving>,
+    log: Option<LogSink>,
     books: Books,
 }
 
@@ -101,7 +102,7 @@ struct Moving {
 
 impl Run {
     fn new(options: Options, cluster: Option<Cluster>) -> Result<Self, SimError> {
-        let Options { engine, policy, cost, host, front, slo, seed, detail, lengths } = options;
+        let Options { engine, policy, cost, host, front, slo, seed, detail, hooks } = options;
         let setup = |engine| Setup { engine, cost: cost.clone(), host, detail, seed };
         let mut instances = vec![Instance::new(setup(engine.validated()?), policy)];
         let (mut router, mut transfer) = (None, Transfer::default());
@@ -113,10 +114,14 @@ impl Run {
             router = Some(cluster.router);
             transfer = cluster.transfer;
         }
+        if hooks.log.is_some() {
+            instances[0].record();
+        }
         Ok(Self {
             instances,
             router,
-            rules: Rules { front, slo, detail, transfer, lengths },
+            rules: Rules { front, slo, detail, transfer, lengths: hooks.lengths },
+            log: hooks.log,
             live: HashMap::new(),
             transfers: Vec::new(),
             books: Books::default(),
@@ -139,6 +144,7 @@ impl Run {
                 (Some(_), None) => unreachable!("an arrival with no step before it comes first"),
             }
         }
+        self.pass_on_calls(0);
         if self.live.is_empty() {
             return Ok(self.books.close(self.instances, &arrivals, self.rules.detail));
         }
@@ -200,7 +206,18 @@ impl Run {
         }
         self.settle_ends(index, arrivals, now)?;
         self.instances[index].fill(now);
-        self.settle_ends(index, arrivals, now)
+        self.settle_ends(index, arrivals, now)?;
+        self.pass_on_calls(index);
+        Ok(())
+    }
+
+    /// Gives the log what the first engine's scheduler was asked and decided.
+    fn pass_on_calls(&mut self, index: usize) {
+        if let Some(log) = &mut self.log
+            && index == 0
+        {
+            log(self.instances[0].take_calls());
+        }
     }
 
     /// Sends a request where the router says.

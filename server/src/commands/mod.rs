@@ -5,3 +5,4 @@ pub(crate) mod embed;
 pub(crate) mod generate;
 mod reload;
 pub(crate) mod serve;
+pub(crate) mod sim;

@@ -9,7 +9,7 @@ mod routers;
 pub use prefixes::PrefixIndex;
 pub use routers::{ExploreExploit, LeastTokens, PrefillDecode, ROUTERS, RoundRobin, router};
 
-use folio_engine::sched::Policy;
+use folio_engine::sched::Decider;
 use folio_engine::types::{EngineConfig, Nanos};
 
 use crate::workload::Record;
@@ -35,17 +35,24 @@ impl std::fmt::Debug for Cluster {
 }
 
 /// One engine of a cluster.
+#[derive(Debug)]
 pub struct Member {
     /// Its settings.
     pub engine: EngineConfig,
     /// Who goes first on it.
-    pub policy: Box<dyn Policy>,
+    pub policy: Decider,
 }
 
-impl std::fmt::Debug for Member {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let policy = self.policy.name();
-        f.debug_struct("Member").field("engine", &self.engine).field("policy", &policy).finish()
+/// The settings of an engine that only answers, made of one that does all: what comes computed
+/// takes no time, so it must not take from the tokens of a step either.
+#[must_use]
+pub fn for_decode(engine: EngineConfig) -> EngineConfig {
+    let max_model_len = engine.models.first().map_or(1, |model| model.max_model_len);
+    EngineConfig {
+        max_num_batched_tokens: engine.max_num_seqs.saturating_mul(max_model_len),
+        max_num_partial_prefills: engine.max_num_seqs,
+        long_prefill_token_threshold: None,
+        ..engine
     }
 }
 
