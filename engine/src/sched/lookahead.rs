@@ -102,7 +102,10 @@ impl State {
     /// host and what a grammar allows depend on it, and siblings share its blocks as they are
     /// before it.
     fn awaits_token(&self, sequence: &Sequence) -> bool {
-        let has_siblings = || self.followers.get(&sequence.id).is_some_and(|ids| !ids.is_empty());
+        let has_siblings = || {
+            !self.followers.is_empty()
+                && self.followers.get(&sequence.id).is_some_and(|ids| !ids.is_empty())
+        };
         sequence.progress.num_placeholders > 0
             && sequence.num_pending() > 0
             && (sequence.needs_latest_token() || has_siblings())

@@ -32,6 +32,7 @@ mod switch;
 mod tally;
 mod view;
 mod watch;
+mod window;
 
 pub use allocator::{BlockAllocator, OutOfBlocks, PrefixCounters, PrefixPeek};
 pub use block::BlockTable;

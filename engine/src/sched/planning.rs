@@ -27,6 +27,9 @@ use crate::types::{
 const MIN_SWEEP: usize = 1024;
 const PLANS_A_SWEEP: usize = 8;
 
+/// Rows that a plan has room for beside those of running sequences before it must grow.
+const SPARE_ROWS: usize = 4;
+
 /// Whether a waiting sequence was taken in.
 enum Admission {
     Admitted,
@@ -140,6 +143,11 @@ impl Scheduler {
 
     /// Ends what was cancelled or whose deadline has passed, running or not.
     fn drop_ended(&mut self, now: Nanos) {
+        let sequences = &self.state.sequences;
+        let can_end = sequences.has_fleeting() || self.state.recorder.is_dictating();
+        if !can_end && !sequences.is_empty() {
+            return;
+        }
         let running = self.state.running.iter().map(|&(_, id)| id);
         let ended: Vec<_> = running
             .filter_map(|id| Some((id, self.state.end_of(id, Check::Running, now)?)))
@@ -149,8 +157,8 @@ impl Scheduler {
         }
         if self.state.sweep.is_empty() {
             let waiting = self.state.sequences.iter().filter(|s| s.status != Status::Running);
-            self.state.sweep = waiting.map(|sequence| sequence.id).collect();
-            self.state.sweep.sort_unstable_by(|a, b| b.cmp(a)); // oldest last: popped first
+            self.state.sweep.extend(waiting.map(|sequence| sequence.id));
+            self.state.sweep.reverse(); // oldest last: popped first
         }
         let num_now = MIN_SWEEP.max(self.state.sequences.len() / PLANS_A_SWEEP);
         for _ in 0..num_now {
@@ -194,11 +202,13 @@ impl Scheduler {
     }
 
     fn rank_again(&mut self, waiting: &[SequenceId], now: Nanos) {
-        for &id in waiting {
+        let view = self.state.view(now);
+        let rank = |&id| {
             let sequence = self.state.sequences.get(id);
-            let rank = self.policy.rank(&PolicyRequest(sequence), &self.state.view(now));
-            self.state.queue.move_to(id, rank);
-        }
+            (self.policy.rank(&PolicyRequest(sequence), &view), id)
+        };
+        let ranks: Vec<Position> = waiting.iter().map(rank).collect();
+        self.state.queue.rank_again(&ranks);
     }
 
     /// The policy's limits, none above the configured ones and none that stops everything.
@@ -246,8 +256,10 @@ impl Scheduler {
     }
 
     pub(super) fn plan_running(&mut self, step: &mut Step) {
-        let in_turn: Vec<SequenceId> = self.state.running_in_turn().collect();
-        for id in in_turn {
+        let mut in_turn = std::mem::take(&mut self.state.in_turn);
+        in_turn.extend(self.state.running_in_turn());
+        step.plan.seqs.reserve(in_turn.len() + SPARE_ROWS);
+        for &id in &in_turn {
             let sequence = self.state.sequences.get(id);
             if sequence.status != Status::Running {
                 continue; // preempted by one before it
@@ -258,6 +270,8 @@ impl Scheduler {
                 self.grant(id, end, step);
             }
         }
+        in_turn.clear();
+        self.state.in_turn = in_turn;
     }
 
     /// Makes positions up to `end` of a running sequence writable, preempting others not yet in
@@ -443,6 +457,7 @@ impl Scheduler {
         if sequence.is_chunk(&positions) {
             sequence.events().mark(step.now, MarkKind::ChunkPlanned(num_tokens));
         }
+        assert_ne!(sequence.progress.last_step, number, "sequence {id} is planned twice");
         let (token, emits) = sequence.schedule(end, number);
         sequence.progress.last_granted = Some(step.now);
         step.plan.seqs.push(ScheduledSeq { id, model, positions, token, emits });
@@ -474,7 +489,7 @@ impl State {
     }
 
     pub(super) fn oldest_running(&self) -> Option<SequenceId> {
-        self.running.iter().map(|&(_, id)| id).min()
+        self.oldest
     }
 
     /// How a sequence ends now, if its client is gone or its deadline has passed. The deadline

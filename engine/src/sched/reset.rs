@@ -160,9 +160,12 @@ impl State {
         let sequences = self.sequences.take_all();
         self.allocator.clear();
         let fresh = Self::new(self.config.clone());
-        let Self { queue, running, host, watch, pipeline, sweep, num_following, .. } = fresh;
+        let Self { queue, running, oldest, host, watch, pipeline, sweep, num_following, .. } =
+            fresh;
         self.queue = queue;
         self.running = running;
+        self.oldest = oldest;
+        self.in_turn.clear();
         self.host = host;
         self.watch = watch;
         self.pipeline = pipeline;

@@ -43,6 +43,10 @@ pub(super) struct State {
     pub(super) queue: Queue,
     /// Running decoder sequences, best rank first.
     pub(super) running: Vec<Position>,
+    /// The oldest of them.
+    pub(super) oldest: Option<SequenceId>,
+    /// Room for the list of a plan, empty between plans.
+    pub(super) in_turn: Vec<SequenceId>,
     pub(super) allocator: BlockAllocator,
     /// What preempted sequences have computed and saved.
     pub(super) host: HostPool,
@@ -289,6 +293,8 @@ impl Scheduler {
         }
         assert_eq!(num_following, state.num_following, "sequences that follow");
         assert!(state.running.is_sorted(), "running sequences out of order");
+        let oldest = state.running.iter().map(|&(_, id)| id).min();
+        assert_eq!(oldest, state.oldest, "the oldest that runs");
     }
 
     pub(super) fn observe(&mut self, event: &SchedEvent, now: Nanos) {
@@ -357,7 +363,8 @@ impl Scheduler {
 
     /// Once a leader has emitted, its prompt is computed and its siblings can share the blocks.
     pub(super) fn fork_followers(&mut self, leader: SequenceId, now: Nanos) {
-        if self.state.sequences.get(leader).num_generated() == 0 {
+        if self.state.followers.is_empty() || self.state.sequences.get(leader).num_generated() == 0
+        {
             return;
         }
         let Some(followers) = self.state.followers.remove(&leader) else {
@@ -425,6 +432,7 @@ impl Scheduler {
         state.watch.start(id, &sequence.request.prompt_hashes, num_cached);
         let index = state.running.partition_point(|&other| other < (rank, id));
         state.running.insert(index, (rank, id));
+        state.oldest = Some(state.oldest.map_or(id, |oldest| oldest.min(id)));
     }
 }
 
@@ -476,6 +484,8 @@ impl State {
             config,
             sequences: Sequences::default(),
             running: Vec::new(),
+            oldest: None,
+            in_turn: Vec::new(),
             allocator,
             watch: PrefixWatch::default(),
             features: Features::default(),
@@ -594,5 +604,8 @@ impl State {
     pub(super) fn stop_running(&mut self, id: SequenceId) {
         self.watch.stop(id);
         self.running.retain(|&(_, other)| other != id);
+        if self.oldest == Some(id) {
+            self.oldest = self.running.iter().map(|&(_, id)| id).min();
+        }
     }
 }

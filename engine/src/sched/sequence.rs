@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::window::Window;
 use super::{BlockTable, SchedEvent};
 use crate::panics::caught;
 use crate::types::{
@@ -273,8 +274,14 @@ impl Sequence {
         }
     }
 
+    #[inline]
     pub(super) fn events(&self) -> &EventSender {
         &self.choice.events
+    }
+
+    /// Whether it may end without a step: its client may leave, or its deadline pass.
+    fn is_fleeting(&self) -> bool {
+        self.request.deadline.is_some() || self.events().can_close()
     }
 
     /// Tokens, known or about to be sampled, that no step was given to compute. The last token
@@ -378,20 +385,24 @@ impl TokenCounts {
 /// All live sequences, by id.
 #[derive(Debug, Default)]
 pub struct Sequences {
-    by_id: HashMap<SequenceId, Sequence>,
+    by_id: Window<Box<Sequence>>,
+    /// Those that may end without a step: clients can leave, deadlines pass.
+    num_fleeting: usize,
 }
 
 impl Sequences {
     /// The sequence `id`, which must be live.
     #[must_use]
+    #[inline]
     pub fn get(&self, id: SequenceId) -> &Sequence {
-        self.by_id.get(&id).unwrap_or_else(|| unknown(id))
+        self.by_id.get(id).unwrap_or_else(|| unknown(id))
     }
 
     /// The sequence `id`, which must be live.
     #[must_use]
+    #[inline]
     pub fn get_mut(&mut self, id: SequenceId) -> &mut Sequence {
-        self.by_id.get_mut(&id).unwrap_or_else(|| unknown(id))
+        self.by_id.get_mut(id).unwrap_or_else(|| unknown(id))
     }
 
     /// Number of live sequences.
@@ -403,42 +414,51 @@ impl Sequences {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.by_id.len() == 0
     }
 
     /// Takes all out, the oldest first.
     pub(super) fn take_all(&mut self) -> Vec<Sequence> {
-        let mut all: Vec<_> = std::mem::take(&mut self.by_id).into_values().collect();
-        all.sort_unstable_by_key(|sequence| sequence.id);
-        all
+        self.num_fleeting = 0;
+        self.by_id.take().map(|sequence| *sequence).collect()
     }
 
-    /// All live sequences, in no order.
+    /// All live sequences, the oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Sequence> {
-        self.by_id.values()
+        self.by_id.values().map(Box::as_ref)
     }
 
     pub(super) fn insert(&mut self, sequence: Sequence) {
         let id = sequence.id;
-        let previous = self.by_id.insert(id, sequence);
+        self.num_fleeting += usize::from(sequence.is_fleeting());
+        let previous = self.by_id.insert(id, Box::new(sequence));
         assert!(previous.is_none(), "sequence {id} was admitted twice");
     }
 
     pub(super) fn remove(&mut self, id: SequenceId) -> Sequence {
-        self.by_id.remove(&id).unwrap_or_else(|| unknown(id))
+        let sequence = self.by_id.remove(id).unwrap_or_else(|| unknown(id));
+        self.num_fleeting -= usize::from(sequence.is_fleeting());
+        *sequence
     }
 
     /// Whether `id` is live: admitted and not ended.
     #[must_use]
+    #[inline]
     pub fn contains(&self, id: SequenceId) -> bool {
-        self.by_id.contains_key(&id)
+        self.by_id.contains(id)
     }
 
     pub(super) fn find(&self, id: SequenceId) -> Option<&Sequence> {
-        self.by_id.get(&id)
+        self.by_id.get(id).map(Box::as_ref)
+    }
+
+    /// Whether any may end without a step.
+    pub(super) fn has_fleeting(&self) -> bool {
+        self.num_fleeting > 0
     }
 }
 
+#[cold]
 fn unknown(id: SequenceId) -> ! {
     panic!("sequence {id} is not live")
 }

@@ -98,9 +98,6 @@ impl State {
         let num_tokens = plan.num_tokens();
         let budget = step.budget.limits.token_budget;
         assert!(num_tokens <= budget, "{num_tokens} tokens planned, budget {budget}");
-        let mut ids: Vec<_> = plan.seqs.iter().map(|scheduled| scheduled.id).collect();
-        ids.sort_unstable();
-        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "a sequence is planned twice");
         for scheduled in &plan.seqs {
             let sequence = self.sequences.get(scheduled.id);
             let range = &scheduled.positions;

@@ -251,6 +251,12 @@ impl EventSender {
         }
     }
 
+    /// Whether there is a receiver that can be dropped.
+    #[must_use]
+    pub fn can_close(&self) -> bool {
+        matches!(self.sink, Sink::Channel(_))
+    }
+
     /// Whether the receiver was dropped: the choice is cancelled.
     #[must_use]
     pub fn is_closed(&self) -> bool {

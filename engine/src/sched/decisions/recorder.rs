@@ -55,7 +55,13 @@ impl Recorder {
         self.dictated = Some(gone);
     }
 
+    /// Whether it is dictated who is gone.
+    pub(in crate::sched) fn is_dictating(&self) -> bool {
+        self.dictated.is_some()
+    }
+
     /// Whether the client of `sequence` is gone.
+    #[inline]
     pub(in crate::sched) fn is_gone(&self, sequence: &Sequence, check: Check) -> bool {
         match &self.dictated {
             None => sequence.events().is_closed(),
