@@ -2,34 +2,14 @@
 //!
 //! Invariants, asserted here: a block's reference count is the number of tables that hold it;
 //! free + held = all; only full, computed blocks are in the prefix index; a match never covers
-//! the last known token. The index is a trie keyed by (parent's identity, the block's tokens),
-//! compared in full, so that two different prefixes can never be taken for each other.
+//! the last known token.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::BlockTable;
 use super::kv_events::{ContentId, KvEvent, KvRecorder};
+use super::prefix::{Parent, PrefixIndex};
 use crate::types::{BlockCopy, BlockId, CacheSalt, PrefixCaching, TokenId};
-
-/// Identity of the content of a full block together with everything before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum NodeId {
-    /// What comes before the first block: one root for each cache salt.
-    Root(Option<CacheSalt>),
-    /// A number never used twice, so that an evicted parent cannot be taken for a later one.
-    Content(u64),
-}
-
-impl NodeId {
-    fn content(self) -> Option<ContentId> {
-        match self {
-            Self::Root(_) => None,
-            Self::Content(content) => Some(content),
-        }
-    }
-}
 
 /// The pool has too few blocks that nobody holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,32 +37,30 @@ pub struct BlockAllocator {
     caching: PrefixCaching,
     blocks: Vec<Block>,
     free: FreeList,
-    index: HashMap<Arc<[u32]>, BlockId>,
-    next_node: u64,
+    index: PrefixIndex,
     counters: PrefixCounters,
     recorder: KvRecorder,
 }
 
-#[derive(Debug, Default)]
+/// Neighbours are those in the list of free blocks; the scratch block, which is never in it, stands
+/// for none.
+#[derive(Clone, Debug)]
 struct Block {
     ref_count: u32,
-    previous: Option<BlockId>,
-    next: Option<BlockId>,
-    cached: Option<Cached>,
+    previous: BlockId,
+    next: BlockId,
+    /// Whether the index has its content.
+    is_cached: bool,
 }
 
-/// What the prefix index knows of a block.
-#[derive(Debug)]
-struct Cached {
-    node: NodeId,
-    key: Arc<[u32]>,
-}
+/// No block.
+const NONE: BlockId = BlockId(0);
 
 /// Free blocks, next victim first: blocks without cached content, then the least recently used.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct FreeList {
-    first: Option<BlockId>,
-    last: Option<BlockId>,
+    first: BlockId,
+    last: BlockId,
     len: u32,
 }
 
@@ -91,31 +69,36 @@ impl BlockAllocator {
     #[must_use]
     pub fn new(num_blocks: u32, block_size: u32, caching: PrefixCaching) -> Self {
         assert!(block_size > 0, "a block holds at least one token");
+        let num_indexed = if caching == PrefixCaching::On { num_blocks } else { 0 };
         let mut allocator = Self {
             block_size,
             caching,
-            blocks: (0..num_blocks).map(|_| Block::default()).collect(),
-            free: FreeList::default(),
-            index: HashMap::new(),
-            next_node: 0,
+            blocks: Vec::new(),
+            free: FreeList { first: NONE, last: NONE, len: 0 },
+            index: PrefixIndex::new(num_indexed, block_size),
             counters: PrefixCounters::default(),
             recorder: KvRecorder::default(),
         };
-        for id in (1..num_blocks).map(BlockId) {
-            allocator.push_free(id);
-        }
+        allocator.free_all(num_blocks);
         allocator
     }
 
     /// Forgets every table and every cached content, and records so: the memory behind the pool is
     /// another now. Totals go on.
     pub fn clear(&mut self) {
-        let num_blocks = self.blocks.len() as u32;
-        let mut recorder = std::mem::take(&mut self.recorder);
-        recorder.cleared();
-        let (counters, next_node) = (self.counters, self.next_node);
-        let empty = Self::new(num_blocks, self.block_size, self.caching);
-        *self = Self { next_node, counters, recorder, ..empty };
+        self.recorder.cleared();
+        self.index.clear();
+        self.free_all(self.blocks.len() as u32);
+    }
+
+    /// Nobody holds any of `num_blocks` blocks.
+    fn free_all(&mut self, num_blocks: u32) {
+        let block = Block { ref_count: 0, previous: NONE, next: NONE, is_cached: false };
+        self.blocks = vec![block; num_blocks as usize];
+        self.free = FreeList { first: NONE, last: NONE, len: 0 };
+        for id in (1..num_blocks).map(BlockId) {
+            self.push_free(id);
+        }
     }
 
     /// Tokens in a block, P.
@@ -132,6 +115,7 @@ impl BlockAllocator {
 
     /// Blocks that nobody holds, cached content or not.
     #[must_use]
+    #[inline]
     pub fn num_free(&self) -> u32 {
         self.free.len
     }
@@ -151,7 +135,7 @@ impl BlockAllocator {
     /// For each block by its index, the scratch block included: how many tables hold it, and
     /// whether its content can be found again.
     pub(super) fn holds(&self) -> impl Iterator<Item = (u32, bool)> + '_ {
-        self.blocks.iter().map(|block| (block.ref_count, block.cached.is_some()))
+        self.blocks.iter().map(|block| (block.ref_count, block.is_cached))
     }
 
     /// Keeps a record of changes of the prefix index from now on, to be
@@ -225,6 +209,9 @@ impl BlockAllocator {
         positions: Range<u32>,
     ) -> Result<Option<BlockCopy>, OutOfBlocks> {
         let index = (positions.start / self.block_size) as usize;
+        if self.is_writable(table, index, positions.end) {
+            return Ok(None);
+        }
         let shared = self.shared_block(table, positions.start);
         let needed = self.num_missing(table, positions);
         let num_new = needed - u32::from(shared.is_some());
@@ -243,6 +230,16 @@ impl BlockAllocator {
         }
         table.blocks.extend((0..num_new).map(|_| self.take_free()));
         Ok(copy)
+    }
+
+    /// Whether block `index` of `table` covers everything up to `end` and is private already: what
+    /// most steps of decoding find.
+    #[inline]
+    fn is_writable(&self, table: &BlockTable, index: usize, end: u32) -> bool {
+        let Some(id) = table.blocks.get(index) else { return false };
+        let Block { ref_count, is_cached, .. } = self.blocks[id.index()];
+        let is_private = ref_count == 1 && !is_cached && table.nodes.len() <= index;
+        is_private && end as usize <= (index + 1) * self.block_size as usize
     }
 
     /// Free blocks that [`secure`](Self::secure) would take for `positions`.
@@ -273,7 +270,7 @@ impl BlockAllocator {
         let num_full = computed.len() / size;
         assert!(num_full <= table.blocks.len(), "{num_full} full blocks, {table:?}");
         for index in table.nodes.len()..num_full {
-            let parent = table.nodes.last().copied().unwrap_or(NodeId::Root(salt));
+            let parent = table.nodes.last().copied().map_or(Parent::Root(salt), Parent::Content);
             let tokens = &computed[index * size..(index + 1) * size];
             let node = self.enter((parent, salt), tokens, table.blocks[index]);
             table.nodes.push(node);
@@ -312,17 +309,19 @@ impl BlockAllocator {
         let num_held = held.iter().filter(|&&count| count > 0).count() as u32;
         assert_eq!(self.walk_free_list(), self.free.len, "links of the free list");
         assert_eq!(num_held + self.free.len, self.num_blocks(), "held + free = all");
-        let num_cached = self.blocks.iter().filter(|block| block.cached.is_some()).count();
+        let num_cached = self.blocks.iter().filter(|block| block.is_cached).count();
         assert_eq!(num_cached, self.index.len(), "index entries and cached blocks");
+        let mut cached = (0..).map(BlockId).zip(&self.blocks).filter(|(_, block)| block.is_cached);
+        assert!(cached.all(|(id, _)| self.index.contains(id)), "a cached block has no entry");
     }
 
     /// Follows the free list from front to back and returns its length.
     fn walk_free_list(&self) -> u32 {
-        let (mut previous, mut cursor, mut num_seen) = (None, self.free.first, 0);
-        while let Some(id) = cursor {
-            let block = &self.blocks[id.index()];
-            assert_eq!(block.previous, previous, "back link of block {id}");
-            assert_eq!(block.ref_count, 0, "block {id} is free and held");
+        let (mut previous, mut cursor, mut num_seen) = (NONE, self.free.first, 0);
+        while cursor != NONE {
+            let block = &self.blocks[cursor.index()];
+            assert_eq!(block.previous, previous, "back link of block {cursor}");
+            assert_eq!(block.ref_count, 0, "block {cursor} is free and held");
             (previous, cursor) = (cursor, block.next);
             num_seen += 1;
             assert!(num_seen <= self.num_blocks(), "the free list runs in a circle");
@@ -336,63 +335,51 @@ impl BlockAllocator {
         &self,
         tokens: &[TokenId],
         salt: Option<CacheSalt>,
-        mut visit: impl FnMut(BlockId, NodeId),
+        mut visit: impl FnMut(BlockId, ContentId),
     ) {
         if self.caching == PrefixCaching::Off {
             return;
         }
         let matchable = &tokens[..tokens.len().saturating_sub(1)];
-        let mut parent = NodeId::Root(salt);
-        let mut key = Vec::with_capacity(KEY_WORDS + self.block_size as usize);
+        let mut parent = Parent::Root(salt);
         for chunk in matchable.chunks_exact(self.block_size as usize) {
-            write_key(&mut key, parent, chunk);
-            let Some(&id) = self.index.get(key.as_slice()) else {
-                break;
-            };
-            let Some(cached) = &self.blocks[id.index()].cached else {
-                panic!("block {id} is in the index but has no cached content");
-            };
-            parent = cached.node;
-            visit(id, parent);
+            let Some((id, content)) = self.index.find(parent, chunk) else { break };
+            parent = Parent::Content(content);
+            visit(id, content);
         }
     }
 
     fn enter(
         &mut self,
-        (parent, salt): (NodeId, Option<CacheSalt>),
+        (parent, salt): (Parent, Option<CacheSalt>),
         tokens: &[TokenId],
         id: BlockId,
-    ) -> NodeId {
-        let mut key = Vec::with_capacity(KEY_WORDS + tokens.len());
-        write_key(&mut key, parent, tokens);
-        if let Some(existing) = self.index.get(key.as_slice())
-            && let Some(cached) = &self.blocks[existing.index()].cached
-        {
-            return cached.node;
+    ) -> ContentId {
+        let (content, is_new) = self.index.enter(parent, tokens, id);
+        if is_new {
+            let block = &mut self.blocks[id.index()];
+            let is_publishable = !block.is_cached && block.ref_count > 0;
+            assert!(is_publishable, "publishing block {id}: {block:?}");
+            block.is_cached = true;
+            if salt.is_none() {
+                self.recorder.stored(parent.content(), content, tokens);
+            }
         }
-        let content = self.next_node;
-        let node = NodeId::Content(content);
-        self.next_node += 1;
-        let key: Arc<[u32]> = key.into();
-        let block = &mut self.blocks[id.index()];
-        assert!(block.cached.is_none() && block.ref_count > 0, "publishing block {id}: {block:?}");
-        block.cached = Some(Cached { node, key: Arc::clone(&key) });
-        self.index.insert(key, id);
-        if salt.is_none() {
-            self.recorder.stored(parent.content(), content, tokens);
-        }
-        node
+        content
     }
 
     fn forget(&mut self, id: BlockId) {
-        if let Some(cached) = self.blocks[id.index()].cached.take() {
-            self.index.remove(&cached.key);
-            if let Some(content) = cached.node.content() {
-                self.recorder.removed(content);
-            }
+        let block = &mut self.blocks[id.index()];
+        if block.is_cached {
+            block.is_cached = false;
+            let Some(content) = self.index.remove(id) else {
+                panic!("block {id} has cached content but no entry")
+            };
+            self.recorder.removed(content);
         }
     }
 
+    #[inline]
     fn hold(&mut self, id: BlockId) {
         if self.blocks[id.index()].ref_count == 0 {
             self.unlink(id);
@@ -400,6 +387,7 @@ impl BlockAllocator {
         self.blocks[id.index()].ref_count += 1;
     }
 
+    #[inline]
     fn drop_hold(&mut self, id: BlockId) {
         let block = &mut self.blocks[id.index()];
         assert!(block.ref_count > 0, "block {id} is given up but nobody holds it");
@@ -411,8 +399,9 @@ impl BlockAllocator {
 
     /// Takes the next victim, whose cached content is lost, and holds it once.
     fn take_free(&mut self) -> BlockId {
-        let Some(id) = self.free.first else { panic!("taking a block from an empty free list") };
-        if self.blocks[id.index()].cached.is_some() {
+        let id = self.free.first;
+        assert!(id != NONE, "taking a block from an empty free list");
+        if self.blocks[id.index()].is_cached {
             self.counters.num_evictions += 1;
             self.forget(id);
         }
@@ -422,51 +411,39 @@ impl BlockAllocator {
 
     /// Blocks with cached content go to the end, others to the front.
     fn push_free(&mut self, id: BlockId) {
-        let keeps_content = self.blocks[id.index()].cached.is_some();
+        let block = &mut self.blocks[id.index()];
         let (previous, next) =
-            if keeps_content { (self.free.last, None) } else { (None, self.free.first) };
-        self.blocks[id.index()].previous = previous;
-        self.blocks[id.index()].next = next;
-        match previous {
-            Some(previous) => self.blocks[previous.index()].next = Some(id),
-            None => self.free.first = Some(id),
-        }
-        match next {
-            Some(next) => self.blocks[next.index()].previous = Some(id),
-            None => self.free.last = Some(id),
-        }
+            if block.is_cached { (self.free.last, NONE) } else { (NONE, self.free.first) };
+        (block.previous, block.next) = (previous, next);
+        self.link(previous, id, Neighbour::Next);
+        self.link(next, id, Neighbour::Previous);
         self.free.len += 1;
     }
 
     fn unlink(&mut self, id: BlockId) {
-        let block = &mut self.blocks[id.index()];
-        let (previous, next) = (block.previous.take(), block.next.take());
-        match previous {
-            Some(previous) => self.blocks[previous.index()].next = next,
-            None => self.free.first = next,
-        }
-        match next {
-            Some(next) => self.blocks[next.index()].previous = previous,
-            None => self.free.last = previous,
-        }
+        let Block { previous, next, .. } = self.blocks[id.index()];
+        self.link(previous, next, Neighbour::Next);
+        self.link(next, previous, Neighbour::Previous);
         self.free.len -= 1;
+    }
+
+    /// Makes `other` a neighbour of free block `id`, or an end of the list where `id` is none.
+    #[inline]
+    fn link(&mut self, id: BlockId, other: BlockId, neighbour: Neighbour) {
+        match (neighbour, id) {
+            (Neighbour::Next, NONE) => self.free.first = other,
+            (Neighbour::Previous, NONE) => self.free.last = other,
+            (Neighbour::Next, _) => self.blocks[id.index()].next = other,
+            (Neighbour::Previous, _) => self.blocks[id.index()].previous = other,
+        }
     }
 }
 
-/// Words of an index key before the tokens.
-const KEY_WORDS: usize = 5;
-
-/// The index key of a block: its parent's identity, then its tokens.
-fn write_key(key: &mut Vec<u32>, parent: NodeId, tokens: &[TokenId]) {
-    let (kind, number) = match parent {
-        NodeId::Root(None) => (0, 0),
-        NodeId::Root(Some(salt)) => (1, salt.0),
-        NodeId::Content(number) => (2, u128::from(number)),
-    };
-    key.clear();
-    key.push(kind);
-    key.extend((0..KEY_WORDS - 1).map(|word| (number >> (32 * word)) as u32));
-    key.extend_from_slice(tokens);
+/// Which neighbour in the list of free blocks.
+#[derive(Clone, Copy)]
+enum Neighbour {
+    Previous,
+    Next,
 }
 
 /// What a prefix match would give.

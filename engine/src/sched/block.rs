@@ -1,6 +1,6 @@
 //! A sequence's blocks, in position order.
 
-use super::allocator::NodeId;
+use super::kv_events::ContentId;
 use crate::types::BlockId;
 
 /// Maps positions to blocks: position `p` lies in `blocks()[p / P]` at offset `p % P`.
@@ -11,7 +11,7 @@ use crate::types::BlockId;
 pub struct BlockTable {
     pub(super) blocks: Vec<BlockId>,
     /// For each leading block that was matched or published: the identity of its content.
-    pub(super) nodes: Vec<NodeId>,
+    pub(super) nodes: Vec<ContentId>,
 }
 
 impl BlockTable {

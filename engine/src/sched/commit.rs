@@ -142,7 +142,7 @@ impl State {
         if let Some(first) = sequence.stats.first_token {
             let last = sequence.stats.last_token.replace(now).unwrap_or(first);
             let model = sequence.request.model;
-            self.tally(model).token_gaps.add(now.since(last));
+            self.tally(model).add_gap(now.since(last));
             return;
         }
         sequence.stats.first_token = Some(now);

@@ -20,6 +20,7 @@ mod planning;
 pub mod policies;
 mod policy;
 mod predictor;
+mod prefix;
 mod queue;
 mod registry;
 mod reset;

@@ -63,8 +63,8 @@ const fn millis(number: u64) -> Nanos {
 
 impl TokenGaps {
     /// Counts a gap.
-    pub(super) fn add(&mut self, gap: Nanos) {
-        let bucket = TOKEN_GAP_BUCKETS.partition_point(|&bound| bound < gap);
+    #[inline]
+    fn add(&mut self, gap: Nanos, bucket: usize) {
         self.counts[bucket] += 1;
         self.total = self.total + gap;
     }
@@ -79,6 +79,20 @@ pub(super) struct Tally {
     pub(super) num_cached_tokens: u64,
     pub(super) num_generated_tokens: u64,
     pub(super) token_gaps: TokenGaps,
+    /// The latest gap and its bucket: most sequences of a step have the same.
+    latest_gap: (Nanos, usize),
+}
+
+impl Tally {
+    /// Counts a time between two tokens.
+    #[inline]
+    pub(super) fn add_gap(&mut self, gap: Nanos) {
+        if gap != self.latest_gap.0 {
+            let bucket = TOKEN_GAP_BUCKETS.partition_point(|&bound| bound < gap);
+            self.latest_gap = (gap, bucket);
+        }
+        self.token_gaps.add(gap, self.latest_gap.1);
+    }
 }
 
 impl Scheduler {
