@@ -201,7 +201,7 @@ impl Scheduler {
         self.state.running.sort_unstable();
     }
 
-    fn rank_again(&mut self, waiting: &[SequenceId], now: Nanos) {
+    pub(super) fn rank_again(&mut self, waiting: &[SequenceId], now: Nanos) {
         let view = self.state.view(now);
         let rank = |&id| {
             let sequence = self.state.sequences.get(id);

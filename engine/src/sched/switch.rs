@@ -5,7 +5,7 @@
 
 use super::decisions::Input;
 use super::sequence::Status;
-use super::{Decider, PolicyRequest, SchedEvent, Scheduler};
+use super::{Decider, SchedEvent, Scheduler};
 use crate::panics::caught;
 use crate::types::{Nanos, SequenceId};
 
@@ -49,11 +49,7 @@ impl Scheduler {
         self.state.features.start_cycle();
         self.state.stale_tenants.clear();
         let waiting: Vec<SequenceId> = self.state.queue.iter().collect();
-        for id in waiting {
-            let sequence = self.state.sequences.get(id);
-            let rank = self.policy.rank(&PolicyRequest(sequence), &self.state.view(now));
-            self.state.queue.move_to(id, rank);
-        }
+        self.rank_again(&waiting, now);
         self.rank_running_again(now);
     }
 }
