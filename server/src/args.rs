@@ -5,6 +5,7 @@
 //! users know keep their names and meaning.
 
 mod access;
+mod decisions;
 mod engine;
 mod file;
 mod http;
@@ -27,6 +28,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use folio_engine::sched::Registry;
 
 pub(crate) use access::{AccessArgs, TlsArgs};
+pub(crate) use decisions::{ExplainArgs, ReplayArgs, TimelineArgs};
 pub(crate) use engine::{Device, EngineArgs};
 pub(crate) use http::HttpArgs;
 pub(crate) use limits::{LimitArgs, Seconds};
@@ -61,6 +63,12 @@ pub(crate) enum Command {
     Sim(Box<SimArgs>),
     /// Print all settings of `serve` as a folio.toml, or check them
     Config(Box<ConfigArgs>),
+    /// Say in words what a decision log tells: why requests waited, and for whom
+    Explain(ExplainArgs),
+    /// Draw a decision log as a trace for ui.perfetto.dev
+    Timeline(TimelineArgs),
+    /// Let the scheduler decide again what a decision log has, and compare
+    Replay(ReplayArgs),
 }
 
 /// `folio serve`.

@@ -51,6 +51,9 @@ fn run(command: Command, policies: &Policies) -> anyhow::Result<()> {
             Command::Embed(args) => unless_closed(commands::embed::run(*args, policies).await),
             Command::Sim(args) => unless_closed(commands::sim::run(&args, policies)),
             Command::Config(args) => unless_closed(commands::config::run(&args, policies)),
+            Command::Explain(args) => unless_closed(commands::explain::run(&args)),
+            Command::Timeline(args) => unless_closed(commands::timeline::run(&args)),
+            Command::Replay(args) => unless_closed(commands::replay::run(&args, policies)),
         }
     });
     // What still runs, runs for a client that is gone or was told so.

@@ -2,7 +2,10 @@
 
 pub(crate) mod config;
 pub(crate) mod embed;
+pub(crate) mod explain;
 pub(crate) mod generate;
 mod reload;
+pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod sim;
+pub(crate) mod timeline;
