@@ -199,7 +199,7 @@ impl<W: Write> Drawing<W> {
                     };
                     let name = match arrival.num_choices {
                         1 => name,
-                        _ => format!("{name}, choice {choice}"),
+                        _ => format!("{name} choice {choice}"),
                     };
                     self.open(SequenceId(arrival.first.0 + choice), name, state, call.at)?;
                 }

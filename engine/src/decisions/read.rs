@@ -36,6 +36,9 @@ pub enum Entry {
 /// What is wrong with a log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
+    /// The file cannot be opened.
+    #[error("cannot be opened: {0}")]
+    Open(io::Error),
     /// The file cannot be read.
     #[error("byte {offset}: {error}")]
     Io {
@@ -88,7 +91,7 @@ pub struct LogReader<R> {
 impl LogReader<BufReader<File>> {
     /// The log at `path`.
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        let file = File::open(path).map_err(|error| LogError::Io { offset: 0, error })?;
+        let file = File::open(path).map_err(LogError::Open)?;
         Self::new(BufReader::new(file))
     }
 }

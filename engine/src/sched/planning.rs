@@ -131,13 +131,15 @@ impl Scheduler {
 
     /// Plans something, if anything can run, when the policy would plan nothing.
     fn override_policy(&mut self, step: &mut Step) {
-        self.state.recorder.note(|| Decision::Overridden);
         step.budget.lift(self.state.view(step.now).defaults());
         self.plan_encoders(step, Share::Rest, Consent::Override);
         if step.plan.seqs.is_empty() {
             self.plan_waiting(step, Consent::Override);
         }
         let is_overridden = !step.plan.seqs.is_empty();
+        if is_overridden {
+            self.state.recorder.note(|| Decision::Overridden);
+        }
         self.state.totals.num_overridden_plans += u64::from(is_overridden);
     }
 

@@ -68,6 +68,23 @@ impl Reason {
         }
     }
 
+    /// In a word, for tables.
+    pub(super) fn short(self) -> &'static str {
+        match self {
+            Self::Step => "step in progress",
+            Self::MaxRunning => "max_num_seqs",
+            Self::TokenBudget => "token budget",
+            Self::PartialPrefills => "partial prefills",
+            Self::Blocks => "KV blocks",
+            Self::Policy => "policy",
+            Self::Held => "shared prefix",
+            Self::Sibling => "sibling's prompt",
+            Self::Preemption => "preemption",
+            Self::PutOff => "step in flight",
+            Self::Unknown => "not known",
+        }
+    }
+
     pub(super) fn of(obstacle: Obstacle) -> Self {
         match obstacle {
             Obstacle::MaxRunning { .. } => Self::MaxRunning,

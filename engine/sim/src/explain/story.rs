@@ -304,7 +304,10 @@ impl Story {
             }
             Decision::Preempted(preemption) if preemption.id == self.id => {
                 self.stop_running(call.at);
-                let whom = history.name(preemption.beneficiary);
+                let whom = match preemption.beneficiary {
+                    other if other == self.id => "it".to_owned(),
+                    other => history.name(other),
+                };
                 self.beat(call.at, Beat::Preempted(*preemption, whom));
                 self.wait = Some(Wait::new(call.at, Reason::Preemption));
             }
@@ -494,11 +497,11 @@ fn detail(
             let holders = holders
                 .iter()
                 .take(NUM_NAMED)
-                .map(|&(num, id)| format!("{} with {num}", history.name(id)));
+                .map(|&(num, id)| format!("{} ({num})", history.name(id)));
             let holders: Vec<_> = holders.collect();
             let mut text = format!("needed {needed}, free {free} of {num_blocks}");
             if !holders.is_empty() {
-                let _ = write!(text, "; most were held by {}", holders.join(", "));
+                let _ = write!(text, "; most blocks were held by {}", holders.join(", "));
             }
             text
         }
@@ -589,9 +592,17 @@ impl Wait {
     fn words(&self) -> String {
         let total = self.until.since(self.since);
         let mut text = format!("waited {}", duration(total));
-        let spells = self.spells.iter().filter(|spell| spell.total.0 > 0 || self.spells.len() == 1);
-        for spell in spells {
-            let _ = write!(text, "\n  {:>9}  {}", duration(spell.total), spell.words());
+        let spells: Vec<_> = self.spells.iter().filter(|spell| spell.total.0 > 0).collect();
+        match spells.as_slice() {
+            [] => {}
+            [spell] => {
+                let _ = write!(text, ": {}", spell.words());
+            }
+            spells => {
+                for spell in spells {
+                    let _ = write!(text, "\n  {:>9}  {}", duration(spell.total), spell.words());
+                }
+            }
         }
         if self.num_overtaken > 0 {
             let others = list(&self.overtaken_by, self.num_overtaken);

@@ -73,7 +73,7 @@ pub struct WaitRow {
     pub arrival_s: f64,
     /// How long it waited for its first step.
     pub wait_s: f64,
-    /// Mostly for this.
+    /// Mostly for this, in a word.
     pub mostly: &'static str,
 }
 
@@ -263,7 +263,7 @@ impl Summing {
             let wait = at.since(member.arrival).as_secs_f64();
             self.waits.push(wait);
             let most = (0..Reason::ALL.len()).max_by_key(|&index| waiting.passed[index]);
-            let mostly = Reason::ALL[most.unwrap_or(0)].words();
+            let mostly = Reason::ALL[most.unwrap_or(0)].short();
             self.keep_wait(WaitRow {
                 request: member.request.0,
                 name: history.name(id),
@@ -426,7 +426,11 @@ impl fmt::Display for Summary {
                 seconds(total)
             )?;
             for ReasonShare { reason, total_s } in &self.reasons {
-                writeln!(f, "  {:>6}  {reason}", percent(*total_s, total))?;
+                let share = match percent(*total_s, total) {
+                    zero if zero == "0 %" => "<1 %".to_owned(),
+                    share => share,
+                };
+                writeln!(f, "  {share:>6}  {reason}")?;
             }
         }
         let [num, dropped, saved] = self.preemptions;
@@ -439,15 +443,11 @@ impl fmt::Display for Summary {
         }
         if !self.longest_waits.is_empty() {
             writeln!(f, "\nLongest waits before the first step")?;
-            writeln!(
-                f,
-                "  {:>10}  {:>12}  request, and what it mostly waited for",
-                "waited", "arrived at"
-            )?;
+            writeln!(f, "{:>12}{:>14}  {:<17} request", "waited", "arrived at", "mostly for")?;
         }
         for row in &self.longest_waits {
             let (wait, at) = (seconds(row.wait_s), row.arrival_s);
-            writeln!(f, "  {wait:>10}  {at:>10.3} s  {}\n{:28}{}", row.name, "", row.mostly)?;
+            writeln!(f, "{wait:>12}{at:>12.3} s  {:<17} {}", row.mostly, row.name)?;
         }
         Ok(())
     }

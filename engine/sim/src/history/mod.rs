@@ -96,7 +96,7 @@ impl History {
         let label = self.label(member.request).map(|label| format!(" ({label})"));
         let choice = match member.num_choices {
             1 => String::new(),
-            _ => format!(", choice {}", member.choice),
+            _ => format!(" choice {}", member.choice),
         };
         format!("request {}{}{choice}", member.request, label.unwrap_or_default())
     }

@@ -59,7 +59,7 @@ pub enum ReplayError {
     #[error("the log continues another, FILE.1, and can only be explained: replay that one")]
     Continues,
     /// Its settings are none.
-    #[error("settings of the log: {0}")]
+    #[error("the settings in the log are invalid")]
     Config(#[from] ConfigError),
     /// Its policy cannot be made.
     #[error("policy {spec:?} of the log: {message}")]
