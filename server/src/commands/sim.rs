@@ -25,6 +25,7 @@ use folio_sim::{
     simulate_cluster,
 };
 
+use super::replay::SimContext;
 use crate::args::SimArgs;
 use crate::policy::Policies;
 
@@ -197,7 +198,12 @@ impl Parts {
     fn log(&self, args: &SimArgs) -> Result<Option<LogSink>> {
         let Some(path) = &args.output.decision_log else { return Ok(None) };
         let policy = args.engine.scheduling_policy.as_str();
-        let header = Header::new(policy, self.engine.clone(), &[self.model.name.clone()]);
+        let mut header = Header::new(policy, self.engine.clone(), &[self.model.name.clone()]);
+        header.policy_context = serde_json::to_value(SimContext {
+            cost: args.device.cost.clone(),
+            model: args.device.model.clone(),
+            seed: args.output.seed as u64,
+        })?;
         let disguise = Disguise::reproducible(&self.engine);
         let limits = LogLimits { max_bytes: None };
         let name = path.display().to_string();

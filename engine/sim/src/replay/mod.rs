@@ -8,14 +8,20 @@
 mod difference;
 mod forced;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use folio_engine::decisions::{Entry, Header, LogError, LogReader};
-use folio_engine::sched::decisions::{BlameRecord, Call, Check, Decision, Ending, Input};
+use folio_engine::sched::decisions::{
+    BlameRecord, Call, Check, Decision, Ending, Input, RowResult,
+};
 use folio_engine::sched::{Blame, Decider, Scheduler};
-use folio_engine::types::{ConfigError, Nanos, ScheduledSeq, SequenceId, StepPlan, TokenSource};
+use folio_engine::types::{
+    ConfigError, Nanos, RequestId, ScheduledSeq, SequenceId, StepPlan, TokenSource,
+};
+
+use crate::history::History;
 
 pub use difference::Difference;
 use forced::Forced;
@@ -116,6 +122,11 @@ pub fn replay<R: Read>(
             break;
         }
         replay.span = call.at.since(*first.get_or_insert(call.at));
+        if let Input::Policy { spec } = &call.input {
+            replayer.switch(made(make, &header, spec)?, spec, call.at);
+            replay.num_calls += 1;
+            continue;
+        }
         if let Some(difference) = replayer.compare(&call, replay.num_calls)? {
             let num_steps = replay.num_steps;
             replay.end = ReplayEnd::Differs(Box::new(Difference { num_steps, ..difference }));
@@ -127,6 +138,11 @@ pub fn replay<R: Read>(
         replay.num_steps += u64::from(call.decisions.iter().any(is_planned));
     }
     Ok(replay)
+}
+
+fn made(make: &mut MakePolicy<'_>, header: &Header, spec: &str) -> Result<Decider, ReplayError> {
+    let spec = spec.to_owned();
+    make(header, &spec).map_err(|message| ReplayError::Policy { spec, message })
 }
 
 /// A scheduler that is fed what was recorded.
@@ -143,13 +159,16 @@ impl Replayer {
         let mut config = header.engine.clone().validated()?;
         // Tokens of a log are hashes, and any number may be one.
         config.models.iter_mut().for_each(|model| model.vocab_size = u32::MAX);
-        let spec = header.policy.clone();
-        let policy =
-            make(header, &spec).map_err(|message| ReplayError::Policy { spec, message })?;
-        let mut scheduler = Scheduler::new(config, policy);
+        let mut scheduler = Scheduler::new(config, made(make, header, &header.policy)?);
         scheduler.record_decisions();
         let forced = Forced::default();
         Ok(Self { scheduler, forced, in_flight: VecDeque::new(), panic: None })
+    }
+
+    /// Another policy decides from now on. One that breaks at that is not taken, as it was then.
+    fn switch(&mut self, policy: Decider, spec: &str, at: Nanos) {
+        let _ = self.scheduler.switch_policy(policy, spec, at);
+        self.scheduler.take_decisions();
     }
 
     /// Feeds a call, and tells where what is decided differs.
@@ -223,6 +242,30 @@ impl Replayer {
         }
         Ok(())
     }
+}
+
+/// Tokens that each request of `log` was answered with, the longest choice of each: what an oracle
+/// of lengths is told. Of a log that is broken, as far as it goes.
+pub fn output_lengths<R: Read>(log: LogReader<R>) -> HashMap<RequestId, u32> {
+    let mut history = History::default();
+    let mut lengths = HashMap::new();
+    crate::explain::read(log, |entry| {
+        if let Entry::Call(call) = entry
+            && let Input::Commit { results, .. } = &call.input
+            && let Some(step) = history.oldest_step()
+        {
+            for (row, result) in step.rows.iter().zip(results) {
+                let member = history.member(row.id);
+                if let (RowResult::Token(_), Some(member)) = (result, member) {
+                    let num_tokens = row.start + row.num_tokens + 1 - member.prompt_len;
+                    let longest = lengths.entry(member.request).or_insert(0);
+                    *longest = num_tokens.max(*longest);
+                }
+            }
+        }
+        history.enter(entry);
+    });
+    lengths
 }
 
 /// Who was found gone in `call`, and where.
