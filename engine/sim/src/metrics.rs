@@ -67,10 +67,10 @@ impl Metric {
     /// That of one request in milliseconds, if it has one. `Itl` is none of a request.
     #[must_use]
     pub fn of_ms(self, request: &RequestOutcome) -> Option<f64> {
-        let in_ms = |time: Nanos| time.0 as f64 * 1e-6;
+        let in_ms = |time: Nanos| time.0 as f64 / 1e6;
         match self {
             Self::Ttft => request.ttft().map(in_ms),
-            Self::Tpot => request.tpot_ns().map(|time| time * 1e-6),
+            Self::Tpot => request.tpot_ns().map(|time| time / 1e6),
             Self::Itl => None,
             Self::E2el => request.e2el().map(in_ms),
             Self::Queue => request.queue_time().map(in_ms),

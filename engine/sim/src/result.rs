@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 
+use folio_engine::types::Nanos;
 use serde_json::{Map, Value, json};
 
 use crate::metrics::{Metric, Spread, TenantSummary, latency_fairness, service_fairness};
@@ -150,16 +151,16 @@ impl Outcome {
         let list = |of: &dyn Fn(&RequestOutcome) -> Value| {
             Value::Array(self.requests.iter().map(of).collect())
         };
-        let seconds = |ms: Option<f64>| json!(ms.unwrap_or(0.0) * 1e-3);
+        let seconds = |ms: Option<f64>| json!(ms.unwrap_or(0.0) / 1e3);
         put("input_lens", list(&|request| json!(request.input)));
         put("output_lens", list(&|request| json!(request.output)));
         put("ttfts", list(&|request| seconds(Metric::Ttft.of_ms(request))));
         let gaps = self.tokens.iter().map(|at| {
-            let gaps = at.windows(2).map(|pair| json!(pair[1].since(pair[0]).as_secs_f64()));
+            let gaps = at.windows(2).map(|pair| json!(in_seconds(pair[1].since(pair[0]))));
             Value::Array(gaps.collect())
         });
         put("itls", Value::Array(gaps.collect()));
-        put("start_times", list(&|request| json!(request.times.arrival.as_secs_f64())));
+        put("start_times", list(&|request| json!(in_seconds(request.times.arrival))));
         put("generated_texts", list(&|_| json!("")));
         put("errors", list(&|request| json!(error_of(request.end))));
         put("queue_times", list(&|request| seconds(Metric::Queue.of_ms(request))));
@@ -242,7 +243,7 @@ impl Outcome {
             table.write_record([
                 request.record.to_string(),
                 request.tenant.to_string(),
-                format!("{:.9}", request.times.arrival.as_secs_f64()),
+                format!("{:.9}", in_seconds(request.times.arrival)),
                 request.input.to_string(),
                 request.output.to_string(),
                 request.num_cached.to_string(),
@@ -273,7 +274,7 @@ impl Outcome {
         ])?;
         for sample in &self.series {
             table.write_record([
-                format!("{:.9}", sample.at.as_secs_f64()),
+                format!("{:.9}", in_seconds(sample.at)),
                 format!("{:.6}", sample.kv_use),
                 sample.num_running.to_string(),
                 sample.num_waiting.to_string(),
@@ -284,6 +285,11 @@ impl Outcome {
         }
         table.flush()
     }
+}
+
+/// Rounded to the nearest number there is, so that 18 ms are 0.018 s.
+fn in_seconds(time: Nanos) -> f64 {
+    time.0 as f64 / 1e9
 }
 
 /// vLLM writes an infinite rate as a word.

@@ -321,7 +321,10 @@ impl Run {
         while let Some(ended) = self.instances[index].take_ended() {
             let Some(mut live) = self.live.remove(&ended.request.0) else { continue };
             let device = self.instances[index].forget(live.sequence);
-            live.enter(&ended, device);
+            let handover = live.enter(&ended, device);
+            if let Some(gap) = handover {
+                self.books.gaps.add(gap);
+            }
             let is_first_part = ended.reason == FinishReason::Stop(crate::prompt::STOP_TOKEN);
             match live.stage {
                 Stage::Prefill { decode } if is_first_part => {
@@ -376,16 +379,17 @@ impl Live {
         }
     }
 
-    /// Enters how it ended on an engine.
-    fn enter(&mut self, ended: &Ended, device: Expected) {
+    /// Enters how it ended on an engine. Tells how long it was without a token while it moved there
+    /// from another.
+    fn enter(&mut self, ended: &Ended, device: Expected) -> Option<Nanos> {
         let (outcome, stats) = (&mut self.outcome, &ended.stats);
         let times = &mut outcome.times;
         outcome.max_gap = outcome.max_gap.max(device.max_gap);
-        if let (Stage::Decode, Some(first)) = (self.stage, stats.first_token) {
-            // The wait for the transfer is a wait between tokens.
-            let gap = first.since(times.last_token.unwrap_or(first));
-            outcome.max_gap = outcome.max_gap.max(gap);
-        }
+        let handover = match (self.stage, stats.first_token, times.last_token) {
+            (Stage::Decode, Some(first), Some(last)) => Some(first.since(last)),
+            _ => None,
+        };
+        outcome.max_gap = outcome.max_gap.max(handover.unwrap_or_default());
         outcome.output += device.num_tokens;
         outcome.num_preemptions += stats.num_preemptions;
         if self.stage != Stage::Decode {
@@ -401,6 +405,7 @@ impl Live {
             _ => End::Cut,
         };
         self.tokens.extend(device.tokens);
+        handover
     }
 }
 

@@ -1,5 +1,4 @@
 //! Readers of traces against small files of each format, and against malformed ones.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::io::{Cursor, Read, Write as _};
 use std::path::PathBuf;

@@ -1,56 +1,9 @@
 //! Tiny schedules worked out by hand: arrivals and step times in, latencies out.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
-use std::sync::Arc;
-
-use folio_engine::sched::policies::Fcfs;
-use folio_engine::types::{BatchShape, CostModel, EngineConfig, Nanos, PrefixCaching};
-use folio_sim::instance::decoder_config;
-use folio_sim::outcome::{End, Outcome, Verdict};
-use folio_sim::{After, Detail, Host, Options, Overlap, Record, Slo, simulate};
-
-const MS: u64 = 1_000_000;
-
-/// A step takes 10 ms and 1 ms a token.
-#[derive(Debug)]
-struct TenAndOne;
-
-impl CostModel for TenAndOne {
-    fn name(&self) -> &'static str {
-        "ten-and-one"
-    }
-
-    fn predict(&self, shape: &BatchShape) -> Nanos {
-        Nanos((10 + u64::from(shape.num_tokens)) * MS)
-    }
-}
-
-fn ms(time: u64) -> Nanos {
-    Nanos(time * MS)
-}
-
-fn record(arrival: u64, input: u32, output: u32) -> Record {
-    Record { arrival: ms(arrival), input, output, ..Record::default() }
-}
-
-fn config() -> EngineConfig {
-    EngineConfig { prefix_caching: PrefixCaching::Off, ..decoder_config(1000, 200) }
-}
-
-fn options(engine: EngineConfig) -> Options {
-    Options::new(engine, Box::new(Fcfs), Arc::new(TenAndOne))
-}
-
-fn run(options: Options, records: Vec<Record>) -> Outcome {
-    simulate(options, &mut records.into_iter()).expect("a simulation")
-}
-
-/// First scheduled, first token, last token, in milliseconds.
-fn times(outcome: &Outcome, index: usize) -> (u64, u64, u64) {
-    let times = &outcome.requests[index].times;
-    let at = |time: Option<Nanos>| time.expect("it happened").0 / MS;
-    (at(times.first_scheduled), at(times.first_token), at(times.last_token))
-}
+use crate::common::{config, ms, options, record, run, times};
+use folio_engine::types::{EngineConfig, PrefixCaching};
+use folio_sim::outcome::{End, Verdict};
+use folio_sim::{After, Detail, Host, Options, Overlap, Record, Slo};
 
 /// One request: 5 prompt tokens at 100 ms, then two steps of one token.
 #[test]
