@@ -67,15 +67,15 @@ pub enum Origin {
     Network,
 }
 
+/// What comes of a spec.
+type Made<T> = Result<Box<T>, PolicyError>;
+
 /// Makes a policy of its parameters.
-type MakeNamed = dyn Fn(&mut PolicyOptions<'_>, &PolicyContext) -> Result<Box<dyn Policy>, PolicyError>
-    + Send
-    + Sync;
+type MakeNamed = dyn Fn(&mut PolicyOptions<'_>, &PolicyContext) -> Made<dyn Policy> + Send + Sync;
 
 /// Makes a planner of its parameters.
-type MakePlanner = dyn Fn(&mut PolicyOptions<'_>, &PolicyContext) -> Result<Box<dyn Planner>, PolicyError>
-    + Send
-    + Sync;
+type MakePlanner =
+    dyn Fn(&mut PolicyOptions<'_>, &PolicyContext) -> Made<dyn Planner> + Send + Sync;
 
 /// Makes a policy of a text in its language.
 type MakeFromText =

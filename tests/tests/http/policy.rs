@@ -175,3 +175,42 @@ async fn metrics_name_the_policy_and_count_its_shadow() {
     let count = text.lines().find_map(|line| line.strip_prefix(faults)).unwrap();
     assert!(count.parse::<u64>().unwrap() > 0, "{count}");
 }
+
+fn with_process(command: &str) -> Server {
+    let spec = format!("process: stall=60s {command}");
+    Server::with(Options { policy: spec.leak(), key_file: Some(FILE), ..Options::default() })
+}
+
+async fn num_faults(server: &Server, kind: &str) -> u64 {
+    let faults = show(server).await["faults"].clone();
+    let fault = faults.as_array().unwrap().iter().find(|fault| fault["kind"] == kind);
+    fault.unwrap()["count"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn another_program_orders_what_waits() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/examples/shortest_first.py");
+    let server = with_process(&format!("deadline=10s python3 {script}"));
+    for number in 0..5 {
+        let text = format!("number {number}");
+        assert_eq!(content(&chat(&server, &text, 0).await.ok()), &json!(text));
+    }
+    for kind in ["late", "nonsense", "ended"] {
+        assert_eq!(num_faults(&server, kind).await, 0, "{kind}");
+    }
+    // A program is started for the operator alone, and the one that runs can be let go.
+    let reply = put(&server, json!({ "policy": "process: true" })).await;
+    assert_eq!(reply.status, 400);
+    assert!(reply.text().contains("whoever starts the server"), "{}", reply.text());
+    put(&server, json!({ "policy": "fcfs" })).await.ok();
+    assert_eq!(content(&chat(&server, "bye", 0).await.ok()), "bye");
+}
+
+#[tokio::test]
+async fn a_program_that_ends_leaves_the_order_of_arrival() {
+    let server = with_process("deadline=10s sh -c 'read a; read b; exit 3'");
+    for _ in 0..3 {
+        assert_eq!(content(&chat(&server, "hello", 0).await.ok()), "hello");
+    }
+    assert_eq!(num_faults(&server, "ended").await, 1);
+}

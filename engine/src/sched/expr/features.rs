@@ -164,7 +164,8 @@ impl Feature {
             "tenant_service",
             Staleness::Tenant,
             OfRequest::TenantService,
-            "tokens computed for its tenant, divided by the tenant's weight; one who comes back starts no lower than the least of those who wait",
+            "tokens computed for its tenant, by the tenant's weight; one who comes back starts no \
+             lower than the least of the others",
         ),
         of_request(
             "preemptions",
