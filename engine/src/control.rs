@@ -91,7 +91,7 @@ impl Controls {
     }
 
     /// Makes one that was waited for.
-    pub(crate) fn carry_out_one(&self, control: Option<Control>, core: &mut EngineCore) {
+    pub(crate) fn carry_out_one(control: Option<Control>, core: &mut EngineCore) {
         if let Some(control) = control {
             control.carry_out(core);
         }

@@ -299,7 +299,7 @@ impl Policy for ProcessPolicy {
                 self.live.insert(id);
                 self.next_id = self.next_id.max(id.0 + 1);
                 if let Some(request) = view.request(id) {
-                    message.arrived.push(Arrival::of(&request, view.now()));
+                    message.arrived.push(Arrival::of(request, view.now()));
                 }
             }
             SchedEvent::Admitted { id, num_cached_tokens } => {

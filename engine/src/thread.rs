@@ -468,7 +468,7 @@ impl Engine {
                 }
                 recv(self.inbound.live.wanted()) -> _ => self.inbound.live.show(&self.core),
                 recv(self.inbound.controls.wanted()) -> control => {
-                    self.inbound.controls.carry_out_one(control.ok(), &mut self.core);
+                    Controls::carry_out_one(control.ok(), &mut self.core);
                 }
             }
         }

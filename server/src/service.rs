@@ -70,7 +70,8 @@ impl Overdue {
 
 impl Service {
     /// Puts the pieces together: an engine with its thread, the models that it runs, the policy
-    /// that it runs under. Requests that bring no seed get theirs from `seed`, in order of arrival; without one, from chance.
+    /// that it runs under. Requests that bring no seed get theirs from `seed`, in order of arrival;
+    /// without one, from chance.
     pub fn new(
         (engine, engine_thread): (EngineHandle, JoinHandle<()>),
         models: Models,

@@ -48,7 +48,7 @@ fn request(id: u64, random: &mut Random, receivers: &mut Vec<EventReceiver>) -> 
     Request {
         id: RequestId(id),
         model: ModelId(0),
-        prompt: (0..1 + random.below(40)).map(|i| if i < 12 { family } else { i }).collect(),
+        prompt: (0..=random.below(40)).map(|i| if i < 12 { family } else { i }).collect(),
         task: Task::Generate(params),
         choices: vec![Choice::new(events)],
         priority: 0,

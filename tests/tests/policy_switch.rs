@@ -70,7 +70,7 @@ impl Run {
         params.stop.max_tokens = max_tokens;
         params.stop.token_ids = vec![self.random.below(VOCAB)];
         let mut choices = Vec::new();
-        for _ in 0..1 + self.random.below(2) * self.random.below(3) {
+        for _ in 0..=self.random.below(2) * self.random.below(3) {
             let (events, receiver) = EventSender::channel(max_tokens);
             choices.push(Choice::new(events));
             self.receivers.push(Some(receiver));

@@ -61,7 +61,8 @@ pub(super) struct Message {
 pub(super) struct Arrival {
     id: u64,
     request: u64,
-    arrival_s: f64,
+    #[serde(rename = "arrival_s")]
+    seconds: f64,
     priority: i32,
     tenant: u32,
     prompt: u32,
@@ -70,12 +71,12 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    pub(super) fn of(request: &PolicyRequest<'_>, now: Nanos) -> Self {
+    pub(super) fn of(request: PolicyRequest<'_>, now: Nanos) -> Self {
         let left = |deadline: Nanos| seconds(deadline) - seconds(now);
         Self {
             id: request.id().0,
             request: request.request_id().0,
-            arrival_s: seconds(request.arrival()),
+            seconds: seconds(request.arrival()),
             priority: request.priority(),
             tenant: request.tenant().0,
             prompt: request.prompt_len(),
@@ -167,9 +168,9 @@ impl Answer {
         if line.step != step {
             return Err(format!("it answers step {}", line.step));
         }
-        let check = |id: u64| match is_known(id) {
-            true => Ok(SequenceId(id)),
-            false => Err(format!("it names sequence {id}, which was never there")),
+        let check = |id: u64| {
+            let unknown = || format!("it names sequence {id}, which was never there");
+            is_known(id).then_some(SequenceId(id)).ok_or_else(unknown)
         };
         match (line.order, line.ranks) {
             (Some(_), Some(_)) => Err("it has both order and ranks".to_owned()),

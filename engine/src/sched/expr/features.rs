@@ -203,7 +203,7 @@ impl Feature {
     /// Its value now.
     pub(super) fn value(&self, scope: &Scope<'_>) -> f64 {
         match (self.subject, scope.request) {
-            (Subject::Request(what), Some(request)) => what.value(&request, scope),
+            (Subject::Request(what), Some(request)) => what.value(request, scope),
             // The parser lets none of these into an expression about a step.
             (Subject::Request(_), None) => f64::NAN,
             (Subject::Step(what), _) => what.value(scope.view),
@@ -221,8 +221,8 @@ pub(super) struct Scope<'a> {
 }
 
 impl OfRequest {
-    fn value(self, request: &PolicyRequest<'_>, scope: &Scope<'_>) -> f64 {
-        let predicted = || scope.predictor.predict(request).mean;
+    fn value(self, request: PolicyRequest<'_>, scope: &Scope<'_>) -> f64 {
+        let predicted = || scope.predictor.predict(&request).mean;
         match self {
             Self::Arrival => request.id().0 as f64,
             Self::ArrivalSeconds => seconds(request.arrival()),
@@ -230,7 +230,7 @@ impl OfRequest {
             Self::Priority => f64::from(request.priority()),
             Self::Prompt => f64::from(request.prompt_len()),
             Self::Cached => f64::from(num_cached(request, scope.view)),
-            Self::Uncached => f64::from(scope.view.num_uncached_tokens(request)),
+            Self::Uncached => f64::from(scope.view.num_uncached_tokens(&request)),
             Self::Computed => f64::from(request.num_computed()),
             Self::Generated => f64::from(request.num_generated()),
             Self::Pending => f64::from(request.num_pending()),
@@ -264,9 +264,9 @@ impl OfStep {
 }
 
 /// Of a running request, what it has computed; of a waiting one, what the cache has too.
-fn num_cached(request: &PolicyRequest<'_>, view: &View<'_>) -> u32 {
+fn num_cached(request: PolicyRequest<'_>, view: &View<'_>) -> u32 {
     match request.num_computed() {
-        0 => view.num_cached_tokens(request),
+        0 => view.num_cached_tokens(&request),
         num_computed => num_computed,
     }
 }

@@ -18,7 +18,7 @@ const SIGNS: [&str; 20] = [
 ];
 
 /// The tokens of `text` and the byte at which each begins; the last is [`Token::End`].
-pub(super) fn tokens<'a>(text: SpecText<'a>) -> Result<Vec<(Token<'a>, usize)>, PolicyError> {
+pub(super) fn tokens(text: SpecText<'_>) -> Result<Vec<(Token<'_>, usize)>, PolicyError> {
     let source = text.text();
     let mut tokens = Vec::new();
     let mut at = 0;

@@ -122,14 +122,13 @@ impl<'a> Parser<'a> {
             return Err(self.text.error_at(at, message));
         }
         let condition = self.operators(0)?;
-        let part = match self.take_sign("?") {
-            None => condition,
-            Some(_) => {
-                let yes = self.expression()?;
-                self.expect_sign(":")?;
-                let no = self.expression()?;
-                self.select(condition, yes, no)?
-            }
+        let part = if self.take_sign("?").is_some() {
+            let yes = self.expression()?;
+            self.expect_sign(":")?;
+            let no = self.expression()?;
+            self.select(condition, yes, no)?
+        } else {
+            condition
         };
         self.depth -= 1;
         Ok(part)

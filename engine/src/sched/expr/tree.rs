@@ -10,12 +10,12 @@ use super::features::{Feature, Scope};
 pub(super) enum Node {
     Constant(f64),
     Feature(Feature),
-    Negate(Box<Node>),
-    Not(Box<Node>),
+    Negate(Box<Self>),
+    Not(Box<Self>),
     Binary(Box<Binary>),
-    And(Box<(Node, Node)>),
-    Or(Box<(Node, Node)>),
-    Select(Box<(Node, Node, Node)>),
+    And(Box<(Self, Self)>),
+    Or(Box<(Self, Self)>),
+    Select(Box<(Self, Self, Self)>),
     Call(Box<Call>),
 }
 
@@ -74,17 +74,17 @@ impl Node {
                 binary.sign.apply(binary.left.value(scope), binary.right.value(scope))
             }
             Self::And(sides) => match sides.0.value(scope) {
-                left if left == 0.0 || left.is_nan() => left,
-                _ => sides.1.value(scope),
+                1.0 => sides.1.value(scope),
+                left => left,
             },
             Self::Or(sides) => match sides.0.value(scope) {
-                left if left == 0.0 => sides.1.value(scope),
+                0.0 => sides.1.value(scope),
                 left => left,
             },
             Self::Select(parts) => match parts.0.value(scope) {
-                condition if condition.is_nan() => condition,
-                condition if condition == 0.0 => parts.2.value(scope),
-                _ => parts.1.value(scope),
+                0.0 => parts.2.value(scope),
+                1.0 => parts.1.value(scope),
+                undefined => undefined,
             },
             Self::Call(call) => call.value(scope),
         }
@@ -170,10 +170,15 @@ impl BinarySign {
             Self::LessOrEqual => truth(left <= right),
             Self::Greater => truth(left > right),
             Self::GreaterOrEqual => truth(left >= right),
-            Self::Equal => truth(left.total_cmp(&right).is_eq() || left == right),
+            Self::Equal => truth(is_equal(left, right)),
             Self::NotEqual => 1.0 - Self::Equal.apply(left, right),
         }
     }
+}
+
+#[expect(clippy::float_cmp, reason = "it is what == says")]
+fn is_equal(left: f64, right: f64) -> bool {
+    left == right
 }
 
 fn truth(is_true: bool) -> f64 {
@@ -221,7 +226,7 @@ impl Call {
         let first = first.value(scope);
         let mut rest = rest.iter().map(|node| node.value(scope));
         match self.function {
-            Function::Min => rest.fold(first, |least, value| lesser(least, value)),
+            Function::Min => rest.fold(first, lesser),
             Function::Max => rest.fold(first, |most, value| -lesser(-most, -value)),
             Function::Abs => first.abs(),
             Function::Sqrt => first.sqrt(),

@@ -16,12 +16,12 @@ pub fn predictor(
     context: &PolicyContext,
 ) -> Result<Option<Box<dyn LengthPredictor>>, PolicyError> {
     let name = text.text();
-    let oracle = || match &context.lengths {
-        Some(lengths) => Ok(Oracle::new(lengths.clone())),
-        None => {
+    let oracle = || {
+        let unknown = || {
             let message = format!("predictor {name:?} knows lengths in a simulation only");
-            Err(text.error_at(0, message))
-        }
+            text.error_at(0, message)
+        };
+        context.lengths.clone().map(Oracle::new).ok_or_else(unknown)
     };
     match name {
         "none" => Ok(None),
@@ -29,13 +29,11 @@ pub fn predictor(
         "oracle" => Ok(Some(Box::new(oracle()?))),
         _ => {
             let sigma = name.strip_prefix("noisy:").and_then(|sigma| sigma.parse::<f64>().ok());
-            match sigma.filter(|sigma| (0.0..=MAX_SIGMA).contains(sigma)) {
-                Some(sigma) => Ok(Some(Box::new(NoisyOracle::new(oracle()?, sigma, context.seed)))),
-                None => {
-                    let message = format!("predictor is {name:?} and must be {LIMIT}");
-                    Err(text.error_at(0, message))
-                }
-            }
+            let Some(sigma) = sigma.filter(|sigma| (0.0..=MAX_SIGMA).contains(sigma)) else {
+                let message = format!("predictor is {name:?} and must be {LIMIT}");
+                return Err(text.error_at(0, message));
+            };
+            Ok(Some(Box::new(NoisyOracle::new(oracle()?, sigma, context.seed))))
         }
     }
 }

@@ -18,6 +18,8 @@ fn the_policy_is_in_the_help_and_computes() {
     assert!(output.status.success(), "{said}");
     let (output, said) = run(&[&["config", "--check"][..], &policy].concat());
     assert!(output.status.success() && said.contains("These settings can work"), "{said}");
+    let (output, said) = run(&["sim", "--num-prompts", "50", "--policy", "lottery tickets=5"]);
+    assert!(output.status.success() && said.contains("Serving Benchmark Result"), "{said}");
 }
 
 #[test]
