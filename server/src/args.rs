@@ -5,6 +5,7 @@
 //! users know keep their names and meaning.
 
 mod access;
+mod bench;
 mod decisions;
 mod engine;
 mod file;
@@ -28,6 +29,11 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use folio_engine::sched::Registry;
 
 pub(crate) use access::{AccessArgs, TlsArgs};
+pub(crate) use bench::{
+    AbArgs, BackendName, BenchArgs, BenchCommand, BenchServeArgs, CompareArgs, DatasetArgs,
+    DatasetName, FigureArgs, JudgeArgs, LatencyArgs, OfflineArgs, SamplingArgs, SweepArgs,
+    TargetArgs, ThroughputArgs, TrafficArgs,
+};
 pub(crate) use decisions::{ExplainArgs, ReplayArgs, TimelineArgs};
 pub(crate) use engine::{Device, EngineArgs};
 pub(crate) use http::HttpArgs;
@@ -61,6 +67,8 @@ pub(crate) enum Command {
     Embed(Box<EmbedArgs>),
     /// Play a load through the scheduler on a simulated device: what a policy would have done
     Sim(Box<SimArgs>),
+    /// Measure a server, or the engine alone
+    Bench(BenchArgs),
     /// Print all settings of `serve` as a folio.toml, or check them
     Config(Box<ConfigArgs>),
     /// Say in words what a decision log tells: why requests waited, and for whom

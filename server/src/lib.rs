@@ -9,6 +9,7 @@
 
 pub mod app;
 mod args;
+pub mod bench;
 pub mod body;
 pub mod builtin;
 pub mod client;

@@ -50,6 +50,7 @@ fn run(command: Command, policies: &Policies) -> anyhow::Result<()> {
             }
             Command::Embed(args) => unless_closed(commands::embed::run(*args, policies).await),
             Command::Sim(args) => unless_closed(commands::sim::run(&args, policies)),
+            Command::Bench(args) => unless_closed(commands::bench::run(args, policies).await),
             Command::Config(args) => unless_closed(commands::config::run(&args, policies)),
             Command::Explain(args) => unless_closed(commands::explain::run(&args)),
             Command::Timeline(args) => unless_closed(commands::timeline::run(&args)),

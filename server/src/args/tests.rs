@@ -71,6 +71,38 @@ fn flags_keep_vllms_names() {
 }
 
 #[test]
+fn vllms_flags_of_a_benchmark_are_read() {
+    let args = read(&[
+        "bench",
+        "serve",
+        "--backend=openai-chat",
+        "--base-url=http://127.0.0.1:9",
+        "--dataset-name=prefix_repetition",
+        "--goodput",
+        "ttft:500",
+        "tpot:50",
+        "--percentile-metrics=ttft,e2el",
+        "--metric-percentiles=50,99.9",
+        "--metadata",
+        "a=1",
+        "b=2",
+        "--request-rate=inf",
+        "--extra-body={\"top_k\": 3}",
+        "--verify",
+        "--num-prompts=7",
+    ]);
+    let Command::Bench(bench) = args.unwrap().command else { panic!("not bench") };
+    let BenchCommand::Serve(serve) = bench.command else { panic!("not serve") };
+    assert_eq!(serve.figures.goodput, ["ttft:500", "tpot:50"]);
+    assert_eq!(serve.figures.metric_percentiles, [50.0, 99.9]);
+    assert_eq!(serve.figures.metadata, ["a=1", "b=2"]);
+    assert_eq!(serve.figures.verify, Some(16));
+    assert!(serve.traffic.request_rate.is_infinite());
+    assert_eq!(serve.sampling.extra_body.unwrap()["top_k"], 3);
+    assert_eq!((serve.dataset.num_prompts, serve.dataset.random_output_len), (7, 128));
+}
+
+#[test]
 fn the_file_gives_defaults_and_flags_go_before_it() {
     let text = "port = 9001\nmax-num-seqs = 5\nserved-model-name = [\"x\", \"y\"]\n\
                 no-enable-prefix-caching = true\nkv-cache-memory = \"1GiB\"\n";
@@ -119,6 +151,16 @@ fn bad_flags_are_refused_with_the_limit() {
         (vec!["generate", "hi", "--top-p=0"], "above 0 and at most 1"),
         (vec!["generate"], "PROMPT"),
         (vec!["bench"], "bench"),
+        (vec!["bench", "serve", "--backend=tgi"], "openai-chat"),
+        (vec!["bench", "serve", "--dataset-name=hf"], "prefix_repetition"),
+        (vec!["bench", "serve", "--spawn", "--base-url=http://a"], "cannot be used"),
+        (vec!["bench", "serve", "--", "--model=a"], "--spawn"),
+        (vec!["bench", "serve", "--ramp-up-strategy=linear"], "--ramp-up-start-rps"),
+        (vec!["bench", "serve", "--users=2", "--request-rate=1"], "cannot be used"),
+        (vec!["bench", "serve", "--metric-percentiles=50,101"], "from 0 to 100"),
+        (vec!["bench", "serve", "--think-time=-1"], "at least 0"),
+        (vec!["bench", "serve", "--extra-body=[1]"], "JSON object"),
+        (vec!["bench", "serve", "--slo=a", "--goodput", "ttft:1"], "cannot be used"),
     ] {
         let error = read(&args).unwrap_err();
         assert!(error.contains(expected), "{args:?}: {error}");

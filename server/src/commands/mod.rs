@@ -1,5 +1,6 @@
 //! What the program can be told to do.
 
+pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod embed;
 pub(crate) mod explain;
