@@ -5,9 +5,11 @@
 //! plan looks whether some of the clients that wait have gone. Nothing is computed.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use folio_engine::decisions::{Disguise, Header, LogFile, LogLimits};
 use folio_engine::sched::policies::Fcfs;
 use folio_engine::sched::{BlockAllocator, BlockTable, Scheduler};
 use folio_engine::types::{
@@ -38,25 +40,29 @@ enum Readers {
     Clients,
 }
 
+fn config(num_running: u32) -> EngineConfig {
+    let model = ModelLimits {
+        kind: ModelKind::Decoder,
+        max_model_len: 2 * MAX_TOKENS,
+        vocab_size: 128_256,
+    };
+    EngineConfig {
+        models: vec![model],
+        block_size: BLOCK_SIZE,
+        num_blocks: 1 << 21,
+        max_num_seqs: num_running,
+        max_num_batched_tokens: num_running.max(2048),
+        max_num_partial_prefills: u32::MAX,
+        long_prefill_token_threshold: None,
+        max_queued_requests: u32::MAX,
+        prefix_caching: PrefixCaching::Off,
+        num_host_blocks: 0,
+    }
+}
+
 impl Bench {
     fn new(num_running: u32, num_waiting: u32, readers: Readers) -> Self {
-        let model = ModelLimits {
-            kind: ModelKind::Decoder,
-            max_model_len: 2 * MAX_TOKENS,
-            vocab_size: 128_256,
-        };
-        let config = EngineConfig {
-            models: vec![model],
-            block_size: BLOCK_SIZE,
-            num_blocks: 1 << 21,
-            max_num_seqs: num_running,
-            max_num_batched_tokens: num_running.max(2048),
-            max_num_partial_prefills: u32::MAX,
-            long_prefill_token_threshold: None,
-            max_queued_requests: u32::MAX,
-            prefix_caching: PrefixCaching::Off,
-            num_host_blocks: 0,
-        };
+        let config = config(num_running);
         let mut bench = Self {
             scheduler: Scheduler::new(config, Box::new(Fcfs)),
             now: Nanos(0),
@@ -164,6 +170,35 @@ fn step(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A step with the decision log on: what the engine's thread pays, and that with writing it.
+fn recorded_step(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("recorded_step");
+    for num_running in [16, 256, 1024] {
+        let mut bench = Bench::new(num_running, 0, Readers::None);
+        bench.scheduler.record_decisions();
+        group.throughput(Throughput::Elements(u64::from(num_running)));
+        group.bench_function(BenchmarkId::new("taken", num_running), |bencher| {
+            bencher.iter(|| {
+                bench.step();
+                black_box(bench.scheduler.take_decisions())
+            });
+        });
+        let config = config(num_running);
+        let header = Header::new("fcfs", config.clone(), &[]);
+        let (disguise, limits) = (Disguise::secret(&config), LogLimits { max_bytes: None });
+        let Ok(mut file) = LogFile::create(Path::new("/dev/null"), header, disguise, limits) else {
+            continue; // not on this system
+        };
+        group.bench_function(BenchmarkId::new("written", num_running), |bencher| {
+            bencher.iter(|| {
+                bench.step();
+                file.write(bench.scheduler.take_decisions())
+            });
+        });
+    }
+    group.finish();
+}
+
 fn allocator(criterion: &mut Criterion) {
     const NUM_BLOCKS: u32 = 40_000;
     const LEN: u32 = 1155; // the mean prompt of a chat trace
@@ -227,5 +262,5 @@ fn prefix(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, plan, step, allocator, prefix);
+criterion_group!(benches, plan, step, recorded_step, allocator, prefix);
 criterion_main!(benches);

@@ -196,6 +196,54 @@ fn what_runs_is_finished_when_there_is_time() {
     assert_eq!(status.code(), Some(0));
 }
 
+fn folio(args: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_folio")).args(args).output().expect("it runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn what_the_scheduler_decides_can_be_explained_drawn_and_decided_again() {
+    let (log, trace) = (TempFile::new("d.log", ""), TempFile::new("d.json", ""));
+    let mut server = Server::start(&["--decision-log", log.path(), "--max-num-seqs", "2"]);
+    let body = r#"{"model": "folio-tiny", "prompt": "Once", "ignore_eos": true, "max_tokens": 60}"#;
+    let answers = ["one", "two", "three", "four"].map(|name| {
+        server.open(
+            &format!("POST /v1/completions HTTP/1.1\r\nx-request-id: {name}\r\nx:"),
+            "",
+            body,
+        )
+    });
+    for answer in answers {
+        assert!(rest(answer).contains("\"finish_reason\":\"length\""));
+    }
+    server.signal("TERM");
+    server.child.wait().expect("it ends");
+    let (is_well, text) = folio(&["replay", log.path()]);
+    assert!(is_well && text.contains("4 requests") && text.contains("in the same way"), "{text}");
+    let (is_well, text) = folio(&["explain", log.path()]);
+    assert!(is_well && text.contains("4 requests") && text.contains("max_num_seqs"), "{text}");
+    let (is_well, text) = folio(&["explain", log.path(), "--request", "three"]);
+    assert!(is_well && text.contains("(three)") && text.contains("60 tokens"), "{text}");
+    let (is_well, text) = folio(&["explain", log.path(), "--request", "five"]);
+    assert!(!is_well && text.contains("no request \"five\""), "{text}");
+    let (is_well, text) = folio(&["timeline", log.path(), "-o", trace.path()]);
+    assert!(is_well && text.contains("4 tracks"), "{text}");
+    let trace = std::fs::read(&trace.0).expect("the trace");
+    assert!(serde_json::from_slice::<serde_json::Value>(&trace).is_ok());
+}
+
+#[test]
+fn what_is_no_decision_log_is_refused_with_the_place() {
+    let file = TempFile::new("not.log", "folio decision log 9\n");
+    for command in ["explain", "replay"] {
+        let (is_well, text) = folio(&[command, file.path()]);
+        assert!(!is_well && text.contains("byte 19: version \"9\""), "{text}");
+        let (is_well, text) = folio(&[command, "/nowhere.log"]);
+        assert!(!is_well && text.contains("/nowhere.log: cannot be opened"), "{text}");
+    }
+}
+
 #[test]
 fn a_second_signal_ends_at_once() {
     let mut server = Server::start(&["--drain-timeout", "3600"]);

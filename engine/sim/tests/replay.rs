@@ -13,10 +13,9 @@ use folio_engine::core::{EngineCore, Turn};
 use folio_engine::decisions::{Disguise, Entry, Header, LogError, LogFile, LogLimits, LogReader};
 use folio_engine::exec::Executor;
 use folio_engine::sched::decisions::{Call, Decision, Ending, Input};
-use folio_engine::sched::policies::{Fcfs, Priority};
 use folio_engine::sched::{
-    Admit, Displacement, Limits, Policy, PolicyRequest, PreemptionMode, Rank, Refresh, Sequences,
-    Victim, View,
+    Admit, Decider, Displacement, Limits, Policy, PolicyContext, PolicyRequest, PreemptionMode,
+    Rank, Refresh, Registry, Sequences, Victim, View,
 };
 use folio_engine::types::{
     CacheSalt, Choice, Clock as _, Continuation, EngineConfig, Error, Event, EventReceiver,
@@ -178,12 +177,11 @@ impl Policy for Cached {
     }
 }
 
-fn policy(spec: &str) -> Box<dyn Policy> {
+fn policy(spec: &str) -> Decider {
     match spec.split_once(' ') {
-        Some(("adversary", seed)) => Box::new(Adversary(Random(seed.parse().unwrap()))),
-        _ if spec == "priority" => Box::new(Priority),
-        _ if spec == "cached" => Box::new(Cached),
-        _ => Box::new(Fcfs),
+        Some(("adversary", seed)) => Box::new(Adversary(Random(seed.parse().unwrap()))).into(),
+        _ if spec == "cached" => Box::new(Cached).into(),
+        _ => Registry::builtin().make(spec, &PolicyContext::default()).unwrap(),
     }
 }
 
@@ -207,17 +205,19 @@ fn random_config(random: &mut Random) -> EngineConfig {
 
 /// How a load is.
 #[derive(Clone, Copy)]
-struct Load {
-    policy: &'static str,
+struct Load<'a> {
+    policy: &'a str,
     max_in_flight: usize,
     faults: u32,
     num_requests: u64,
+    /// What decides after the first half of the requests, if anything else.
+    then: Option<&'a str>,
 }
 
 /// A run with its log on.
-struct Run {
+struct Run<'a> {
     random: Random,
-    load: Load,
+    load: Load<'a>,
     config: EngineConfig,
     core: EngineCore,
     clock: ManualClock,
@@ -229,8 +229,8 @@ struct Run {
     calls: Vec<Call>,
 }
 
-impl Run {
-    fn new(seed: u64, load: Load) -> (Self, String) {
+impl<'a> Run<'a> {
+    fn new(seed: u64, load: Load<'a>) -> (Self, String) {
         let mut random = Random(seed);
         let config = random_config(&mut random).validated().unwrap();
         let spec = match load.policy {
@@ -333,6 +333,12 @@ impl Run {
             if self.num_sent < self.load.num_requests {
                 (0..self.random.below(4)).for_each(|_| self.send());
             }
+            if let Some(then) =
+                self.load.then.filter(|_| self.num_sent > self.load.num_requests / 2)
+            {
+                self.core.switch_policy(policy(then), then).unwrap();
+                self.load.then = None;
+            }
             self.turn();
             num_turns += 1;
             assert!(num_turns < 400 * self.load.num_requests, "no end in sight");
@@ -341,7 +347,7 @@ impl Run {
     }
 }
 
-fn device(config: &EngineConfig, seed: u64, load: Load) -> Box<dyn Executor> {
+fn device(config: &EngineConfig, seed: u64, load: Load<'_>) -> Box<dyn Executor> {
     Box::new(Device {
         random: Random(seed ^ 0x5eed),
         max_in_flight: load.max_in_flight,
@@ -373,13 +379,13 @@ fn write(path: &PathBuf, header: Header, calls: Vec<Call>, limits: LogLimits) {
 
 fn replay_file(path: &PathBuf) -> Replay {
     let log = LogReader::open(path).unwrap();
-    replay(log, &mut |_, spec| Ok(policy(spec).into())).unwrap()
+    replay(log, &mut |_, spec| Ok(policy(spec))).unwrap()
 }
 
 const NO_LIMIT: LogLimits = LogLimits { max_bytes: None };
 
 /// Runs, writes and replays; returns the calls for a look at what was exercised.
-fn check(name: &str, seed: u64, load: Load) -> Vec<Call> {
+fn check(name: &str, seed: u64, load: Load<'_>) -> Vec<Call> {
     println!("{name}, seed {seed}");
     let (run, spec) = Run::new(seed, load);
     let header = header(&spec, &run.config);
@@ -404,6 +410,7 @@ fn count(calls: &[Call]) -> BTreeMap<&'static str, usize> {
             Input::Plan => "plans",
             Input::Commit { .. } => "commits",
             Input::Reset { .. } => "resets",
+            Input::Policy { .. } => "switched",
             _ => "others",
         };
         *counts.entry(input).or_default() += 1;
@@ -428,7 +435,7 @@ fn count(calls: &[Call]) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-fn check_seeds(name: &str, num_seeds: u64, load: Load, must_happen: &[&str]) {
+fn check_seeds(name: &str, num_seeds: u64, load: Load<'_>, must_happen: &[&str]) {
     let mut total: BTreeMap<&str, usize> = BTreeMap::new();
     for seed in 0..num_seeds {
         for (what, num) in count(&check(name, seed, load)) {
@@ -455,7 +462,7 @@ const USUAL: [&str; 9] = [
 #[test]
 fn every_decision_of_a_run_is_made_again() {
     for policy in ["fcfs", "priority", "cached", "adversary"] {
-        let load = Load { policy, max_in_flight: 1, faults: 0, num_requests: 60 };
+        let load = Load { policy, max_in_flight: 1, faults: 0, num_requests: 60, then: None };
         check_seeds(policy, 60, load, &USUAL);
     }
 }
@@ -464,22 +471,57 @@ fn every_decision_of_a_run_is_made_again() {
 fn so_is_every_decision_ahead_of_the_device() {
     let must_happen = [&USUAL[..], &["ahead", "put off"]].concat();
     for (policy, max_in_flight) in [("fcfs", 2), ("cached", 2), ("adversary", 2), ("fcfs", 3)] {
-        let load = Load { policy, max_in_flight, faults: 0, num_requests: 60 };
+        let load = Load { policy, max_in_flight, faults: 0, num_requests: 60, then: None };
         check_seeds(&format!("{policy}-{max_in_flight}"), 60, load, &must_happen);
+    }
+}
+
+#[test]
+fn so_is_every_decision_of_every_policy() {
+    let registry = Registry::builtin();
+    let names = registry.names().filter(|name| !name.contains(':'));
+    let mut specs: Vec<String> = names.collect();
+    assert!(specs.len() > 5, "{specs:?}");
+    specs.extend(
+        [
+            "expr: prompt - 10 * waited_s",
+            "fcfs victim=least-computed",
+            "sjf reserve=ratio:0.3",
+            "srpt predictor=histogram victim=fewest-outputs",
+            "vtc victim=worst-rank tpot=1ms",
+        ]
+        .map(str::to_owned),
+    );
+    for spec in &specs {
+        for max_in_flight in [1, 2] {
+            let load =
+                Load { policy: spec, max_in_flight, faults: 0, num_requests: 60, then: None };
+            let must_happen = ["admitted with a prefix", "held", "blocked", "cancelled"];
+            check_seeds(&format!("each-{max_in_flight}"), 12, load, &must_happen);
+        }
+    }
+}
+
+#[test]
+fn so_is_every_decision_after_a_switch_of_policies() {
+    for (policy, then) in [("fcfs", "vtc"), ("vtc", "priority"), ("lpm", "srpt"), ("mlfq", "sjf")] {
+        let load = Load { policy, max_in_flight: 2, faults: 0, num_requests: 60, then: Some(then) };
+        check_seeds("switch", 20, load, &["preempted", "switched"]);
     }
 }
 
 #[test]
 fn so_is_what_follows_a_failure() {
     for (policy, max_in_flight) in [("fcfs", 1), ("adversary", 2)] {
-        let load = Load { policy, max_in_flight, faults: 25, num_requests: 60 };
+        let load = Load { policy, max_in_flight, faults: 25, num_requests: 60, then: None };
         check_seeds(&format!("{policy}-{max_in_flight}-faults"), 40, load, &["resets"]);
     }
 }
 
 /// A run with everything in it, and its header.
 fn sample(seed: u64) -> (Vec<Call>, Header) {
-    let load = Load { policy: "priority", max_in_flight: 2, faults: 0, num_requests: 40 };
+    let load =
+        Load { policy: "priority", max_in_flight: 2, faults: 0, num_requests: 40, then: None };
     let (run, spec) = Run::new(seed, load);
     let header = header(&spec, &run.config);
     (run.carry_out(), header)
@@ -516,7 +558,7 @@ fn another_policy_decides_otherwise_and_that_is_found() {
     let path = path("other");
     write(&path, header, calls, NO_LIMIT);
     let log = LogReader::open(&path).unwrap();
-    let replay = replay(log, &mut |_, _| Ok(policy("fcfs").into())).unwrap();
+    let replay = replay(log, &mut |_, _| Ok(policy("fcfs"))).unwrap();
     assert!(matches!(replay.end, ReplayEnd::Differs(_)), "{:?}", replay.end);
 }
 
@@ -639,14 +681,14 @@ fn what_is_no_log_is_told_so_with_the_place() {
 
 #[test]
 fn a_full_log_goes_on_in_another_file_that_knows_who_is_there() {
-    let load = Load { policy: "fcfs", max_in_flight: 1, faults: 0, num_requests: 400 };
+    let load = Load { policy: "fcfs", max_in_flight: 1, faults: 0, num_requests: 400, then: None };
     let (run, spec) = Run::new(11, load);
     let header = header(&spec, &run.config);
     let path = path("rotated");
     write(&path, header, run.carry_out(), LogLimits { max_bytes: Some(40_000) });
     let mut log = LogReader::open(&path).unwrap();
     assert!(log.header().continues);
-    let error = replay(LogReader::open(&path).unwrap(), &mut |_, spec| Ok(policy(spec).into()));
+    let error = replay(LogReader::open(&path).unwrap(), &mut |_, spec| Ok(policy(spec)));
     assert!(error.unwrap_err().to_string().contains("FILE.1"));
     let mut known = std::collections::HashSet::new();
     for entry in log.by_ref() {

@@ -9,11 +9,13 @@ use super::encode::Encoder;
 use super::wire::{Item, MAGIC, VERSION};
 use super::{Disguise, Header};
 use crate::sched::decisions::Call;
-use crate::types::RequestId;
+use crate::types::{Nanos, RequestId};
 
 /// A frame is written when it has so many bytes, or so many calls.
 const FRAME_BYTES: usize = 64 << 10;
 const FRAME_CALLS: u32 = 1000;
+/// Or when its first call is so old, so that a log can be read while it grows.
+const FRAME_TIME: Nanos = Nanos(500_000_000);
 
 /// How large a log may become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct LogFile {
     /// Items that are not in the file yet.
     frame: Vec<u8>,
     num_calls: u32,
+    /// Time of the first of them.
+    frame_since: Nanos,
     num_bytes: u64,
 }
 
@@ -56,6 +60,7 @@ impl LogFile {
             file,
             frame: Vec::new(),
             num_calls: 0,
+            frame_since: Nanos(0),
             num_bytes,
         })
     }
@@ -64,10 +69,16 @@ impl LogFile {
     pub fn write(&mut self, calls: Vec<Call>) -> io::Result<()> {
         for mut call in calls {
             self.disguise.apply(&mut call);
+            let at = call.at;
+            if self.num_calls == 0 {
+                self.frame_since = at;
+            }
             let item = self.encoder.call(call);
             self.push(&item)?;
             self.num_calls += 1;
-            if self.frame.len() >= self.max_frame_bytes() || self.num_calls >= FRAME_CALLS {
+            let is_old = at.since(self.frame_since) >= FRAME_TIME;
+            let is_long = self.frame.len() >= self.max_frame_bytes();
+            if is_old || is_long || self.num_calls >= FRAME_CALLS {
                 self.flush()?;
             }
         }
