@@ -6,6 +6,7 @@
 
 mod access;
 mod bench;
+mod capacity;
 mod decisions;
 mod engine;
 mod file;
@@ -13,9 +14,11 @@ mod http;
 mod limits;
 mod models;
 mod policies;
+mod report;
 mod settings;
 mod sim;
 mod size;
+mod sweep;
 mod telemetry;
 
 #[cfg(test)]
@@ -34,13 +37,16 @@ pub(crate) use bench::{
     DatasetName, FigureArgs, JudgeArgs, LatencyArgs, OfflineArgs, SamplingArgs, SweepArgs,
     TargetArgs, ThroughputArgs, TrafficArgs,
 };
+pub(crate) use capacity::CapacityArgs;
 pub(crate) use decisions::{ExplainArgs, ReplayArgs, TimelineArgs};
 pub(crate) use engine::{Device, EngineArgs};
 pub(crate) use http::HttpArgs;
 pub(crate) use limits::{LimitArgs, Seconds};
 pub(crate) use models::{Dtype, LoadFormat, ModelArgs};
+pub(crate) use report::ReportArgs;
 pub(crate) use sim::{Dataset, SimArgs};
 pub(crate) use size::Bytes;
+pub(crate) use sweep::{SimCommand, SimCommandArgs, SimSweepArgs};
 pub(crate) use telemetry::TelemetryArgs;
 
 /// Serves chat and embeddings with continuous batching over one paged KV cache.
@@ -66,9 +72,13 @@ pub(crate) enum Command {
     /// Turn texts into vectors, one JSON line each
     Embed(Box<EmbedArgs>),
     /// Play a load through the scheduler on a simulated device: what a policy would have done
-    Sim(Box<SimArgs>),
+    Sim(Box<SimCommandArgs>),
     /// Measure a server, or the engine alone
     Bench(BenchArgs),
+    /// Find the highest request rate at which simulated requests keep an objective
+    Capacity(Box<CapacityArgs>),
+    /// Make a page of HTML from the result files of runs
+    Report(ReportArgs),
     /// Print all settings of `serve` as a folio.toml, or check them
     Config(Box<ConfigArgs>),
     /// Say in words what a decision log tells: why requests waited, and for whom

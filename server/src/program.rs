@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, SimCommand};
 use crate::commands;
 use crate::policy::{Policies, registry};
 use folio_engine::sched::Registry;
@@ -49,8 +49,13 @@ fn run(command: Command, policies: &Policies) -> anyhow::Result<()> {
                 unless_closed(commands::generate::run(*args, policies).await)
             }
             Command::Embed(args) => unless_closed(commands::embed::run(*args, policies).await),
-            Command::Sim(args) => unless_closed(commands::sim::run(&args, policies)),
             Command::Bench(args) => unless_closed(commands::bench::run(args, policies).await),
+            Command::Sim(args) => unless_closed(match &args.command {
+                None => commands::sim::run(&args.run, policies),
+                Some(SimCommand::Sweep(sweep)) => commands::sweep::run(sweep, policies),
+            }),
+            Command::Capacity(args) => unless_closed(commands::capacity::run(&args, policies)),
+            Command::Report(args) => unless_closed(commands::report::run(&args)),
             Command::Config(args) => unless_closed(commands::config::run(&args, policies)),
             Command::Explain(args) => unless_closed(commands::explain::run(&args)),
             Command::Timeline(args) => unless_closed(commands::timeline::run(&args)),

@@ -155,7 +155,8 @@ proptest! {
         prop_assert_eq!(Some(interval), bootstrap.of_mean(&values), "same seed, same interval");
         let moved: Vec<f64> = values.iter().map(|value| value + shift).collect();
         let moved = bootstrap.of_mean(&moved).unwrap();
-        prop_assert!((moved.low - interval.low - shift).abs() < 1.0);
+        prop_assert!((moved.low - interval.low - shift).abs() < 1e-6);
+        prop_assert!((moved.high - interval.high - shift).abs() < 1e-6);
     }
 
     #[test]

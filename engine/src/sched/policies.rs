@@ -9,6 +9,7 @@ mod hrrn;
 mod lpm;
 mod mlfq;
 mod pace;
+mod prefill_first;
 mod priority;
 mod reserve;
 mod sjf;
@@ -24,6 +25,7 @@ pub use fcfs::Fcfs;
 pub use hrrn::Hrrn;
 pub use lpm::Lpm;
 pub use mlfq::{Levels, Mlfq};
+pub use prefill_first::PrefillFirst;
 pub use priority::Priority;
 pub use reserve::Reserve;
 pub use sjf::Sjf;
@@ -82,7 +84,14 @@ pub(super) fn register(registry: &mut Registry) {
         "fair shares between tenants: prefill=1, decode=2, predictor=none",
         |options, context| Ok(Box::new(Vtc::from_options(options, context)?)),
     );
-    for name in ["fcfs", "sjf", "srpt", "hrrn", "edf", "lpm", "dfs-weight", "mlfq", "vtc"] {
+    registry.register_planner(
+        "prefill-first",
+        "whole prompts before answers, for comparison: what chunked prefill was invented against",
+        |_, _| Ok(Box::new(PrefillFirst)),
+    );
+    for name in
+        ["fcfs", "sjf", "srpt", "hrrn", "edf", "lpm", "dfs-weight", "mlfq", "vtc", "prefill-first"]
+    {
         registry.ignores_priorities(name);
     }
 }

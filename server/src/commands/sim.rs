@@ -82,6 +82,11 @@ pub(crate) fn simulate(args: &SimArgs, policies: &Policies) -> Result<(Outcome, 
     Ok((outcome, description(args, &parts.cost)))
 }
 
+/// How long steps take on the device that the arguments describe.
+pub(crate) fn cost_model(args: &SimArgs) -> Result<Arc<dyn CostModel>> {
+    Ok(Parts::read(args)?.cost)
+}
+
 fn tally(outcome: &Outcome) -> String {
     let dropped = outcome.read.dropped.iter().map(|(reason, num)| format!("{num} {reason}"));
     let dropped: Vec<String> = dropped.collect();

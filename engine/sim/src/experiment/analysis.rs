@@ -17,7 +17,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    fn of(result: &RunResult) -> Self {
+    pub(super) fn of(result: &RunResult) -> Self {
         Self { variant: result.variant.clone(), rate: result.rate, load: result.load }
     }
 

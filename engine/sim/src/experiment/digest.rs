@@ -162,7 +162,7 @@ pub const NUM_TIMES: usize = 120;
 /// Tenants that are told apart; those with fewer requests are left out of courses and indices.
 const MAX_TENANTS: usize = 20;
 /// Moments kept.
-const MAX_MOMENTS: usize = 400;
+const MAX_MOMENTS: usize = 300;
 /// Lives kept.
 const NUM_LIVES: usize = 24;
 /// Scales of the objective.
@@ -351,7 +351,15 @@ fn service(requests: &[&Served], end: f64) -> Vec<(f64, f64)> {
 
 fn thinned(moments: &[Moment]) -> Vec<Moment> {
     let stride = moments.len().div_ceil(MAX_MOMENTS).max(1);
-    moments.iter().step_by(stride).copied().collect()
+    let short = |moment: &Moment| Moment {
+        at: short(moment.at),
+        kv_use: short(moment.kv_use),
+        prefill: short(moment.prefill),
+        decode: short(moment.decode),
+        step_ms: short(moment.step_ms),
+        ..*moment
+    };
+    moments.iter().step_by(stride).map(short).collect()
 }
 
 /// Requests one after the other around the one that waited longest.
@@ -372,7 +380,7 @@ fn lives(requests: &[Served]) -> Vec<[f64; 4]> {
 /// A distribution from counts of values in ascending order.
 fn of_counts(counts: &[(f64, u64)]) -> Vec<(f64, f64)> {
     let total = counts.iter().map(|(_, count)| count).sum::<u64>().max(1) as f64;
-    let stride = counts.len().div_ceil(400).max(1);
+    let stride = counts.len().div_ceil(200).max(1);
     let mut so_far = 0;
     let curve = counts.iter().enumerate().filter_map(|(index, (value, count))| {
         so_far += count;
@@ -382,8 +390,11 @@ fn of_counts(counts: &[(f64, u64)]) -> Vec<(f64, f64)> {
     curve.collect()
 }
 
-/// Six significant digits are plenty for a picture.
+/// Six significant digits, which are plenty for a picture.
+fn short(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
+}
+
 fn rounded(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let round = |value: f64| format!("{value:.5e}").parse().unwrap_or(value);
-    points.iter().map(|&(x, y)| (round(x), round(y))).collect()
+    points.iter().map(|&(x, y)| (short(x), short(y))).collect()
 }

@@ -30,20 +30,45 @@ pub struct Experiment {
 pub struct Sweep {
     /// Policies, as `--policy` takes them.
     pub policies: Vec<String>,
-    /// The one that the others are compared with; the first where it is left out.
+    /// The one that the others are compared with; the first where it is left out. With one policy
+    /// and options, values of options are compared: `max-num-seqs=64`.
     pub baseline: Option<String>,
-    /// Request rates in requests a second, as `--rate` takes them.
+    /// Request rates in requests a second.
     #[serde(default)]
     pub rates: Vec<f64>,
     /// Request rates as shares of what `fcfs` can do when everything waits at the start.
     #[serde(default)]
     pub loads: Vec<f64>,
+    /// How requests come at these rates.
+    #[serde(default)]
+    pub arrivals: Arrivals,
     /// Seeds, or how many.
     #[serde(default)]
     pub seeds: Seeds,
     /// Other flags of `folio sim`, each with the values that it takes in turn.
     #[serde(default)]
     pub options: BTreeMap<String, Vec<toml::Value>>,
+}
+
+/// How requests come at a rate.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arrivals {
+    /// At random, anew for each seed (`--request-rate`).
+    #[default]
+    Drawn,
+    /// As in the trace, faster or slower (`--rate`); then the seeds change little or nothing.
+    Trace,
+}
+
+impl Arrivals {
+    /// The flag that says so.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Drawn => "request-rate",
+            Self::Trace => "rate",
+        }
+    }
 }
 
 /// Which seeds.
@@ -95,7 +120,7 @@ impl Default for JudgeFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ExperimentError {
     /// It cannot be read.
-    #[error("cannot read {path}: {source}", path = path.display())]
+    #[error("cannot read {path}", path = path.display())]
     Read {
         /// Which.
         path: PathBuf,
@@ -125,7 +150,7 @@ pub enum ExperimentError {
 }
 
 impl Experiment {
-    /// Reads the file at `path`. Relative paths in it are left as they are.
+    /// Reads the file at `path`.
     pub fn read(path: &Path) -> Result<Self, ExperimentError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ExperimentError::Read { path: path.to_owned(), source })?;
@@ -147,10 +172,24 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// The policy that the others are compared with.
-    pub fn baseline(&self) -> &str {
-        let first = self.sweep.policies.first().map_or("", String::as_str);
-        self.sweep.baseline.as_deref().unwrap_or(first)
+    /// What the others are compared with: a policy, or a variant where there is one policy only.
+    pub fn baseline(&self) -> String {
+        let first = || self.compared().into_iter().next().unwrap_or_default();
+        self.sweep.baseline.clone().unwrap_or_else(first)
+    }
+
+    /// Whether values of options are compared with each other, under the only policy.
+    pub fn compares_options(&self) -> bool {
+        self.sweep.policies.len() == 1 && !self.sweep.options.is_empty()
+    }
+
+    /// What is compared with each other.
+    fn compared(&self) -> Vec<String> {
+        if self.compares_options() {
+            self.variants().into_iter().map(|(name, _)| name).collect()
+        } else {
+            self.sweep.policies.clone()
+        }
     }
 
     fn check(&self) -> Result<(), (&'static str, String, &'static str)> {
@@ -161,10 +200,6 @@ impl Experiment {
         }
         if let Some(twice) = repeated(&sweep.policies) {
             return Err(("sweep.policies", format!("{twice:?}"), "must name each policy once"));
-        }
-        if !sweep.policies.iter().any(|policy| policy == self.baseline()) {
-            let value = format!("{:?}", self.baseline());
-            return Err(("sweep.baseline", value, "must be one of sweep.policies"));
         }
         if !sweep.rates.is_empty() && !sweep.loads.is_empty() {
             let value = format!("{:?}", sweep.loads);
@@ -183,6 +218,15 @@ impl Experiment {
             return Err(("sweep.seeds", value, "must be a number from 1, or different seeds"));
         }
         self.check_flags()?;
+        let baseline = self.baseline();
+        if !self.compared().contains(&baseline) {
+            let limit = if self.compares_options() {
+                "must be a value of sweep.options, as FLAG=VALUE"
+            } else {
+                "must be one of sweep.policies"
+            };
+            return Err(("sweep.baseline", format!("{baseline:?}"), limit));
+        }
         self.check_judge()?;
         let num_rates = (sweep.rates.len() + sweep.loads.len()).max(1);
         let num_variants = sweep.options.values().map(Vec::len).product::<usize>();
@@ -195,14 +239,16 @@ impl Experiment {
 
     fn check_flags(&self) -> Result<(), (&'static str, String, &'static str)> {
         const VARIED: [&str; 3] = ["policy", "seed", "scheduling-policy"];
+        const RATES: [&str; 3] = ["rate", "request-rate", "speed"];
         if let Some(key) = self.run.keys().find(|key| VARIED.contains(&key.as_str())) {
             let limit = "is varied: name it under sweep.policies or sweep.seeds";
             return Err(("run", format!("{key:?}"), limit));
         }
-        if self.run.contains_key("rate")
-            && !(self.sweep.rates.is_empty() && self.sweep.loads.is_empty())
-        {
-            return Err(("run", "\"rate\"".to_owned(), "is varied by sweep.rates or sweep.loads"));
+        let varies_rate = !(self.sweep.rates.is_empty() && self.sweep.loads.is_empty());
+        let rate = RATES.into_iter().find(|rate| self.run.contains_key(*rate));
+        if let (true, Some(rate)) = (varies_rate, rate) {
+            let limit = "is varied by sweep.rates or sweep.loads";
+            return Err(("run", format!("{rate:?}"), limit));
         }
         for (key, value) in &self.run {
             if words(value).is_none() {
@@ -211,7 +257,10 @@ impl Experiment {
             }
         }
         for (key, values) in &self.sweep.options {
-            if VARIED.contains(&key.as_str()) || key == "rate" || self.run.contains_key(key) {
+            if VARIED.contains(&key.as_str())
+                || RATES.contains(&key.as_str())
+                || self.run.contains_key(key)
+            {
                 let limit = "must not be set elsewhere in the file too";
                 return Err(("sweep.options", format!("{key:?}"), limit));
             }

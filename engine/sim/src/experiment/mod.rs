@@ -18,9 +18,9 @@ mod tests;
 
 pub use analysis::{Analysis, Finding, Setting};
 pub use digest::{Digest, Facts, Moment, NUM_TIMES, Objective, Served, TenantDigest};
-pub use file::{Experiment, ExperimentError, JudgeFile, MAX_RUNS, Seeds, Sweep};
+pub use file::{Arrivals, Experiment, ExperimentError, JudgeFile, MAX_RUNS, Seeds, Sweep};
 pub use results::{MEASURES, Measure, ResultError, Role, RunResult};
-pub use runs::{Job, Rate, in_parallel};
+pub use runs::{Flags, Job, Rate, in_parallel};
 pub use simulated::Alone;
 
 use crate::statistics::Comparison;

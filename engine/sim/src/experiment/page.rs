@@ -2,7 +2,7 @@
 
 use super::analysis::{Analysis, Finding, Setting};
 use super::figures::{Close, bars, over_rates};
-use super::results::{MEASURES, Role};
+use super::results::{MEASURES, Measure, Role, RunResult};
 use crate::plot::{Figure, PlotError, number};
 use crate::report::{Block, Cell, Report, Section, Table, Tone};
 use crate::statistics::{Comparison, Direction, Judge, Verdict};
@@ -13,10 +13,10 @@ const MAX_LOSSES: usize = 40;
 impl Analysis {
     /// The report, under `title`.
     pub fn report(&self, title: &str, judge: &Judge) -> Result<Report, PlotError> {
-        let mut sections = vec![self.overview()];
+        let mut sections = Vec::new();
         if self.policies.len() > 1 {
-            sections.insert(0, self.verdicts());
-            sections.insert(1, self.losses());
+            sections.push(self.verdicts());
+            sections.push(self.losses());
         }
         let mut variants: Vec<&str> =
             self.settings.iter().map(|setting| setting.variant.as_str()).collect();
@@ -28,11 +28,14 @@ impl Analysis {
             };
             let mut figures = over_rates(self, variant);
             if variants.len() > 1 {
-                figures.iter_mut().for_each(|figure| figure.name += &format!("-{}", index + 1));
+                for figure in &mut figures {
+                    figure.name = format!("{}-{}", figure.name, index + 1);
+                }
             }
             sections.push(section(title, "", figures)?);
         }
         sections.extend(self.close_sections()?);
+        sections.push(self.overview());
         sections.retain(|section| !section.blocks.is_empty());
         Ok(Report { title: title.to_owned(), lead: self.lead(judge), sections })
     }
@@ -74,8 +77,16 @@ impl Analysis {
             seeds.len(),
             plural(seeds.len(), "seed", "seeds"),
         );
+        let mut lead = vec![counts];
+        if self.seeds_change_nothing() {
+            lead.push(
+                "The seeds change nothing here: runs of different seeds are equal, so the \
+                 intervals say nothing of chance. Arrivals that are drawn differ by seed."
+                    .to_owned(),
+            );
+        }
         if self.policies.len() < 2 {
-            return vec![counts];
+            return lead;
         }
         let rule = format!(
             "Every policy is compared with {} on the same requests, seed by seed. Intervals hold \
@@ -86,22 +97,37 @@ impl Analysis {
             100.0 * judge.bootstrap.confidence,
             number(100.0 * judge.margin),
         );
-        vec![counts, rule]
+        lead.insert(1, rule);
+        lead
+    }
+
+    /// Whether every run is equal to that of another seed.
+    fn seeds_change_nothing(&self) -> bool {
+        let has_twin = |result: &RunResult| {
+            self.results.iter().any(|other| {
+                other.seed != result.seed
+                    && other.policy == result.policy
+                    && Setting::of(other) == Setting::of(result)
+                    && other.measures == result.measures
+            })
+        };
+        self.results.iter().all(has_twin)
     }
 
     fn verdicts(&self) -> Section {
-        let mut section = Section::new(format!("Verdicts against {}", self.baseline));
+        let headline = MEASURES.iter().filter(|measure| {
+            let is_it = |finding: &Finding| finding.measure.key == measure.key;
+            measure.role == Role::Headline && self.findings.iter().any(is_it)
+        });
+        let measures: Vec<&Measure> = headline.collect();
+        let header = vec!["Setting".to_owned(), "Policy".to_owned()];
+        let mut table = Table { header, ..Table::default() };
+        table.header.extend(measures.iter().map(|measure| measure.label.to_owned()));
         for setting in &self.settings {
-            let mut table = Table { caption: setting.name(), ..Table::default() };
-            let headline = MEASURES.iter().filter(|measure| measure.role == Role::Headline);
-            let is_measured = |key: &str| {
-                self.findings.iter().any(|f| f.setting == *setting && f.measure.key == key)
-            };
-            let measures: Vec<_> = headline.filter(|measure| is_measured(measure.key)).collect();
-            table.header.push("Policy".to_owned());
-            table.header.extend(measures.iter().map(|measure| measure.label.to_owned()));
+            let mut name = setting.name();
             for policy in &self.policies[1..] {
-                let mut row = vec![Cell::words(policy.clone())];
+                let mut row = vec![Cell::words(std::mem::take(&mut name))];
+                row.push(Cell::words(policy.clone()));
                 for measure in &measures {
                     let found = self.findings.iter().find(|finding| {
                         finding.setting == *setting
@@ -112,8 +138,9 @@ impl Analysis {
                 }
                 table.rows.push(row);
             }
-            section.blocks.push(Block::Table(table));
         }
+        let mut section = Section::new(format!("Verdicts against {}", self.baseline));
+        section.blocks.push(Block::Table(table));
         section
     }
 
@@ -165,10 +192,10 @@ impl Analysis {
                 if values.iter().all(Option::is_none) {
                     continue;
                 }
-                let best = best_of(&values, measure.direction);
+                let best = best_of(&values, measure.direction).map(number);
                 let cell = |value: Option<f64>| {
                     let cell = Cell::number(value.map_or_else(|| "–".to_owned(), number));
-                    let is_best = self.policies.len() > 1 && value.is_some() && value == best;
+                    let is_best = best.as_deref() == Some(cell.text.as_str());
                     if is_best { cell.toned(Tone::Good) } else { cell }
                 };
                 let mut row = vec![Cell::words(measure.label)];
@@ -181,11 +208,11 @@ impl Analysis {
     }
 }
 
-/// The best of the values, unless all are equal.
+/// The best of the values, unless all look equal.
 fn best_of(values: &[Option<f64>], direction: Direction) -> Option<f64> {
     let known = || values.iter().flatten().copied();
     let (low, high) = (known().reduce(f64::min)?, known().reduce(f64::max)?);
-    (low < high).then_some(match direction {
+    (number(low) != number(high)).then_some(match direction {
         Direction::Lower => low,
         Direction::Higher => high,
     })
@@ -210,37 +237,42 @@ fn verdict_cell(finding: &Finding) -> Cell {
         Verdict::Same => Tone::Plain,
         Verdict::CannotTell => Tone::Muted,
     };
-    let text = format!("{} {}", comparison.verdict.as_str(), change(comparison));
-    Cell::words(text).toned(tone)
+    let [difference, interval] = parts(comparison);
+    let text = format!("{} {difference}", comparison.verdict.as_str());
+    Cell::words(text).with_detail(interval).toned(tone)
 }
 
 /// The difference and its interval, as shares of the baseline where that is not zero.
 pub(super) fn change(comparison: &Comparison) -> String {
+    let [difference, interval] = parts(comparison);
+    if interval.is_empty() { difference } else { format!("{difference} ({interval})") }
+}
+
+/// The difference; and its interval, empty where there is none.
+fn parts(comparison: &Comparison) -> [String; 2] {
     let signed = |value: f64| {
+        let (value, unit) = match comparison.relative(value) {
+            Some(share) => ((1000.0 * share).round() / 10.0, " %"),
+            None => (value, ""),
+        };
         let sign = if value > 0.0 { "+" } else { "" };
-        match comparison.relative(value) {
-            Some(share) => format!("{sign}{} %", number((1000.0 * share).round() / 10.0)),
-            None => format!("{sign}{}", number(value)),
-        }
+        format!("{sign}{}{unit}", number(value))
     };
-    let difference = signed(comparison.difference());
-    match comparison.interval {
-        Some(interval) => {
-            format!("{difference} ({} to {})", signed(interval.low), signed(interval.high))
-        }
-        None => difference,
-    }
+    let interval = comparison.interval;
+    let interval = interval.map(|ends| format!("{} to {}", signed(ends.low), signed(ends.high)));
+    [signed(comparison.difference()), interval.unwrap_or_default()]
 }
 
 fn loss_row(finding: &Finding) -> Vec<Cell> {
     let Finding { setting, policy, measure, comparison } = finding;
+    let [difference, interval] = parts(comparison);
     vec![
         Cell::words(Setting::name(setting)),
         Cell::words(policy.clone()),
         Cell::words(measure.label),
         Cell::number(number(comparison.baseline)),
         Cell::number(number(comparison.candidate)),
-        Cell::number(change(comparison)).toned(Tone::Bad),
+        Cell::number(difference).with_detail(interval).toned(Tone::Bad),
     ]
 }
 

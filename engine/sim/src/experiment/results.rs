@@ -40,7 +40,7 @@ const fn higher(key: &'static str, label: &'static str, role: Role) -> Measure {
 }
 
 /// All measures, in the order of tables.
-pub const MEASURES: [Measure; 22] = [
+pub const MEASURES: [Measure; 21] = [
     lower("mean_ttft_ms", "TTFT mean (ms)", Role::Headline),
     lower("p50_ttft_ms", "TTFT p50 (ms)", Role::Guard),
     lower("p99_ttft_ms", "TTFT p99 (ms)", Role::Headline),
@@ -48,25 +48,20 @@ pub const MEASURES: [Measure; 22] = [
     lower("mean_tpot_ms", "TPOT mean (ms)", Role::Headline),
     lower("p99_tpot_ms", "TPOT p99 (ms)", Role::Guard),
     lower("p99_itl_ms", "ITL p99 (ms)", Role::Guard),
-    lower("p99_stall_ms", "longest stall of a request, p99 (ms)", Role::Guard),
+    lower("p99_stall_ms", "Longest stall of a request, p99 (ms)", Role::Guard),
     lower("mean_e2el_ms", "E2E latency mean (ms)", Role::Headline),
     lower("p99_e2el_ms", "E2E latency p99 (ms)", Role::Guard),
     lower("slowest_decile_e2el_ms", "E2E latency of the slowest tenth (ms)", Role::Guard),
-    lower("mean_slowdown", "slowdown mean", Role::Guard),
-    lower("p99_slowdown", "slowdown p99", Role::Guard),
+    lower("mean_slowdown", "Slowdown mean", Role::Guard),
+    lower("p99_slowdown", "Slowdown p99", Role::Guard),
     lower("smallest_tenant_ttft_ms", "TTFT of the smallest tenant, mean (ms)", Role::Guard),
     lower("worst_tenant_p99_ttft_ms", "TTFT p99 of the tenant worst off (ms)", Role::Guard),
-    lower(
-        "max_service_difference",
-        "greatest difference of tenants' service (tokens)",
-        Role::Guard,
-    ),
     higher("jain_index_of_ttft", "Jain's index of tenants' TTFT", Role::Guard),
-    higher("output_throughput", "output throughput (tokens/s)", Role::Headline),
-    higher("request_goodput", "goodput (requests/s)", Role::Headline),
+    higher("output_throughput", "Output throughput (tokens/s)", Role::Headline),
+    higher("request_goodput", "Goodput (requests/s)", Role::Headline),
     higher("slo_attainment", "SLO attainment", Role::Guard),
-    lower("recompute_tax", "tokens computed again (share)", Role::Guard),
-    higher("prefix_hit_rate", "prefix cache hits (share)", Role::Guard),
+    lower("recompute_tax", "Tokens computed again (share)", Role::Guard),
+    higher("prefix_hit_rate", "Prefix cache hits (share)", Role::Guard),
 ];
 
 /// What a report knows of a run.
@@ -94,7 +89,7 @@ pub struct RunResult {
 #[derive(Debug, thiserror::Error)]
 pub enum ResultError {
     /// It cannot be read.
-    #[error("cannot read {path}: {source}", path = path.display())]
+    #[error("cannot read {path}", path = path.display())]
     Read {
         /// Which.
         path: PathBuf,
@@ -118,6 +113,7 @@ impl RunResult {
         result.insert(
             "experiment".to_owned(),
             json!({
+                "label": job.label,
                 "policy": job.policy,
                 "variant": job.variant,
                 "seed": job.seed,
@@ -173,7 +169,9 @@ impl RunResult {
         let rate = object.get("request_rate").and_then(|rate| {
             rate.as_f64().or_else(|| rate.as_str()?.parse().ok()).filter(|rate| rate.is_finite())
         });
-        let label = text("policy").or_else(|| text("label")).or_else(|| text("backend"));
+        let own = experiment.and_then(|experiment| experiment.get("label")?.as_str());
+        let label =
+            own.or_else(|| text("policy")).or_else(|| text("label")).or_else(|| text("backend"));
         let seed = experiment.and_then(|experiment| experiment.get("seed")).or(object.get("seed"));
         Ok(Self {
             policy: label.unwrap_or(name).to_owned(),

@@ -1,14 +1,21 @@
 //! The runs of an experiment, and how they are carried out on every core.
 
+use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use super::file::{Experiment, words};
+use super::file::{Arrivals, Experiment, words};
+
+/// Flags of a command line without their dashes, each with its values.
+pub type Flags = Vec<(String, Vec<String>)>;
 
 /// One run: a policy under a load with a seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
+    /// What it is called beside what it is compared with: the policy, or the variant where the
+    /// experiment has one policy only.
+    pub label: String,
     /// The policy.
     pub policy: String,
     /// The request rate; `None` as the workload has it.
@@ -16,10 +23,12 @@ pub struct Job {
     /// The seed.
     pub seed: u64,
     /// Values of the other flags that are varied, as `max-num-seqs=64 block-size=16`; empty where
-    /// none are.
+    /// none are, or where they are the label.
     pub variant: String,
+    /// How requests come at that rate.
+    pub arrivals: Arrivals,
     /// All flags but those of the policy, the rate and the seed, with their values.
-    pub flags: Vec<(String, Vec<String>)>,
+    pub flags: Flags,
 }
 
 /// A request rate.
@@ -42,19 +51,19 @@ impl Job {
         arguments.extend(["--policy".to_owned(), self.policy.clone()]);
         arguments.extend(["--seed".to_owned(), self.seed.to_string()]);
         if let Some(rate) = self.rate {
-            arguments.extend(["--rate".to_owned(), rate.per_second.to_string()]);
+            let flag = format!("--{}", self.arrivals.flag());
+            arguments.extend([flag, rate.per_second.to_string()]);
         }
         arguments
     }
 
-    /// A name for its file: letters, digits and dashes, different for different jobs but for
-    /// policies of equal letters, which `number` tells apart.
-    pub fn file_name(&self, number: usize) -> String {
-        let mut text = format!("{number:04} {} {}", self.policy, self.variant);
+    /// A name for its file: letters, digits and dashes. `tag` tells jobs of equal letters apart.
+    pub fn file_name(&self, tag: &str) -> String {
+        let mut text = format!("{} {}", self.label, self.variant);
         if let Some(rate) = self.rate {
-            text += &format!(" rate {}", (rate.per_second * 1e3).round() / 1e3);
+            let _ = write!(text, " rate {}", (rate.per_second * 1e3).round() / 1e3);
         }
-        text += &format!(" seed {}", self.seed);
+        let _ = write!(text, " seed {} {tag}", self.seed);
         let letters = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
         let name: String = letters.collect();
         name.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
@@ -64,8 +73,8 @@ impl Job {
 impl Experiment {
     /// The values of the flags that are varied beside policy, rate and seed: the variant's name
     /// and all flags.
-    pub fn variants(&self) -> Vec<(String, Vec<(String, Vec<String>)>)> {
-        let shared: Vec<(String, Vec<String>)> = self
+    pub fn variants(&self) -> Vec<(String, Flags)> {
+        let shared: Flags = self
             .run
             .iter()
             .filter_map(|(flag, value)| Some((flag.clone(), words(value)?)))
@@ -93,6 +102,8 @@ impl Experiment {
     pub fn jobs(&self, capacities: &[f64]) -> Vec<Job> {
         let mut jobs = Vec::new();
         for (index, (variant, flags)) in self.variants().into_iter().enumerate() {
+            // What is compared with each other gets the same load.
+            let index = if self.compares_options() { 0 } else { index };
             let capacity = capacities.get(index).copied().unwrap_or(f64::NAN);
             let loads = self.sweep.loads.iter();
             let by_load = loads.map(|load| Rate { per_second: load * capacity, load: Some(*load) });
@@ -105,11 +116,18 @@ impl Experiment {
             for policy in &self.sweep.policies {
                 for rate in &rates {
                     for seed in self.sweep.seeds.list() {
+                        let (label, variant) = if self.compares_options() {
+                            (variant.clone(), String::new())
+                        } else {
+                            (policy.clone(), variant.clone())
+                        };
                         jobs.push(Job {
+                            label,
                             policy: policy.clone(),
                             rate: *rate,
                             seed,
-                            variant: variant.clone(),
+                            variant,
+                            arrivals: self.sweep.arrivals,
                             flags: flags.clone(),
                         });
                     }
@@ -141,12 +159,12 @@ pub fn in_parallel<T: Sync, R: Send, E: Send>(
                     if result.is_err() {
                         next.store(items.len(), Ordering::Relaxed);
                     }
-                    let mut results = results.lock().unwrap_or_else(|broken| broken.into_inner());
+                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
                     results[index] = Some(result);
                 }
             });
         }
     });
-    let results = results.into_inner().unwrap_or_else(|broken| broken.into_inner());
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.into_iter().flatten().collect()
 }

@@ -23,7 +23,7 @@ impl Digest {
         let work = &outcome.work;
         let num_dropped = work.totals.num_dropped_tokens as f64;
         let share = |part: f64, whole: u64| (whole > 0).then(|| part / whole as f64);
-        let seconds = |limit: Option<Nanos>| limit.map(|limit| limit.as_secs_f64());
+        let seconds = |limit: Option<Nanos>| limit.map(Nanos::as_secs_f64);
         let facts = Facts {
             objective: Objective {
                 ttft: seconds(slo.ttft),
@@ -44,7 +44,7 @@ impl Digest {
 
 fn served(request: &RequestOutcome, alone: Alone<'_>) -> Served {
     let times = &request.times;
-    let seconds = |time: Option<Nanos>| time.map(|time| time.as_secs_f64());
+    let seconds = |time: Option<Nanos>| time.map(Nanos::as_secs_f64);
     Served {
         tenant: request.tenant,
         arrival: times.arrival.as_secs_f64(),

@@ -33,15 +33,32 @@ fn every_combination_is_run_and_names_its_flags() {
     let jobs = parse(GOOD).unwrap().jobs(&[]);
     assert_eq!(jobs.len(), 2 * 2 * 2 * 3);
     let words = "--goodput ttft:500 tpot:50 --no-enable-prefix-caching --num-prompts 100 \
-                 --trace azure.csv --max-num-seqs 64 --policy sjf ageing=200 --seed 1 --rate 4.5";
+                 --trace azure.csv --max-num-seqs 64 --policy sjf ageing=200 --seed 1 \
+                 --request-rate 4.5";
     let lines: Vec<String> = jobs.iter().map(|job| job.arguments().join(" ")).collect();
     assert!(lines.iter().any(|line| line == words), "{lines:#?}");
-    let mut names: Vec<String> =
-        jobs.iter().enumerate().map(|(index, job)| job.file_name(index)).collect();
-    assert_eq!(names[0], "0000-fcfs-max-num-seqs-64-rate-2-seed-1");
+    let mut names: Vec<String> = jobs.iter().map(|job| job.file_name("9f")).collect();
+    assert_eq!(names[0], "fcfs-max-num-seqs-64-rate-2-seed-1-9f");
     names.sort();
     names.dedup();
     assert_eq!(names.len(), jobs.len());
+}
+
+#[test]
+fn options_are_compared_where_there_is_one_policy() {
+    let text = GOOD
+        .replace(", \"sjf ageing=200\"", "")
+        .replace("rates = [2, 4.5]", "loads = [0.5]\nbaseline = \"max-num-seqs=128\"");
+    let experiment = parse(&text).unwrap();
+    assert_eq!(experiment.baseline(), "max-num-seqs=128");
+    let jobs = experiment.jobs(&[8.0, 10.0]);
+    let labels: Vec<&str> = jobs.iter().map(|job| job.label.as_str()).collect();
+    assert_eq!(labels[..4], [["max-num-seqs=64"; 3].as_slice(), &["max-num-seqs=128"]].concat());
+    // All under the same load, or the comparison would be of loads.
+    assert!(jobs.iter().all(|job| job.variant.is_empty()));
+    assert!(jobs.iter().all(|job| job.rate.unwrap().per_second == 4.0));
+    let wrong = text.replace("max-num-seqs=128", "fcfs");
+    assert!(parse(&wrong).unwrap_err().contains("FLAG=VALUE"));
 }
 
 #[test]
@@ -163,7 +180,9 @@ fn a_digest_of_nothing_is_empty() {
 
 fn job(policy: &str, seed: u64) -> Job {
     let rate = Some(Rate { per_second: 1.0, load: None });
-    Job { policy: policy.to_owned(), rate, seed, variant: String::new(), flags: Vec::new() }
+    let (label, policy) = (policy.to_owned(), policy.to_owned());
+    let (variant, arrivals) = (String::new(), Arrivals::Drawn);
+    Job { label, policy, rate, seed, variant, arrivals, flags: Vec::new() }
 }
 
 fn result(policy: &str, seed: u64, service: f64) -> RunResult {
@@ -243,11 +262,22 @@ fn a_report_leads_with_verdicts_and_losses() {
 }
 
 #[test]
+fn seeds_that_change_nothing_are_said() {
+    let judge = Judge::default();
+    let results: Vec<RunResult> =
+        (1..=3).flat_map(|seed| ["a", "b"].map(|policy| result(policy, seed, 2.0))).collect();
+    let lead = |results| Analysis::new(results, "a", &judge).report("T", &judge).unwrap().lead;
+    assert!(lead(results).iter().any(|text| text.contains("seeds change nothing")));
+    assert!(!lead(self::results()).iter().any(|text| text.contains("seeds change")));
+}
+
+#[test]
 fn a_report_of_one_run_compares_nothing() {
     let judge = Judge::default();
     let analysis = Analysis::new(vec![result("fcfs", 1, 2.0)], "fcfs", &judge);
     let report = analysis.report("One", &judge).unwrap();
-    assert_eq!(report.sections[0].title, "Numbers");
+    assert_ne!(report.sections[0].title, "What got worse");
+    assert_eq!(report.sections.last().unwrap().title, "Numbers");
     assert_eq!(report.lead.len(), 1);
 }
 

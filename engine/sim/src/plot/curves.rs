@@ -4,7 +4,7 @@ use super::{Layer, Scale, Shape};
 use crate::statistics::percentile;
 
 /// Points of a distribution's curve: enough for every bend that a figure can show.
-const NUM_CURVE_POINTS: u32 = 200;
+const NUM_CURVE_POINTS: u32 = 120;
 
 /// The share of `samples` (any order, non-finite ones ignored) at or below each value: (value,
 /// share), from the least to the most.
@@ -36,7 +36,9 @@ pub fn histogram(samples: &[f64], scale: &Scale, num_bins: u32) -> Vec<(f64, f64
     let mut sorted = sorted(samples);
     if is_log {
         sorted.retain(|value| *value > 0.0);
-        sorted.iter_mut().for_each(|value| *value = value.ln());
+        for value in &mut sorted {
+            *value = value.ln();
+        }
     }
     let (Some(&low), Some(&high)) = (sorted.first(), sorted.last()) else { return Vec::new() };
     let num_bins = if high > low { num_bins.max(1) } else { 1 };
@@ -52,12 +54,15 @@ pub fn histogram(samples: &[f64], scale: &Scale, num_bins: u32) -> Vec<(f64, f64
     (0..num_bins).map(bin).collect()
 }
 
+/// A series and what it is called.
+pub type Named = (String, Vec<(f64, f64)>);
+
 /// Series over the same x, one upon the other: the first at the bottom. Missing points count as
 /// zero.
-pub fn stacked(series: &[(String, Vec<(f64, f64)>)]) -> Vec<Layer> {
+pub fn stacked(series: &[Named]) -> Vec<Layer> {
     let longest = series.iter().map(|(_, points)| points.len()).max().unwrap_or(0);
     let mut floor = vec![0.0; longest];
-    let layer = |(colour, (name, points)): (usize, &(String, Vec<(f64, f64)>))| {
+    let layer = |(colour, (name, points)): (usize, &Named)| {
         let band = points.iter().zip(&mut floor).map(|(&(x, y), floor)| {
             let low = *floor;
             *floor += y.max(0.0);

@@ -81,7 +81,7 @@ fn draw(figure: &Figure, root: &Area<'_>) -> Drawn {
         name_of_layer(root, name)?;
     }
     if is_empty {
-        let middle = (SIZE.0 as i32 / 2, (margins.top + bottom) / 2);
+        let middle = (SIZE.0 as i32 / 2, i32::midpoint(margins.top, bottom));
         write(root, "no data", middle, (TEXT, style::MUTED_COLOUR, Anchor::Middle))?;
     }
     Ok(())
@@ -124,7 +124,8 @@ fn place_y(figure: &Figure) -> Place {
 }
 
 fn heading(figure: &Figure, root: &Area<'_>) -> Drawn {
-    let title = style::shortened(&figure.title, 84);
+    let width = SIZE.0 as i32 - 2 * LEFT_EDGE;
+    let title = style::shortened(&figure.title, style::max_chars(width, TITLE));
     write(root, &title, (LEFT_EDGE, 20), (TITLE, style::INK_COLOUR, Anchor::Start))?;
     write(root, &figure.y.label, (LEFT_EDGE, 41), (TEXT, style::MUTED_COLOUR, Anchor::Start))
 }
@@ -242,7 +243,7 @@ fn path(chart: &mut Chart<'_>, points: Vec<(f64, f64)>, stroke: Stroke, colour: 
         Stroke::Dashed => {
             let style = style::line(colour, LINE_WIDTH * 0.75);
             let (dash, gap) = (5 * FINENESS, 4 * FINENESS);
-            chart.draw_series([DashedPathElement::new(points.into_iter(), dash, gap, style)])?;
+            chart.draw_series([DashedPathElement::new(points, dash, gap, style)])?;
         }
     }
     Ok(())
@@ -288,7 +289,7 @@ fn marks(figure: &Figure, root: &Area<'_>, chart: &Chart<'_>, margins: Margins) 
     let style = style::line(style::INK_COLOUR, 1.0);
     let fine = |(x, y): (i32, i32)| (x * FINENESS, y * FINENESS);
     let dashed = |ends: [(i32, i32); 2]| {
-        DashedPathElement::new(ends.map(fine).into_iter(), 3 * FINENESS, 3 * FINENESS, style)
+        DashedPathElement::new(ends.map(fine), 3 * FINENESS, 3 * FINENESS, style)
     };
     let y_range = chart.y_range();
     let mut num_vertical = 0;
@@ -327,12 +328,9 @@ fn name_of_layer(root: &Area<'_>, name: &Name) -> Drawn {
             let style = style::line(colour, 2.4);
             match stroke {
                 Stroke::Solid => root.draw(&PathElement::new(ends, style))?,
-                Stroke::Dashed => root.draw(&DashedPathElement::new(
-                    ends.into_iter(),
-                    4 * FINENESS,
-                    2 * FINENESS,
-                    style,
-                ))?,
+                Stroke::Dashed => {
+                    root.draw(&DashedPathElement::new(ends, 4 * FINENESS, 2 * FINENESS, style))?
+                }
             }
         }
         None => root.draw(&Rectangle::new(

@@ -5,7 +5,7 @@ use super::style::{self, SIZE, TEXT};
 use super::{Figure, Layer, Shape, Stroke};
 
 /// Longest name of a series beside its line, and in a row above the figure, in letters.
-const MAX_NAME_CHARS: usize = 30;
+const MAX_NAME_CHARS: usize = 28;
 /// Pixels between the baselines of names.
 pub(super) const NAME_PITCH: i32 = 16;
 /// Pixels of a name's sample of colour, and of the gap to its letters.

@@ -18,7 +18,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use curves::{cumulative, histogram, knee, stacked, tail};
+pub use curves::{Named, cumulative, histogram, knee, stacked, tail};
 pub use scale::{Axis, Scale, number};
 pub use style::{GRID, GROUND, INK, MUTED, NUM_COLOURS};
 

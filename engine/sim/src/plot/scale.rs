@@ -161,9 +161,10 @@ impl Place {
 
     /// How far along the axis `value` is: 0 at its low end, 1 at its high one; cut to them.
     fn share(&self, value: f64) -> f64 {
-        let share = match self.is_log {
-            true => (value.max(f64::MIN_POSITIVE) / self.low).ln() / (self.high / self.low).ln(),
-            false => (value - self.low) / (self.high - self.low),
+        let share = if self.is_log {
+            (value.max(f64::MIN_POSITIVE) / self.low).ln() / (self.high / self.low).ln()
+        } else {
+            (value - self.low) / (self.high - self.low)
         };
         share.clamp(0.0, 1.0)
     }
@@ -211,9 +212,10 @@ pub fn number(value: f64) -> String {
 
 fn trimmed(value: f64, num_decimals: usize) -> String {
     let text = format!("{value:.num_decimals$}");
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
     }
 }
 
@@ -221,7 +223,7 @@ fn grouped(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut text = if value < 0 { "-".to_owned() } else { String::new() };
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -29,13 +29,13 @@ const COLOURS: [RGBColor; 7] = [
 ];
 
 /// Width and height of a figure.
-pub(super) const SIZE: (u32, u32) = (760, 420);
+pub(super) const SIZE: (u32, u32) = (660, 390);
 /// Units of the drawing in a pixel: the library's coordinates are whole numbers.
 pub(super) const FINENESS: i32 = 4;
 /// Size of letters.
-pub(super) const TEXT: i32 = 12;
+pub(super) const TEXT: i32 = 13;
 /// Size of letters of the title.
-pub(super) const TITLE: i32 = 15;
+pub(super) const TITLE: i32 = 16;
 /// Width of a letter beside its size, on average; a little more than most fonts have.
 const LETTER_WIDTH: f64 = 0.53;
 /// The library writes letters this much smaller than it is told.

@@ -28,7 +28,7 @@ fn a_figure_names_its_axes_series_and_limits() {
     for text in ["A title", "Rate (1/s)", "TTFT (ms)", "fcfs", "sjf", "SLO 200 ms", "1,000"] {
         assert_eq!(heights(&plot.svg, text).len(), 1, "{text} stands once");
     }
-    assert!(plot.svg.starts_with("<svg width=\"760\" height=\"420\" viewBox="), "embeddable");
+    assert!(plot.svg.starts_with("<svg width=\"660\" height=\"390\" viewBox="), "embeddable");
     assert!(plot.svg.trim_end().ends_with("</svg>"));
 }
 
@@ -57,8 +57,8 @@ fn the_table_holds_every_number_also_those_that_the_axis_cannot_show() {
         .with(Layer::new("a, \"b\"", 0, Shape::Line(vec![(0.0, 0.0), (1.5, 2.0)], Stroke::Solid)))
         .with(Layer::new("range", 0, Shape::Band(vec![(0.0, 1.0, 3.0)])));
     let plot = figure.draw().unwrap();
-    let expected = "series,x,y,\"y, low\",\"y, high\"\n\"a, \"\"b\"\"\",0,0,,\n\"a, \"\"b\"\"\",1.5,2,,\n\
-                    range,0,,1,3\n";
+    let expected = "series,x,y,\"y, low\",\"y, high\"\n\"a, \"\"b\"\"\",0,0,,\n\
+                    \"a, \"\"b\"\"\",1.5,2,,\nrange,0,,1,3\n";
     assert_eq!(plot.csv, expected);
 }
 

@@ -68,8 +68,12 @@ fn write_table(body: &mut String, table: &Table) {
     body.push_str("</tr></thead>\n<tbody>\n");
     for row in &table.rows {
         body.push_str("<tr>");
-        for Cell { text, tone, kind } in row {
-            let _ = write!(body, "<td{}>{}</td>", class(*kind, *tone), escaped(text));
+        for Cell { text, detail, tone, kind } in row {
+            let _ = write!(body, "<td{}>{}", class(*kind, *tone), escaped(text));
+            if !detail.is_empty() {
+                let _ = write!(body, "<small>{}</small>", escaped(detail));
+            }
+            body.push_str("</td>");
         }
         body.push_str("</tr>\n");
     }
@@ -132,7 +136,9 @@ table { border-collapse: collapse; background: var(--paper); font-size: 14px; }
 caption { text-align: left; color: var(--muted); padding: 0 0 6px; }
 th, td { padding: 6px 12px; border-bottom: 1px solid var(--line); text-align: left; \
 vertical-align: top; }
-th { font-weight: 600; color: var(--muted); white-space: nowrap; }
+th { font-weight: 600; color: var(--muted); vertical-align: bottom; }
+td small { display: block; font-size: 12px; font-weight: 400; color: var(--muted); \
+white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.good { color: var(--good); font-weight: 600; }
 td.bad { color: var(--bad); font-weight: 600; }

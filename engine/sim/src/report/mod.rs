@@ -80,6 +80,8 @@ pub struct Table {
 pub struct Cell {
     /// What stands in it.
     pub text: String,
+    /// What stands under that, smaller; empty for nothing.
+    pub detail: String,
     /// How it is to be taken.
     pub tone: Tone,
     /// Whether it is a number, which stands to the right.
@@ -119,6 +121,13 @@ impl Cell {
     /// A number as text.
     pub fn number(text: impl Into<String>) -> Self {
         Self { text: text.into(), kind: CellKind::Number, ..Self::default() }
+    }
+
+    /// The same with something smaller under it.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
     }
 
     /// The same in another tone.
