@@ -337,11 +337,20 @@ impl BlockAllocator {
         salt: Option<CacheSalt>,
         mut visit: impl FnMut(BlockId, ContentId),
     ) {
+        self.walk_behind(Parent::Root(salt), tokens, &mut visit);
+    }
+
+    /// The same for the blocks of `tokens` behind what `parent` stands for.
+    pub(super) fn walk_behind(
+        &self,
+        mut parent: Parent,
+        tokens: &[TokenId],
+        visit: &mut impl FnMut(BlockId, ContentId),
+    ) {
         if self.caching == PrefixCaching::Off {
             return;
         }
         let matchable = &tokens[..tokens.len().saturating_sub(1)];
-        let mut parent = Parent::Root(salt);
         for chunk in matchable.chunks_exact(self.block_size as usize) {
             let Some((id, content)) = self.index.find(parent, chunk) else { break };
             parent = Parent::Content(content);

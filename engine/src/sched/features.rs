@@ -7,8 +7,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
+use super::prefix::Parent;
 use super::queue::Queue;
-use super::{Sequence, Sequences};
+use super::{BlockAllocator, ContentId, Sequence, Sequences};
 use crate::types::SequenceId;
 
 /// A block-aligned beginning that waiting prompts have in common.
@@ -16,6 +17,8 @@ use crate::types::SequenceId;
 pub struct PromptNode {
     /// Waiting sequences whose prompt begins with it.
     pub demand: u32,
+    /// Sequences that have waited with such a prompt, and do or not, since somebody last began to.
+    pub num_entered: u32,
     /// The sequence that was the first of them to wait, whether or not it still does. No two nodes
     /// of equal length have the same, so it breaks ties between them.
     pub first: SequenceId,
@@ -27,7 +30,17 @@ pub(super) struct Features {
     cycle: u64,
     cached_cycle: Cell<u64>,
     cached_tokens: RefCell<HashMap<SequenceId, u32>>,
+    /// What was found out about prompt blocks, by their chained hashes. Of each prompt the blocks
+    /// that are cached come first.
+    blocks: RefCell<HashMap<u64, Found>>,
     nodes: RefCell<Option<HashMap<u64, PromptNode>>>,
+}
+
+/// Whether the prefix cache holds a block.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    Cached(ContentId),
+    Missing,
 }
 
 impl Features {
@@ -40,13 +53,17 @@ impl Features {
         self.cycle
     }
 
-    /// Leading tokens of `id` in the prefix cache: what `look_up` said first in this cycle.
-    pub(super) fn cached_tokens(&self, id: SequenceId, look_up: impl FnOnce() -> u32) -> u32 {
+    /// Leading tokens of `sequence` in the prefix cache, as of the first question about it, or
+    /// about another with the same beginning, in this cycle.
+    pub(super) fn cached_tokens(&self, sequence: &Sequence, allocator: &BlockAllocator) -> u32 {
         let mut cached = self.cached_tokens.borrow_mut();
+        let mut blocks = self.blocks.borrow_mut();
         if self.cached_cycle.replace(self.cycle) != self.cycle {
             cached.clear();
+            blocks.clear();
         }
-        *cached.entry(id).or_insert_with(look_up)
+        let look_up = || look_up(sequence, allocator, &mut blocks);
+        *cached.entry(sequence.id).or_insert_with(look_up)
     }
 
     /// The waiting prompts that share the block with this chained hash.
@@ -95,9 +112,43 @@ impl Features {
     }
 }
 
+/// Looks up what of `sequence` is cached, from where `blocks` knows no more: requests in a group
+/// cost one walk through what they share.
+fn look_up(
+    sequence: &Sequence,
+    allocator: &BlockAllocator,
+    blocks: &mut HashMap<u64, Found>,
+) -> u32 {
+    let (size, hashes) = (allocator.block_size(), &sequence.request.prompt_hashes);
+    let is_cached = |hash: &u64| matches!(blocks.get(hash), Some(Found::Cached(_)));
+    let num_known = hashes.partition_point(is_cached);
+    let next = hashes.get(num_known).and_then(|hash| blocks.get(hash));
+    if matches!(next, Some(Found::Missing)) {
+        return num_known as u32 * size;
+    }
+    let parent = match num_known.checked_sub(1).and_then(|last| blocks.get(&hashes[last])) {
+        Some(&Found::Cached(content)) => Parent::Content(content),
+        _ => Parent::Root(sequence.request.cache_salt),
+    };
+    let tokens = sequence.tokens_to_match().get(num_known * size as usize..).unwrap_or_default();
+    let mut num_cached = num_known;
+    allocator.walk_behind(parent, tokens, &mut |_, content| {
+        if let Some(&hash) = hashes.get(num_cached) {
+            blocks.insert(hash, Found::Cached(content));
+        }
+        num_cached += 1;
+    });
+    if let Some(&hash) = hashes.get(num_cached) {
+        blocks.insert(hash, Found::Missing);
+    }
+    num_cached as u32 * size
+}
+
 fn enter(nodes: &mut HashMap<u64, PromptNode>, sequence: &Sequence) {
     for &hash in sequence.request.prompt_hashes.iter() {
-        let node = nodes.entry(hash).or_insert(PromptNode { demand: 0, first: sequence.id });
+        let new = PromptNode { demand: 0, num_entered: 0, first: sequence.id };
+        let node = nodes.entry(hash).or_insert(new);
         node.demand += 1;
+        node.num_entered = node.num_entered.saturating_add(1);
     }
 }

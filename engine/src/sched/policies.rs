@@ -13,6 +13,7 @@ mod prefill_first;
 mod priority;
 mod reserve;
 mod sjf;
+mod slos_serve;
 mod srpt;
 mod tuned;
 mod victim;
@@ -29,6 +30,7 @@ pub use prefill_first::PrefillFirst;
 pub use priority::Priority;
 pub use reserve::Reserve;
 pub use sjf::Sjf;
+pub use slos_serve::{SlosServe, Targets};
 pub use srpt::Srpt;
 pub use tuned::Tuned;
 pub use victim::VictimChoice;
@@ -36,6 +38,21 @@ pub use vtc::{Prices, Vtc};
 pub use work::Work;
 
 use super::{LengthPredictor, Policy, PolicyContext, PolicyError, PolicyOptions, Registry};
+
+/// Those that do not look at the priority of requests.
+const NEVER_BY_PRIORITY: [&str; 11] = [
+    "prefill-first",
+    "fcfs",
+    "sjf",
+    "srpt",
+    "hrrn",
+    "edf",
+    "lpm",
+    "dfs-weight",
+    "mlfq",
+    "vtc",
+    "slos-serve",
+];
 
 /// Adds all of them.
 pub(super) fn register(registry: &mut Registry) {
@@ -89,9 +106,13 @@ pub(super) fn register(registry: &mut Registry) {
         "whole prompts before answers, for comparison: what chunked prefill was invented against",
         |_, _| Ok(Box::new(PrefillFirst)),
     );
-    for name in
-        ["fcfs", "sjf", "srpt", "hrrn", "edf", "lpm", "dfs-weight", "mlfq", "vtc", "prefill-first"]
-    {
+    registry.register_planner(
+        "slos-serve",
+        "plans for objectives, best effort for those out of reach: ttft=2s, tpot=50ms, \
+         max_wait=30s",
+        |options, context| Ok(Box::new(SlosServe::from_options(options, context)?)),
+    );
+    for name in NEVER_BY_PRIORITY {
         registry.ignores_priorities(name);
     }
 }

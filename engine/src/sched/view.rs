@@ -259,15 +259,11 @@ impl<'a> View<'a> {
         self.queue.len()
     }
 
-    /// Leading tokens of `request` that the prefix cache holds, as of the first question about it
-    /// in this [cycle](Self::cycle).
+    /// Leading tokens of `request` that the prefix cache holds, as of the first question about it,
+    /// or about another with the same beginning, in this [cycle](Self::cycle).
     #[must_use]
     pub fn num_cached_tokens(&self, request: &PolicyRequest<'_>) -> u32 {
-        let sequence = request.0;
-        self.features.cached_tokens(sequence.id, || {
-            let tokens = sequence.tokens_to_match();
-            self.allocator.peek_prefix(tokens, sequence.request.cache_salt).num_tokens
-        })
+        self.features.cached_tokens(request.0, self.allocator)
     }
 
     /// Known tokens of `request` that must be computed before its next result: not those in the

@@ -1,9 +1,10 @@
 //! Depth-first through the tree of waiting prompts, the heaviest branch first (SGLang, arXiv
 //! 2312.07104), with a longest wait.
 //!
-//! A branch weighs as many requests as wait under it. With a large enough cache, depth-first order
-//! is optimal for the hit rate. SGLang's tree is that of the cache; this one is that of the waiting
-//! prompts by whole blocks, so that a group stays together before its prefix is cached.
+//! A branch weighs as many requests as have come to wait under it, and keeps its weight until the
+//! last has left: a walk that turned away from a branch as it shrinks would not be depth-first.
+//! With a large enough cache depth-first order is optimal for the hit rate. SGLang's tree is that
+//! of the cache; this one is that of the waiting prompts, by whole blocks.
 //!
 //! Guarantee: who has waited `max_wait` is served before all who have not, in order of arrival.
 
@@ -82,7 +83,7 @@ fn compare(one: PolicyRequest<'_>, other: PolicyRequest<'_>, view: &View<'_>) ->
 
 /// Heavier first, then who came first.
 fn key(node: PromptNode) -> (std::cmp::Reverse<u32>, SequenceId) {
-    (std::cmp::Reverse(node.demand), node.first)
+    (std::cmp::Reverse(node.num_entered), node.first)
 }
 
 impl Policy for DfsWeight {

@@ -3,8 +3,9 @@
 //! Whoever decodes gets a token a step, so the step must end within the target; prompts get what
 //! is left (Sarathi-Serve, arXiv 2403.02310, which sets the budget once by profiling). With a cost
 //! model the largest budget that fits is looked up; without one it is found by additive increase
-//! and multiplicative decrease on the measured steps. While nothing decodes there is no limit.
+//! and multiplicative decrease on the steps that used it up. Without decoding there is no limit.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::sched::{Limits, PolicyRequest, SchedEvent, View};
@@ -17,8 +18,21 @@ pub(super) struct Pace {
     cost: Option<Arc<dyn CostModel>>,
     /// Prompt tokens that a step may have beside decoding, without a cost model.
     allowance: f64,
-    /// Whether the latest plan was held to it.
-    is_limiting: bool,
+    /// Prompt tokens that the latest plan was held to; `None` without decoding.
+    held_to: Option<u32>,
+    /// Sequences that decode in the latest plan.
+    num_decoding: u32,
+    /// Steps that were planned and have not ended.
+    in_flight: VecDeque<Flight>,
+}
+
+/// A step between its plan and its end.
+#[derive(Debug)]
+struct Flight {
+    step: u64,
+    num_tokens: u32,
+    num_decoding: u32,
+    held_to: Option<u32>,
 }
 
 /// Prompt tokens of a step at the least: whatever the target, prompts go on.
@@ -29,7 +43,8 @@ const DECREASE: f64 = 0.7;
 
 impl Pace {
     pub(super) fn new(target: Nanos, cost: Option<Arc<dyn CostModel>>) -> Self {
-        Self { target, cost, allowance: FIRST_ALLOWANCE, is_limiting: false }
+        let (allowance, in_flight) = (FIRST_ALLOWANCE, VecDeque::new());
+        Self { target, cost, allowance, held_to: None, num_decoding: 0, in_flight }
     }
 
     /// `limits` with a budget that keeps the pace.
@@ -37,7 +52,7 @@ impl Pace {
         let running: Vec<_> = view.running().filter_map(|id| view.request(id)).collect();
         let is_decoding = |request: &&PolicyRequest<'_>| request.num_pending() == 1;
         let num_decoding = running.iter().filter(is_decoding).count() as u32;
-        self.is_limiting = num_decoding > 0;
+        (self.num_decoding, self.held_to) = (num_decoding, None);
         if num_decoding == 0 {
             return limits;
         }
@@ -46,17 +61,52 @@ impl Pace {
             Some(cost) => largest_chunk(&running, most, |shape| cost.predict(shape) <= self.target),
             None => self.allowance as u32,
         };
-        let budget = num_decoding.saturating_add(allowance.max(MIN_ALLOWANCE));
+        let allowance = allowance.max(MIN_ALLOWANCE);
+        self.held_to = Some(allowance);
+        let budget = num_decoding.saturating_add(allowance);
         Limits { token_budget: limits.token_budget.min(budget), ..limits }
     }
 
     pub(super) fn observe(&mut self, event: &SchedEvent, view: &View<'_>) {
-        let SchedEvent::Stepped { device_time, .. } = *event else { return };
-        if self.is_limiting && device_time > self.target {
-            self.allowance = (self.allowance * DECREASE).max(f64::from(MIN_ALLOWANCE));
-        } else {
-            let most = f64::from(view.defaults().token_budget);
-            self.allowance = (self.allowance + INCREASE).min(most);
+        match *event {
+            SchedEvent::Granted { num_tokens, step, .. } => self.granted(num_tokens, step),
+            SchedEvent::Stepped { step, device_time } => {
+                while self.in_flight.front().is_some_and(|flight| flight.step <= step) {
+                    let Some(flight) = self.in_flight.pop_front() else { return };
+                    if flight.step == step {
+                        self.stepped(&flight, device_time, view.defaults().token_budget);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn granted(&mut self, num_tokens: u32, step: u64) {
+        if self.in_flight.back().is_some_and(|flight| flight.step > step) {
+            self.in_flight.clear(); // the engine has failed and counts anew
+        }
+        match self.in_flight.back_mut() {
+            Some(flight) if flight.step == step => flight.num_tokens += num_tokens,
+            _ => {
+                let (num_decoding, held_to) = (self.num_decoding, self.held_to);
+                self.in_flight.push_back(Flight { step, num_tokens, num_decoding, held_to });
+            }
+        }
+    }
+
+    /// Learns from a step: that it took too long, or that it used all it was allowed and did not.
+    fn stepped(&mut self, flight: &Flight, time: Nanos, most: u32) {
+        let Some(held_to) = flight.held_to else { return };
+        let num_prefill = flight.num_tokens.saturating_sub(flight.num_decoding);
+        if num_prefill == 0 {
+            return; // decoding alone: a smaller allowance would not have helped
+        }
+        if time > self.target {
+            let used = f64::from(num_prefill).min(self.allowance);
+            self.allowance = (used * DECREASE).max(f64::from(MIN_ALLOWANCE));
+        } else if num_prefill >= held_to {
+            self.allowance = (self.allowance + INCREASE).min(f64::from(most));
         }
     }
 }
