@@ -47,6 +47,8 @@ pub struct SimExecutor {
     detail: Detail,
     clock: ManualClock,
     expected: Window<Expected>,
+    /// Sequences of which something that was computed elsewhere is still to come.
+    num_transferred: u64,
     in_flight: VecDeque<Step>,
     /// When the device has done all that was submitted.
     free_at: Nanos,
@@ -74,6 +76,7 @@ impl SimExecutor {
             detail: Detail::default(),
             clock,
             expected: Window::default(),
+            num_transferred: 0,
             in_flight: VecDeque::new(),
             free_at: Nanos(0),
             gaps: Gaps::default(),
@@ -96,12 +99,15 @@ impl SimExecutor {
     /// Tells how long the answer of a sequence is, before it is first planned. A sequence that
     /// nothing is known of goes on until the scheduler ends it.
     pub fn expect(&mut self, id: SequenceId, expected: Expected) {
+        self.num_transferred += u64::from(expected.transferred > 0);
         self.expected.insert(id.0, expected);
     }
 
     /// Forgets a sequence that has ended, and tells how it went.
     pub fn forget(&mut self, id: SequenceId) -> Option<Expected> {
-        self.expected.remove(id.0)
+        let expected = self.expected.remove(id.0)?;
+        self.num_transferred -= u64::from(expected.transferred > 0);
+        Some(expected)
     }
 
     /// When the oldest step in flight ends.
@@ -118,6 +124,9 @@ impl SimExecutor {
 
     /// The shape of a plan, without what was computed elsewhere.
     fn shape(&mut self, plan: &StepPlan) -> BatchShape {
+        if self.num_transferred == 0 {
+            return BatchShape::of(plan);
+        }
         let mut shape = BatchShape::default();
         for row in &plan.seqs {
             let mut positions = row.positions.clone();
@@ -127,6 +136,7 @@ impl SimExecutor {
                 positions.start = positions.start.max(expected.transferred).min(positions.end);
                 if row.positions.end > expected.transferred {
                     expected.transferred = 0;
+                    self.num_transferred -= 1;
                 }
             }
             shape.add(positions, if row.emits { Emission::Result } else { Emission::Nothing });
