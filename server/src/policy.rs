@@ -5,12 +5,17 @@
 //! the engine has changed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use folio_engine::sched::{
     Complaints, Decider, Origin, Policy, PolicyContext, PolicyError, PriorityUse, Registry, Tempo,
 };
 use folio_engine::{ControlError, EngineHandle, policy_process};
 use parking_lot::Mutex;
+use tokio::time::MissedTickBehavior;
+
+/// How often the log says what a shadow policy would have done otherwise.
+const SHADOW_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The policies that ship with the program: those of the engine, and `process:`. A program of your
 /// own adds its policies and hands all of them to [`main_with`](crate::program::main_with).
@@ -158,6 +163,29 @@ impl Seat {
     #[must_use]
     pub fn priority_use(&self) -> PriorityUse {
         self.policies.registry.priority_use(&self.seated.lock().policy)
+    }
+
+    /// Logs now and then what the shadow policy would have done otherwise, for ever.
+    pub async fn watch_shadow(&self, engine: &EngineHandle) {
+        let mut ticks = tokio::time::interval(SHADOW_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut before = 0;
+        loop {
+            ticks.tick().await;
+            let (shadow, report) = (self.seated().shadow, engine.metrics().shadow);
+            let Some((shadow, report)) = shadow.zip(report) else { continue };
+            if report.num_plans != before {
+                before = report.num_plans;
+                tracing::info!(
+                    shadow,
+                    plans = report.num_plans,
+                    other_first = report.num_other_first,
+                    pairs = report.num_pairs,
+                    reversed_pairs = report.num_reversed_pairs,
+                    "what the shadow policy would have done otherwise"
+                );
+            }
+        }
     }
 
     /// Changes what runs on `engine`, between two of its steps.

@@ -166,7 +166,7 @@ fn a_program_decides_like_the_policy_that_it_spells_out() {
 
 #[test]
 fn the_example_with_numpy_orders_by_tenant_and_cache() {
-    let python = example("../../.cache/clients/bin/python");
+    let python = example("../../.cache/ray/bin/python");
     let has_numpy = std::process::Command::new(&python).args(["-c", "import numpy"]).status();
     if !has_numpy.is_ok_and(|status| status.success()) {
         println!("not run: {python} has no numpy; scripts/test installs it");

@@ -80,6 +80,8 @@ pub(crate) async fn run(args: ServeArgs, policies: &Policies) -> Result<()> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let reloadable = Reloadable { app: Arc::clone(&app), key_file, tls };
     tokio::spawn(reloadable.watch(hang_ups));
+    let service = Arc::clone(&app.service);
+    tokio::spawn(async move { service.policy.watch_shadow(&service.engine).await });
     announce(
         &format!("{scheme}://{address}"),
         &app,
