@@ -6,6 +6,7 @@
 
 mod access;
 mod bench;
+mod calibrate;
 mod capacity;
 mod decisions;
 mod engine;
@@ -14,6 +15,7 @@ mod http;
 mod limits;
 mod models;
 mod policies;
+mod profile;
 mod report;
 mod settings;
 mod sim;
@@ -37,12 +39,14 @@ pub(crate) use bench::{
     DatasetName, FigureArgs, JudgeArgs, LatencyArgs, OfflineArgs, SamplingArgs, SweepArgs,
     TargetArgs, ThroughputArgs, TrafficArgs,
 };
+pub(crate) use calibrate::CalibrateArgs;
 pub(crate) use capacity::CapacityArgs;
 pub(crate) use decisions::{ExplainArgs, ReplayArgs, TimelineArgs};
 pub(crate) use engine::{Device, EngineArgs};
 pub(crate) use http::HttpArgs;
 pub(crate) use limits::{LimitArgs, Seconds};
 pub(crate) use models::{Dtype, LoadFormat, ModelArgs};
+pub(crate) use profile::ProfileArgs;
 pub(crate) use report::ReportArgs;
 pub(crate) use sim::{Dataset, SimArgs};
 pub(crate) use size::Bytes;
@@ -79,6 +83,10 @@ pub(crate) enum Command {
     Capacity(Box<CapacityArgs>),
     /// Make a page of HTML from the result files of runs
     Report(ReportArgs),
+    /// Measure how long steps of many shapes take, and fit a cost model for the simulator
+    Profile(Box<ProfileArgs>),
+    /// Simulate a recorded run, and say how far a cost model is off and in which term
+    Calibrate(Box<CalibrateArgs>),
     /// Print all settings of `serve` as a folio.toml, or check them
     Config(Box<ConfigArgs>),
     /// Say in words what a decision log tells: why requests waited, and for whom

@@ -12,7 +12,7 @@ use crate::service::{Service, unix_seconds, unix_time};
 use crate::text::TextModel;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use folio_engine::decisions::{DecisionLog, Disguise, Header, LogFeed, LogFile, LogLimits};
-use folio_engine::exec::{self, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions};
+use folio_engine::exec::{self, Executor, KvCacheSize, MemoryOptions, MemoryPlan, RunnerOptions};
 use folio_engine::model::{Embedded, ModelConfig, ModelFiles};
 use folio_engine::sched::{KvBatch, Origin, PriorityUse};
 use folio_engine::types::{EngineConfig, ModelId, ModelLimits, PrefixCaching};
@@ -154,6 +154,32 @@ fn start_log(
     let file = file.with_context(|| format!("--decision-log {}", path.display()))?;
     let (log, feed, _thread) = DecisionLog::start(file, |notice| tracing::warn!("{notice}"))?;
     Ok((log, feed))
+}
+
+/// The models and the device of [`load`], without an engine around them.
+pub(crate) struct Bare {
+    /// Computes steps.
+    pub executor: Box<dyn Executor>,
+    /// The engine that would serve with it.
+    pub engine: EngineConfig,
+    /// The first model's name, and what changes with its files.
+    pub model: (String, String),
+    /// What computes, in one line.
+    pub device: String,
+}
+
+/// Loads the models onto the device that the flags say, to be measured.
+pub(crate) fn load_bare(models: &ModelArgs, engine: &EngineArgs) -> Result<Bare> {
+    let prepared = prepare(models, engine)?;
+    let files = prepared.sources.into_iter().map(|source| source.files);
+    let loaded = files.zip(prepared.configs).collect();
+    let progress = LoadProgress::new();
+    let executor = exec::load(loaded, &prepared.options, &mut |loaded| progress.show(loaded))?;
+    progress.finish();
+    let first = prepared.models.all().first().context("no model was given")?;
+    let model = (first.name().to_owned(), first.fingerprint.clone());
+    let engine = prepared.engine.validated()?;
+    Ok(Bare { executor, engine, model, device: prepared.device })
 }
 
 /// Whether [`load`] could work, without the weights: what it would load, and where.

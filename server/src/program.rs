@@ -56,6 +56,8 @@ fn run(command: Command, policies: &Policies) -> anyhow::Result<()> {
             }),
             Command::Capacity(args) => unless_closed(commands::capacity::run(&args, policies)),
             Command::Report(args) => unless_closed(commands::report::run(&args)),
+            Command::Profile(args) => unless_closed(commands::profile::run(&args)),
+            Command::Calibrate(args) => unless_closed(commands::calibrate::run(&args, policies)),
             Command::Config(args) => unless_closed(commands::config::run(&args, policies)),
             Command::Explain(args) => unless_closed(commands::explain::run(&args)),
             Command::Timeline(args) => unless_closed(commands::timeline::run(&args)),

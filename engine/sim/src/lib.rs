@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod arrivals;
+pub mod calibrate;
 pub mod capacity;
 pub mod cluster;
 pub mod cost;
@@ -21,6 +22,7 @@ pub mod metrics;
 pub mod options;
 pub mod outcome;
 pub mod plot;
+pub mod profile;
 pub mod prompt;
 pub mod replay;
 pub mod report;

@@ -216,7 +216,9 @@ impl Fitted {
         std::array::from_fn(|term| amounts[term] * prices[term])
     }
 
-    fn prices(&self, shape: &BatchShape) -> &[f64; NUM_TERMS] {
+    /// Nanoseconds for one of each term of a step of this kind, in the order of [`TERMS`].
+    #[must_use]
+    pub fn prices(&self, shape: &BatchShape) -> &[f64; NUM_TERMS] {
         if shape.is_pure_decode() { &self.decode } else { &self.mixed }
     }
 }

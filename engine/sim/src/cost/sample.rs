@@ -13,11 +13,13 @@ pub struct Sample {
     /// What was computed.
     #[serde(with = "Shape")]
     pub shape: BatchShape,
-    /// Time that the device spent: the middle of all steps of this shape, in nanoseconds.
+    /// Time that the device spent, in nanoseconds: the mean of all steps of this shape but the
+    /// extremes.
     pub device_ns: f64,
-    /// How far these steps were apart: the distance of the quartiles over the middle.
+    /// How far these steps were apart: the distance of the quartiles over that mean.
     pub spread: f64,
-    /// Time of the host beside that: planning and entering results, in nanoseconds; the middle.
+    /// Time of the host beside that: planning and entering results, in nanoseconds; the
+    /// same mean.
     pub host_ns: f64,
 }
 
