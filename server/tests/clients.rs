@@ -108,6 +108,11 @@ fn the_openai_client_for_python_works_unmodified() {
 }
 
 #[test]
+fn vllms_benchmark_can_measure_it() {
+    runs(python(), "vllm_bench.py");
+}
+
+#[test]
 fn the_openai_client_for_python_makes_responses() {
     runs(python(), "openai_responses.py");
 }

@@ -3,11 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
+use folio::bench::arrivals::Arrivals;
 use folio::bench::datasets::{
     Custom, Dataset, Form, GeneratedSharedPrefix, Maker, PrefixRepetition, Random, RandomTexts,
-    ShareGpt, Vocabulary,
+    ShareGpt, Trace, Vocabulary,
 };
+use folio::bench::load::Due;
 use folio::bench::{Prompt, Request};
+use folio_sim::trace::Format;
 
 fn maker(num_prompts: usize, form: Form) -> Maker {
     Maker { num_prompts, seed: 5, vocabulary: Vocabulary::new(None), form }
@@ -147,6 +150,32 @@ fn lines_of_a_custom_file_become_requests() {
     assert!(error.contains("token ids"), "{error}");
     let missing = Dataset::Custom("/no/such/file".into(), Custom { output_len: None });
     assert!(maker(1, Form::Ids).make(&missing).unwrap_err().to_string().contains("/no/such"));
+}
+
+#[test]
+fn traces_keep_their_times_lengths_and_shared_prefixes() {
+    let row = |time: u32, input: u32, ids: &str| {
+        format!(
+            "{{\"timestamp\": {time}, \"input_length\": {input}, \"output_length\": 5, \
+             \"hash_ids\": [{ids}]}}\n"
+        )
+    };
+    let text = row(1000, 1100, "1, 2, 3") + &row(3000, 1030, "1, 2, 4") + &row(3500, 600, "5, 6");
+    let file = File::new("mooncake.jsonl", &text);
+    let trace = Trace { format: Format::Mooncake, prefix_block: None };
+    let (requests, notes) =
+        maker(10, Form::Ids).make(&Dataset::Trace(file.0.clone(), trace)).unwrap();
+    assert!(notes.iter().any(|note| note.contains("has 3 requests")), "{notes:?}");
+    let lens: Vec<usize> = requests.iter().map(|request| ids(request).len()).collect();
+    assert_eq!(lens, [1100, 1030, 600]);
+    assert_eq!(ids(&requests[0])[..1024], ids(&requests[1])[..1024]);
+    assert_ne!(ids(&requests[0])[1024..1030], ids(&requests[1])[1024..1030]);
+    assert_ne!(ids(&requests[0])[..16], ids(&requests[2])[..16]);
+    let due = Arrivals::Trace { speed: 2.0 }.schedule(&requests, 0).unwrap();
+    assert_eq!(due, [Due::At(0.0), Due::At(1.0), Due::At(1.25)]);
+    let wrong = File::new("wrong.jsonl", "{\"timestamp\": 1}\n");
+    let error = maker(1, Form::Ids).make(&Dataset::Trace(wrong.0.clone(), trace)).unwrap_err();
+    assert!(error.to_string().contains("wrong.jsonl"), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
     reason = "a failure here is a failed test; a test's helpers are tests too"
 )]
 
+mod compare;
 mod datasets;
 mod fake;
 mod figures;
