@@ -191,7 +191,7 @@ fn simulated(args: &SimArgs, policies: &Policies, job: &Job) -> Result<Map<Strin
 }
 
 /// What a report needs of a simulation.
-pub(super) fn digest(args: &SimArgs, outcome: &folio_sim::Outcome) -> Result<Digest> {
+pub(crate) fn digest(args: &SimArgs, outcome: &folio_sim::Outcome) -> Result<Digest> {
     let cost = sim::cost_model(args)?;
     let max_num_batched_tokens = args.engine.max_num_batched_tokens;
     let alone = Alone { cost: cost.as_ref(), max_num_batched_tokens };

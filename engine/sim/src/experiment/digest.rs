@@ -164,7 +164,7 @@ const MAX_TENANTS: usize = 20;
 /// Moments kept.
 const MAX_MOMENTS: usize = 300;
 /// Lives kept.
-const NUM_LIVES: usize = 24;
+const NUM_LIVES: usize = 20;
 /// Scales of the objective.
 const SCALES: [f64; 11] = [0.25, 0.35, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0];
 

@@ -247,7 +247,13 @@ pub(super) fn over_rates(analysis: &Analysis, variant: &str) -> Vec<Figure> {
     if settings.len() < 2 {
         return Vec::new();
     }
-    let mut figures: Vec<Figure> = [("ttft", "TTFT"), ("tpot", "TPOT"), ("e2el", "E2E latency")]
+    let latencies = [
+        ("ttft", "TTFT"),
+        ("tpot", "TPOT"),
+        ("e2el", "E2E latency"),
+        ("stall", "Longest stall of a request"),
+    ];
+    let mut figures: Vec<Figure> = latencies
         .into_iter()
         .map(|(key, name)| latency_over_rate(analysis, &settings, key, name))
         .collect();
@@ -290,7 +296,7 @@ fn curve(analysis: &Analysis, settings: &[&Setting], policy: &str, key: &str) ->
 fn latency_over_rate(analysis: &Analysis, settings: &[&Setting], key: &str, name: &str) -> Figure {
     let mut figure = Figure::new(
         &format!("{key}-by-rate"),
-        format!("{name} against request rate: p99 (solid) and p50 (dashed)"),
+        format!("{name} against rate: p99 (solid), p50 (dashed)"),
         rate_axis(),
         Axis::log(&format!("{name} (ms)")),
     );

@@ -168,7 +168,7 @@ fn a_digest_says_what_one_works_out_by_hand() {
     // A prompt of 100 and twice five tokens, twenty times.
     let served = digest.tenants[0].service.last().unwrap().1;
     assert!((served - 20.0 * 110.0).abs() < 20.0, "{served}");
-    assert_eq!(digest.lives.len(), 24);
+    assert_eq!(digest.lives.len(), 20);
 }
 
 #[test]

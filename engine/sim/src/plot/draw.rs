@@ -142,11 +142,16 @@ fn grid(root: &Area<'_>, chart: &Chart<'_>, (x, y): (&Place, &Place), margins: M
     let (right, bottom) = (SIZE.0 as i32 - margins.right, SIZE.1 as i32 - margins.bottom);
     let thin = style::line(style::GRID_COLOUR, 1.0);
     let fine = |x: i32, y: i32| (x * FINENESS, y * FINENESS);
+    let mut free_to = SIZE.1 as i32;
     for (value, text) in &y.ticks {
         let level = chart.backend_coord(&(x.low(), *value)).1 / FINENESS;
         root.draw(&PathElement::new([fine(left, level), fine(right, level)], thin))?;
-        let style = (TEXT, style::MUTED_COLOUR, Anchor::End);
-        write(root, &shortened_tick(text), (left - 7, level), style)?;
+        // As below: ticks come from the bottom to the top.
+        if level <= free_to {
+            let style = (TEXT, style::MUTED_COLOUR, Anchor::End);
+            write(root, &shortened_tick(text), (left - 7, level), style)?;
+            free_to = level - TEXT;
+        }
     }
     let mut free_from = 0;
     let fitting = x.max_tick_chars(right - left);

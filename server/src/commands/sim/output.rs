@@ -8,8 +8,10 @@ use anyhow::{Context, Result};
 use folio_sim::outcome::End;
 use folio_sim::{Description, Outcome};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::args::SimArgs;
+use crate::commands::sweep::digest;
 
 /// What a user should know of the run, beside its figures.
 pub(super) fn notes(outcome: &Outcome) -> Vec<String> {
@@ -52,7 +54,12 @@ pub(super) fn save(
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
     }
-    let mut text = serde_json::to_string_pretty(&outcome.to_json(description))?;
+    let mut result = outcome.to_json(description);
+    if let (true, Value::Object(result)) = (output.save_detailed, &mut result) {
+        // What `folio report` draws distributions and courses from.
+        result.insert("digest".to_owned(), serde_json::to_value(digest(args, outcome)?)?);
+    }
+    let mut text = serde_json::to_string_pretty(&result)?;
     text.push('\n');
     std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     let mut notes = vec![format!("Result: {}", path.display())];
