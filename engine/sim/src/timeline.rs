@@ -8,7 +8,9 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 
 use folio_engine::decisions::{Entry, Header, LogError, LogReader};
-use folio_engine::sched::decisions::{Call, Decision, Input, Planned, Row, RowResult};
+use folio_engine::sched::decisions::{
+    BlockMoves, Call, Decision, Input, Levels, Planned, Row, RowResult,
+};
 use folio_engine::types::{Nanos, SequenceId};
 use serde_json::{Value, json};
 
@@ -205,7 +207,20 @@ impl<W: Write> Drawing<W> {
                 }
             }
             Input::Commit { results, .. } => self.end_step(call.at, results)?,
-            Input::Reset { .. } | Input::FailAll { .. } | Input::Gap { .. } => {
+            Input::Gap { num_planned, num_ended, .. } => {
+                let unknown = || Planned {
+                    rows: Vec::new(),
+                    moves: BlockMoves::default(),
+                    digest: 0,
+                    levels: Levels::default(),
+                };
+                let planned = (0..*num_planned).map(|_| (call.at, 0, unknown()));
+                self.steps.extend(planned);
+                for _ in 0..self.steps.len().min(*num_ended as usize) {
+                    self.end_step(call.at, &[])?;
+                }
+            }
+            Input::Reset { .. } | Input::FailAll { .. } => {
                 while let Some((planned, track, plan)) = self.steps.pop_front() {
                     self.step(planned, call.at, track, &plan)?;
                 }
@@ -337,6 +352,9 @@ impl<W: Write> Drawing<W> {
     }
 
     fn step(&mut self, begin: Nanos, end: Nanos, track: u32, plan: &Planned) -> io::Result<()> {
+        if plan.rows.is_empty() {
+            return Ok(()); // what is missing in the log
+        }
         let num_tokens: u32 = plan.rows.iter().map(|row| row.num_tokens).sum();
         let facts = json!({
             "sequences": plan.rows.len(),

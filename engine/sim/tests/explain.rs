@@ -125,7 +125,8 @@ Request 2 (job-c)
      0.000 s  arrived; nobody waited before it
      0.000 s  waited 47.0 ms
                    7.0 ms  the step in progress had to end
-                  40.0 ms  as many sequences ran as may (max_num_seqs, or the policy's limit): 2 of 2
+                  40.0 ms  as many sequences ran as may (max_num_seqs, or the policy's limit): \
+2 of 2
      0.047 s  started, with nothing of it computed
      0.047 s  computed 20 tokens in 3 steps (8 + 8 + 4), 30.0 ms
      0.077 s  first token

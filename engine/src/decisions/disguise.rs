@@ -72,8 +72,10 @@ impl Disguise {
         match &mut call.input {
             Input::Arrival(arrival) => self.arrive(call.at, arrival),
             Input::Commit { results, .. } => self.commit(results),
-            Input::Reset { .. } | Input::FailAll { .. } | Input::Gap { .. } => {
-                self.in_flight.clear();
+            Input::Reset { .. } | Input::FailAll { .. } => self.in_flight.clear(),
+            Input::Gap { num_planned, num_ended, .. } => {
+                self.in_flight.extend((0..*num_planned).map(|_| Vec::new()));
+                self.in_flight.drain(..self.in_flight.len().min(*num_ended as usize));
             }
             Input::Plan | Input::Policy { .. } => {}
         }

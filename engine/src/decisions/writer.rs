@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use super::LogFile;
-use crate::sched::decisions::{Call, Input};
+use crate::sched::decisions::{Call, Decision, Input};
 use crate::types::{Nanos, RequestId};
 
 /// Turns of the engine that may wait for the disk.
@@ -28,7 +28,15 @@ pub struct DecisionLog {
 #[derive(Debug)]
 pub struct LogFeed {
     sender: Sender<Message>,
-    num_lost: u64,
+    lost: Lost,
+}
+
+/// What found no room in the channel since something last did.
+#[derive(Debug, Default)]
+struct Lost {
+    num_calls: u64,
+    num_planned: u32,
+    num_ended: u32,
 }
 
 /// What the operator should know of a log.
@@ -59,7 +67,7 @@ impl DecisionLog {
         let (sender, receiver) = bounded(MAX_TURNS);
         let thread = std::thread::Builder::new().name("folio-decisions".into());
         let thread = thread.spawn(move || run(file, &receiver, notify))?;
-        let feed = LogFeed { sender: sender.clone(), num_lost: 0 };
+        let feed = LogFeed { sender: sender.clone(), lost: Lost::default() };
         Ok((Self { sender }, feed, thread))
     }
 
@@ -82,28 +90,44 @@ impl LogFeed {
     /// Sends the calls of a turn, or counts them as lost.
     pub fn send(&mut self, mut calls: Vec<Call>) {
         let Some(first) = calls.first() else { return };
-        let num_calls = calls.len() as u64;
-        if self.num_lost > 0 {
-            let gap = gap(first.at, self.num_lost);
+        if self.lost.num_calls > 0 {
+            let gap = self.lost.call(first.at);
             calls.insert(0, gap);
         }
-        match self.sender.try_send(Message::Calls(calls)) {
-            Ok(()) => self.num_lost = 0,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.num_lost += num_calls;
-            }
+        let unsent = match self.sender.try_send(Message::Calls(calls)) {
+            Ok(()) => return self.lost = Lost::default(),
+            Err(TrySendError::Full(unsent) | TrySendError::Disconnected(unsent)) => unsent,
+        };
+        if let Message::Calls(calls) = unsent {
+            calls.iter().for_each(|call| self.lost.count(call));
         }
     }
 
     /// Calls that were left out since the last turn that was not.
     #[must_use]
     pub fn num_lost(&self) -> u64 {
-        self.num_lost
+        self.lost.num_calls
     }
 }
 
-fn gap(at: Nanos, num_calls: u64) -> Call {
-    Call { at, input: Input::Gap { num_calls }, decisions: Vec::new() }
+impl Lost {
+    fn count(&mut self, call: &Call) {
+        match call.input {
+            Input::Gap { .. } => return, // it is what was counted before
+            Input::Commit { .. } => self.num_ended += 1,
+            Input::Reset { .. } | Input::FailAll { .. } => self.num_ended = u32::MAX / 2,
+            _ => {}
+        }
+        self.num_calls += 1;
+        let is_planned = |decision: &&Decision| matches!(decision, Decision::Planned(_));
+        self.num_planned += call.decisions.iter().filter(is_planned).count() as u32;
+    }
+
+    fn call(&self, at: Nanos) -> Call {
+        let Self { num_calls, num_planned, num_ended } = *self;
+        let input = Input::Gap { num_calls, num_planned, num_ended };
+        Call { at, input, decisions: Vec::new() }
+    }
 }
 
 /// Writes until nobody can send any more.
@@ -111,7 +135,7 @@ fn run(mut file: LogFile, messages: &Receiver<Message>, mut notify: impl FnMut(&
     loop {
         let written = match messages.recv_timeout(FLUSH_AFTER) {
             Ok(Message::Calls(calls)) => {
-                if let Some(Call { input: Input::Gap { num_calls }, .. }) = calls.first() {
+                if let Some(Call { input: Input::Gap { num_calls, .. }, .. }) = calls.first() {
                     notify(&LogNotice::Lost(*num_calls));
                 }
                 file.write(calls)
@@ -145,8 +169,11 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_counted_and_told_with_the_next_that_does() {
         let (sender, receiver) = bounded(1);
-        let mut feed = LogFeed { sender, num_lost: 0 };
-        let turn = |at| vec![Call { at: Nanos(at), input: Input::Plan, decisions: Vec::new() }; 3];
+        let mut feed = LogFeed { sender, lost: Lost::default() };
+        let call = |at, input| Call { at: Nanos(at), input, decisions: Vec::new() };
+        let commit = Input::Commit { device_time: Nanos(1), results: Vec::new() };
+        let turn =
+            |at| vec![call(at, Input::Plan), call(at, commit.clone()), call(at, Input::Plan)];
         for at in 0..3 {
             feed.send(turn(at));
         }
@@ -157,7 +184,7 @@ mod tests {
         feed.send(turn(9));
         assert_eq!(feed.num_lost(), 0);
         let Ok(Message::Calls(calls)) = receiver.recv() else { panic!("no calls") };
-        assert_eq!(calls[0].input, Input::Gap { num_calls: 6 });
+        assert_eq!(calls[0].input, Input::Gap { num_calls: 6, num_planned: 0, num_ended: 2 });
         assert_eq!(calls[1..], turn(9));
     }
 }

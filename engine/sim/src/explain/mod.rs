@@ -4,9 +4,11 @@
 //! gave it: an obstacle of its own, the obstacle of the one in front of which the queue was closed,
 //! or a prefix that another computes.
 
+mod beat;
 mod reason;
 mod story;
 mod summary;
+mod wait;
 
 use std::io::Read;
 

@@ -1,6 +1,5 @@
 //! What happened to one request, from its arrival to its end.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use folio_engine::decisions::{Entry, Header};
@@ -9,14 +8,11 @@ use folio_engine::sched::decisions::{
 };
 use folio_engine::types::{Nanos, SequenceId};
 
+use super::beat::{Beat, Tokens};
 use super::reason::{Reason, closed};
+use super::wait::{Wait, detail};
 use super::{ShowTime, Wanted};
 use crate::history::{History, Member, Place, count, duration, ending, percent};
-
-/// Others that are named where many are meant.
-const NUM_NAMED: usize = 3;
-/// Chunks of a prompt that are shown one by one.
-const NUM_CHUNKS: usize = 6;
 
 /// The sequences that are wanted.
 pub(super) struct Stories {
@@ -39,57 +35,6 @@ struct Story {
     chunks_since: Nanos,
     tokens: Tokens,
     is_over: bool,
-}
-
-/// Something worth telling.
-enum Beat {
-    Arrived { num_ahead: usize },
-    Carried,
-    Waited(Wait),
-    Started { num_cached: u32, is_first: bool },
-    Prompt { chunks: Vec<u32>, took: Nanos },
-    FirstToken,
-    Decoded(Tokens),
-    Preempted(Preemption, String),
-    Failure(String),
-    Lost(u64),
-    Ended(String),
-}
-
-/// Tokens since it last started.
-#[derive(Clone, Default)]
-struct Tokens {
-    num: u64,
-    num_before: u64,
-    first: Nanos,
-    last: Nanos,
-    longest: Nanos,
-    longest_at: Nanos,
-}
-
-/// A time in the queue.
-#[derive(Default)]
-struct Wait {
-    since: Nanos,
-    /// Since when the reason holds.
-    mark: Nanos,
-    reason: Option<Reason>,
-    until: Nanos,
-    spells: Vec<Spell>,
-    overtaken_by: Vec<String>,
-    num_overtaken: usize,
-}
-
-/// All time of a wait for one reason.
-struct Spell {
-    reason: Reason,
-    total: Nanos,
-    /// What was in the way when it began.
-    detail: String,
-    /// In front of whom the queue was closed, if not in front of itself.
-    behind: Vec<String>,
-    /// Who took the tokens.
-    takers: HashMap<SequenceId, (String, u64)>,
 }
 
 impl Stories {
@@ -213,7 +158,7 @@ impl Story {
         match &call.input {
             Input::Commit { results, .. } => self.commit(call, results, history),
             Input::Plan => self.plan(call, history, pool),
-            Input::Gap { num_calls } => self.beat(call.at, Beat::Lost(*num_calls)),
+            Input::Gap { num_calls, .. } => self.beat(call.at, Beat::Lost(*num_calls)),
             Input::Reset { message, .. } | Input::FailAll { message } => {
                 self.stop_running(call.at);
                 self.beat(call.at, Beat::Failure(message.clone()));
@@ -383,271 +328,5 @@ impl Story {
             let _ = writeln!(text, "{:>12}  (the log ends before it does)", "");
         }
         text
-    }
-}
-
-impl Tokens {
-    fn add(&mut self, at: Nanos) {
-        if self.num == 0 {
-            self.first = at;
-        } else if at.since(self.last) > self.longest {
-            (self.longest, self.longest_at) = (at.since(self.last), self.last);
-        }
-        self.last = at;
-        self.num += 1;
-    }
-}
-
-impl Wait {
-    fn new(at: Nanos, reason: Reason) -> Self {
-        let mut wait = Self { since: at, mark: at, ..Self::default() };
-        wait.because(reason, String::new);
-        wait
-    }
-
-    /// Time goes on for the reason that holds.
-    fn advance(&mut self, now: Nanos) {
-        let passed = now.since(self.mark);
-        self.mark = now;
-        if let Some(spell) = self.spell() {
-            spell.total = spell.total + passed;
-        }
-    }
-
-    fn spell(&mut self) -> Option<&mut Spell> {
-        let reason = self.reason?;
-        self.spells.iter_mut().find(|spell| spell.reason == reason)
-    }
-
-    /// From now on it waits for this reason.
-    fn because(&mut self, reason: Reason, detail: impl FnOnce() -> String) {
-        self.reason = Some(reason);
-        if self.spell().is_none() {
-            self.spells.push(Spell {
-                reason,
-                total: Nanos(0),
-                detail: detail(),
-                behind: Vec::new(),
-                takers: HashMap::new(),
-            });
-        }
-    }
-
-    fn behind(&mut self, name: impl FnOnce() -> String) {
-        if let Some(spell) = self.spell() {
-            let name = name();
-            if !spell.behind.contains(&name) {
-                spell.behind.push(name);
-            }
-        }
-    }
-
-    /// Others that arrived later and were taken in.
-    fn note_overtaking(
-        &mut self,
-        call: &Call,
-        history: &History,
-        (own, arrival): (SequenceId, Nanos),
-    ) {
-        for decision in &call.decisions {
-            let Decision::Admitted { id, .. } = decision else { continue };
-            let Some(other) = history.member(*id) else { continue };
-            if *id > own
-                && other.arrival >= arrival
-                && !other.has_run
-                && other.place == Place::Waiting
-            {
-                self.num_overtaken += 1;
-                if self.overtaken_by.len() < NUM_NAMED {
-                    self.overtaken_by.push(history.name(*id));
-                }
-            }
-        }
-    }
-
-    /// Who got the tokens of the step that it was not in.
-    fn count_takers(&mut self, call: &Call, history: &History) {
-        let Some(spell) = self.spell() else { return };
-        for decision in &call.decisions {
-            let Decision::Planned(plan) = decision else { continue };
-            for row in &plan.rows {
-                let entry = spell.takers.entry(row.id);
-                entry.or_insert_with(|| (history.name(row.id), 0)).1 += u64::from(row.num_tokens);
-            }
-        }
-    }
-}
-
-/// What was in the way, with its numbers.
-fn detail(
-    before: Option<(SequenceId, Obstacle)>,
-    history: &History,
-    block_size: u32,
-    num_blocks: u32,
-) -> String {
-    match before {
-        Some((_, Obstacle::MaxRunning { max_running })) => {
-            format!("{max_running} of {max_running}")
-        }
-        Some((_, Obstacle::Blocks { needed, free })) => {
-            let running = history.members().filter(|(_, member)| member.place == Place::Running);
-            let mut holders: Vec<_> =
-                running.map(|(id, member)| (member.context.div_ceil(block_size), id)).collect();
-            holders.sort_unstable_by(|a, b| b.cmp(a));
-            let holders = holders
-                .iter()
-                .take(NUM_NAMED)
-                .map(|&(num, id)| format!("{} ({num})", history.name(id)));
-            let holders: Vec<_> = holders.collect();
-            let mut text = format!("needed {needed}, free {free} of {num_blocks}");
-            if !holders.is_empty() {
-                let _ = write!(text, "; most blocks were held by {}", holders.join(", "));
-            }
-            text
-        }
-        _ => String::new(),
-    }
-}
-
-impl Beat {
-    fn words(&self) -> String {
-        match self {
-            Self::Arrived { num_ahead: 0 } => "arrived; nobody waited before it".to_owned(),
-            Self::Arrived { num_ahead } => {
-                format!("arrived; {} waited before it", count(*num_ahead as u64, "sequence"))
-            }
-            Self::Carried => "arrived before this file of the log began".to_owned(),
-            Self::Waited(wait) => wait.words(),
-            Self::Started { num_cached, is_first } => {
-                let verb = if *is_first { "started" } else { "went on" };
-                match num_cached {
-                    0 => format!("{verb}, with nothing of it computed"),
-                    num => {
-                        let tokens = count(u64::from(*num), "token");
-                        format!("{verb}; {tokens} need not be computed (again)")
-                    }
-                }
-            }
-            Self::Prompt { chunks, took } => {
-                let total: u64 = chunks.iter().map(|&chunk| u64::from(chunk)).sum();
-                let tokens = count(total, "token");
-                match chunks.as_slice() {
-                    [_] => format!("computed {tokens} in one step of {}", duration(*took)),
-                    chunks => {
-                        let sizes: Vec<_> =
-                            chunks.iter().take(NUM_CHUNKS).map(ToString::to_string).collect();
-                        let rest = if chunks.len() > NUM_CHUNKS { " + …" } else { "" };
-                        let (num, sizes) = (chunks.len(), sizes.join(" + "));
-                        format!(
-                            "computed {tokens} in {num} steps ({sizes}{rest}), {}",
-                            duration(*took)
-                        )
-                    }
-                }
-            }
-            Self::FirstToken => "first token".to_owned(),
-            Self::Decoded(tokens) => tokens.words(),
-            Self::Preempted(preemption, whom) => {
-                let why = match preemption.cause {
-                    PreemptionCause::OutOfBlocks => {
-                        format!("{whom} needed a block and none was free")
-                    }
-                    PreemptionCause::Displaced => {
-                        format!("{whom} ranks better and took its place")
-                    }
-                    PreemptionCause::Planned => "the policy's plan says so".to_owned(),
-                };
-                let fate = match preemption.fate {
-                    ComputedFate::Dropped => "dropped, to be computed again",
-                    ComputedFate::Saved => "saved in host memory",
-                };
-                let num = count(u64::from(preemption.num_computed), "computed token");
-                format!("preempted: {why}; {num} {fate}")
-            }
-            Self::Failure(message) => format!("the engine started anew after a failure: {message}"),
-            Self::Lost(num) => format!("{} are missing in the log here", count(*num, "call")),
-            Self::Ended(how) => format!("ended: {how}"),
-        }
-    }
-}
-
-impl Tokens {
-    fn words(&self) -> String {
-        let tokens = count(self.num, "token");
-        if self.num < 2 {
-            return format!("generated {tokens}");
-        }
-        let took = self.last.since(self.first);
-        let each = Nanos(took.0 / (self.num - 1));
-        let mut text = format!("generated {tokens} in {}, {} each", duration(took), duration(each));
-        if self.longest.0 > 3 * each.0 {
-            let longest = duration(self.longest);
-            let _ = write!(text, "; the longest pause was {longest}");
-        }
-        text
-    }
-}
-
-impl Wait {
-    fn words(&self) -> String {
-        let total = self.until.since(self.since);
-        let mut text = format!("waited {}", duration(total));
-        let spells: Vec<_> = self.spells.iter().filter(|spell| spell.total.0 > 0).collect();
-        match spells.as_slice() {
-            [] => {}
-            [spell] => {
-                let _ = write!(text, ": {}", spell.words());
-            }
-            spells => {
-                for spell in spells {
-                    let _ = write!(text, "\n  {:>9}  {}", duration(spell.total), spell.words());
-                }
-            }
-        }
-        if self.num_overtaken > 0 {
-            let others = list(&self.overtaken_by, self.num_overtaken);
-            let _ = write!(text, "\n  ranked before it though they arrived later: {others}");
-        }
-        text
-    }
-}
-
-impl Spell {
-    fn words(&self) -> String {
-        let mut text = self.reason.words().to_owned();
-        if !self.detail.is_empty() {
-            let _ = write!(text, ": {}", self.detail);
-        }
-        if !self.takers.is_empty() {
-            let total: u64 = self.takers.values().map(|taker| taker.1).sum();
-            let mut takers: Vec<_> = self.takers.values().collect();
-            takers.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-            let shown = takers
-                .iter()
-                .take(NUM_NAMED)
-                .map(|(name, num)| format!("{name} {}", percent(*num as f64, total as f64)));
-            let _ = write!(text, ": {}", shown.collect::<Vec<_>>().join(", "));
-            if takers.len() > NUM_NAMED {
-                let _ = write!(text, " and {} more", takers.len() - NUM_NAMED);
-            }
-        }
-        if !self.behind.is_empty() {
-            let shown: Vec<_> = self.behind.iter().take(NUM_NAMED).cloned().collect();
-            let _ = write!(
-                text,
-                "\n             in the queue behind {}",
-                list(&shown, self.behind.len())
-            );
-        }
-        text
-    }
-}
-
-/// Names, and how many there are beyond them.
-fn list(names: &[String], total: usize) -> String {
-    let shown = names.join(", ");
-    match total - names.len() {
-        0 => shown,
-        rest => format!("{shown} and {rest} more"),
     }
 }

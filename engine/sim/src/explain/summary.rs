@@ -167,7 +167,7 @@ impl Summing {
             Input::Policy { spec } => {
                 self.summary.policy_changes.push((call.at.as_secs_f64(), spec.clone()));
             }
-            Input::Gap { num_calls } => {
+            Input::Gap { num_calls, .. } => {
                 self.summary.num_lost_calls += num_calls;
                 self.waiting.clear();
             }
@@ -415,9 +415,18 @@ impl fmt::Display for Summary {
         if let Some((at, waiting, running)) = self.busiest_minute {
             writeln!(
                 f,
-                "  busiest minute: from {at} s, {waiting:.1} waiting and {running:.1} running on average"
+                "  busiest minute: from {at} s, {waiting:.1} waiting and {running:.1} running on \
+                 average"
             )?;
         }
+        self.tell_reasons(f)?;
+        self.tell_rows(f)
+    }
+}
+
+impl Summary {
+    fn tell_reasons(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |seconds: f64| duration(Nanos::from_secs_f64(seconds));
         let total: f64 = self.reasons.iter().map(|reason| reason.total_s).sum();
         if total > 0.0 {
             writeln!(
@@ -433,6 +442,11 @@ impl fmt::Display for Summary {
                 writeln!(f, "  {share:>6}  {reason}")?;
             }
         }
+        Ok(())
+    }
+
+    fn tell_rows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |seconds: f64| duration(Nanos::from_secs_f64(seconds));
         let [num, dropped, saved] = self.preemptions;
         if num > 0 {
             let (num, dropped) = (count(num, "preemption"), count(dropped, "computed token"));

@@ -124,7 +124,12 @@ impl History {
         match &call.input {
             Input::Arrival(arrival) => self.arrive(arrival, call.at, arrival.prompt.len() as u32),
             Input::Commit { .. } => drop(self.in_flight.pop_front()),
-            Input::Reset { .. } | Input::FailAll { .. } | Input::Gap { .. } => {
+            Input::Gap { num_planned, num_ended, .. } => {
+                let unknown = || Flight { planned: call.at, rows: Vec::new() };
+                self.in_flight.extend((0..*num_planned).map(|_| unknown()));
+                self.in_flight.drain(..self.in_flight.len().min(*num_ended as usize));
+            }
+            Input::Reset { .. } | Input::FailAll { .. } => {
                 self.in_flight.clear();
                 for member in self.members.values_mut().filter(|m| m.place == Place::Running) {
                     (member.place, member.since) = (Place::Waiting, call.at);

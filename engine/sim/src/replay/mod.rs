@@ -117,7 +117,7 @@ pub fn replay<R: Read>(
                 break;
             }
         };
-        if let Input::Gap { num_calls } = call.input {
+        if let Input::Gap { num_calls, .. } = call.input {
             replay.end = ReplayEnd::Gap { num_calls };
             break;
         }

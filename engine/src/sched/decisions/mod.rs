@@ -64,6 +64,10 @@ pub enum Input {
     Gap {
         /// How many are missing.
         num_calls: u64,
+        /// Steps that were planned in them.
+        num_planned: u32,
+        /// Steps that ended in them, the oldest in flight first.
+        num_ended: u32,
     },
 }
 

@@ -83,7 +83,11 @@ impl Recorder {
     pub(in crate::sched) fn begin(&mut self, at: Nanos, input: impl FnOnce() -> Input) {
         if let Some(record) = &mut self.record {
             record.latest = at;
-            record.calls.push(Call { at, input: input(), decisions: Vec::new() });
+            let input = input();
+            if matches!(input, Input::Reset { .. }) {
+                record.told.clear(); // what is put back is told anew
+            }
+            record.calls.push(Call { at, input, decisions: Vec::new() });
         }
     }
 
