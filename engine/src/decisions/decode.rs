@@ -42,14 +42,14 @@ impl Decoder {
         let mut others = wire.rows.into_iter();
         let mut rows = Vec::new();
         for run in wire.runs {
-            if run.num_skipped as usize + run.num_expected as usize > expected.len()
-                || run.num_others as usize > others.len()
+            if run.skipped as usize + run.expected as usize > expected.len()
+                || run.others as usize > others.len()
             {
                 return Err("a step with more rows than there are");
             }
-            expected.by_ref().take(run.num_skipped as usize).for_each(drop);
-            rows.extend(expected.by_ref().take(run.num_expected as usize));
-            rows.extend(others.by_ref().take(run.num_others as usize));
+            expected.by_ref().take(run.skipped as usize).for_each(drop);
+            rows.extend(expected.by_ref().take(run.expected as usize));
+            rows.extend(others.by_ref().take(run.others as usize));
         }
         self.0.rows.clone_from(&rows);
         Ok(Planned { rows, moves: wire.moves, digest: wire.digest, levels: wire.levels })

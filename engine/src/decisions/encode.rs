@@ -52,25 +52,19 @@ fn compare(expected: &[Row], rows: &[Row]) -> (Vec<Run>, Vec<Row>) {
     let mut cursor = 0;
     for row in rows {
         let window = expected[cursor..].iter().take(MAX_SKIPPED + 1);
-        match window.enumerate().find(|(_, expected)| *expected == row) {
-            Some((num_skipped, _)) => {
-                cursor += num_skipped + 1;
-                match runs.last_mut() {
-                    Some(run) if num_skipped == 0 && run.num_others == 0 => run.num_expected += 1,
-                    _ => runs.push(Run {
-                        num_skipped: num_skipped as u32,
-                        num_expected: 1,
-                        num_others: 0,
-                    }),
-                }
+        let found = window.enumerate().find(|(_, expected)| *expected == row);
+        if let Some((num_skipped, _)) = found {
+            cursor += num_skipped + 1;
+            match runs.last_mut() {
+                Some(run) if num_skipped == 0 && run.others == 0 => run.expected += 1,
+                _ => runs.push(Run { skipped: num_skipped as u32, expected: 1, others: 0 }),
             }
-            None => {
-                others.push(*row);
-                match runs.last_mut() {
-                    Some(run) => run.num_others += 1,
-                    None => runs.push(Run { num_others: 1, ..Run::default() }),
-                }
-            }
+            continue;
+        }
+        others.push(*row);
+        match runs.last_mut() {
+            Some(run) => run.others += 1,
+            None => runs.push(Run { others: 1, ..Run::default() }),
         }
     }
     (runs, others)

@@ -177,8 +177,8 @@ fn read_frame(source: &mut impl Read, offset: u64) -> Result<Option<Vec<u8>>, Lo
         return Ok(None);
     }
     let Ok(head) = <[u8; 8]>::try_from(head) else { return Err(LogError::CutOff { offset }) };
-    let [a, b, c, d, e, f, g, h] = head;
-    let (len, checksum) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+    let head = u64::from_le_bytes(head);
+    let (len, checksum) = (head as u32, (head >> 32) as u32);
     if len == 0 || len > MAX_FRAME_BYTES {
         let what = format!("a frame of {len} bytes, at most {MAX_FRAME_BYTES} and at least 1");
         return Err(LogError::Damaged { offset, what });

@@ -96,11 +96,11 @@ pub(super) struct WirePlan {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Run {
     /// Expected rows that are not there.
-    pub(super) num_skipped: u32,
+    pub(super) skipped: u32,
     /// Expected rows that are.
-    pub(super) num_expected: u32,
+    pub(super) expected: u32,
     /// Others.
-    pub(super) num_others: u32,
+    pub(super) others: u32,
 }
 
 /// What both sides remember between calls.

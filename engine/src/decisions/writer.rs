@@ -34,9 +34,9 @@ pub struct LogFeed {
 /// What found no room in the channel since something last did.
 #[derive(Debug, Default)]
 struct Lost {
-    num_calls: u64,
-    num_planned: u32,
-    num_ended: u32,
+    calls: u64,
+    planned: u32,
+    ended: u32,
 }
 
 /// What the operator should know of a log.
@@ -90,7 +90,7 @@ impl LogFeed {
     /// Sends the calls of a turn, or counts them as lost.
     pub fn send(&mut self, mut calls: Vec<Call>) {
         let Some(first) = calls.first() else { return };
-        if self.lost.num_calls > 0 {
+        if self.lost.calls > 0 {
             let gap = self.lost.call(first.at);
             calls.insert(0, gap);
         }
@@ -99,14 +99,16 @@ impl LogFeed {
             Err(TrySendError::Full(unsent) | TrySendError::Disconnected(unsent)) => unsent,
         };
         if let Message::Calls(calls) = unsent {
-            calls.iter().for_each(|call| self.lost.count(call));
+            for call in &calls {
+                self.lost.count(call);
+            }
         }
     }
 
     /// Calls that were left out since the last turn that was not.
     #[must_use]
     pub fn num_lost(&self) -> u64 {
-        self.lost.num_calls
+        self.lost.calls
     }
 }
 
@@ -114,17 +116,17 @@ impl Lost {
     fn count(&mut self, call: &Call) {
         match call.input {
             Input::Gap { .. } => return, // it is what was counted before
-            Input::Commit { .. } => self.num_ended += 1,
-            Input::Reset { .. } | Input::FailAll { .. } => self.num_ended = u32::MAX / 2,
+            Input::Commit { .. } => self.ended += 1,
+            Input::Reset { .. } | Input::FailAll { .. } => self.ended = u32::MAX / 2,
             _ => {}
         }
-        self.num_calls += 1;
+        self.calls += 1;
         let is_planned = |decision: &&Decision| matches!(decision, Decision::Planned(_));
-        self.num_planned += call.decisions.iter().filter(is_planned).count() as u32;
+        self.planned += call.decisions.iter().filter(is_planned).count() as u32;
     }
 
     fn call(&self, at: Nanos) -> Call {
-        let Self { num_calls, num_planned, num_ended } = *self;
+        let Self { calls: num_calls, planned: num_planned, ended: num_ended } = *self;
         let input = Input::Gap { num_calls, num_planned, num_ended };
         Call { at, input, decisions: Vec::new() }
     }

@@ -340,9 +340,12 @@ impl Scheduler {
             let id = position.1;
             if is_full || step.budget.prefill_left == 0 {
                 let max_running = step.budget.limits.max_running;
-                return self.state.note_blocked(id, || match is_full {
-                    true => Obstacle::MaxRunning { max_running },
-                    false => Obstacle::TokenBudget,
+                return self.state.note_blocked(id, || {
+                    if is_full {
+                        Obstacle::MaxRunning { max_running }
+                    } else {
+                        Obstacle::TokenBudget
+                    }
                 });
             }
             let is_gone = || {

@@ -122,7 +122,7 @@ impl Recorder {
 impl State {
     /// The step that was planned.
     pub(in crate::sched) fn note_plan(&mut self, plan: &StepPlan) {
-        let levels = self.recorder.is_on().then(|| self.levels()).unwrap_or_default();
+        let levels = if self.recorder.is_on() { self.levels() } else { Levels::default() };
         self.recorder.note(|| {
             let rows = plan.seqs.iter().map(|scheduled| Row {
                 id: scheduled.id,
