@@ -79,7 +79,9 @@ fn request(number: u64) -> Request {
     let len = 20 + number * 37 % 400;
     let max_tokens = 5 + (number * 53 % 60) as u32;
     // A third begins alike.
-    let word = |position: u64| if number % 3 == 0 { position } else { position * number + number };
+    let word = |position: u64| {
+        if number.is_multiple_of(3) { position } else { position * number + number }
+    };
     Request {
         id: RequestId(number),
         model: ModelId(0),

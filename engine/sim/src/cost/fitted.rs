@@ -144,7 +144,7 @@ impl FittedFile {
         let body = text::to_toml(self);
         let mut text = String::from("# Nanoseconds for one of each term of a step:\n");
         for (name, what) in TERMS {
-            text.push_str(&format!("#   {name}: {what}\n"));
+            text.extend(["#   ", name, ": ", what, "\n"]);
         }
         text + "\n" + &body
     }
@@ -244,7 +244,7 @@ mod tests {
         let mut samples = Vec::new();
         for index in 0..120u32 {
             let mut shape = BatchShape::default();
-            for row in 0..1 + index * 7 % 40 {
+            for row in 0..=(index * 7 % 40) {
                 let position = (index * 37 + row * 101) % 4000;
                 shape.add(position..position + 1, Emission::Result);
             }

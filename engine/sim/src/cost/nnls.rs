@@ -25,8 +25,8 @@ pub fn nnls(rows: &[Vec<f64>], targets: &[f64]) -> Vec<f64> {
         for i in 0..num_columns {
             let value = scaled(row, i);
             right[i] += value * target;
-            for j in 0..num_columns {
-                gram[i][j] += value * scaled(row, j);
+            for (j, product) in gram[i].iter_mut().enumerate() {
+                *product += value * scaled(row, j);
             }
         }
     }
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_column_that_repeats_another_does_no_harm() {
-        let rows: Vec<_> = (1..9).map(|i| f64::from(i)).map(|x| vec![x, 2.0 * x, 1.0]).collect();
+        let rows: Vec<_> = (1..9).map(f64::from).map(|x| vec![x, 2.0 * x, 1.0]).collect();
         let targets: Vec<f64> = (1..9).map(|i| 3.0 * f64::from(i) + 5.0).collect();
         let x = nnls(&rows, &targets);
         assert_close(&[x[0] + 2.0 * x[1], x[2]], &[3.0, 5.0]);

@@ -17,13 +17,13 @@ fn write_table(text: &mut String, path: &str, fields: &Map<String, Value>) {
     for (key, value) in fields {
         match value {
             Value::Object(_) | Value::Null => {}
-            value => text.push_str(&format!("{key} = {value}\n")),
+            value => text.extend([key, " = ", value.to_string().as_str(), "\n"]),
         }
     }
     for (key, value) in fields {
         if let Value::Object(fields) = value {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            text.push_str(&format!("\n[{path}]\n"));
+            text.extend(["\n[", path.as_str(), "]\n"]);
             write_table(text, &path, fields);
         }
     }

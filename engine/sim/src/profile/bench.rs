@@ -32,7 +32,7 @@ const ROOM: u32 = 2 * NUM_DECODE_STEPS + 64;
 struct Steered(Arc<AtomicU32>);
 
 impl Policy for Steered {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "profile"
     }
 
@@ -116,7 +116,7 @@ impl Bench {
             if len > 0 {
                 let mut prompt = prefix.clone();
                 prompt.extend(self.tokens(1));
-                let _receiver = self.admit(prompt, 1)?;
+                let _receiver = self.admit(prompt, 1);
                 self.run_until_idle()?;
             }
             tokens_left -= len;
@@ -140,7 +140,7 @@ impl Bench {
         let max_tokens = NUM_DECODE_STEPS + 2 * scene.additions.len() as u32 + 4;
         for (index, &context) in scene.decoding.iter().enumerate() {
             let prompt = self.prompt(index, context, 1);
-            receivers.push(self.admit(prompt, max_tokens)?);
+            receivers.push(self.admit(prompt, max_tokens));
         }
         if !scene.decoding.is_empty() {
             // The first step takes the sequences in, the second is like all others.
@@ -179,7 +179,7 @@ impl Bench {
             let more = if is_last && addition.is_cut { self.engine.block_size } else { 0 };
             let place = if prompt.context == 0 { last_pool } else { index };
             let tokens = self.prompt(place, prompt.context, prompt.num_tokens + more);
-            receivers.push(self.admit(tokens, 1)?);
+            receivers.push(self.admit(tokens, 1));
         }
         let num_tokens: u32 = addition.prompts.iter().map(|prompt| prompt.num_tokens).sum();
         self.budget.store(num_decoding + num_tokens, Ordering::Relaxed);
@@ -200,11 +200,7 @@ impl Bench {
         (0..num_tokens).map(|_| self.generator.random_range(0..vocab_size)).collect()
     }
 
-    fn admit(
-        &mut self,
-        prompt: Vec<TokenId>,
-        max_tokens: u32,
-    ) -> Result<EventReceiver, ProfileError> {
+    fn admit(&mut self, prompt: Vec<TokenId>, max_tokens: u32) -> EventReceiver {
         let (events, receiver) = EventSender::channel(max_tokens);
         let stop = StopConditions { max_tokens, ..StopConditions::default() };
         let sampling = self.sampling.clone();
@@ -222,7 +218,7 @@ impl Bench {
         };
         self.next_request += 1;
         self.core.admit(request);
-        Ok(receiver)
+        receiver
     }
 
     /// One step, alone on the device.

@@ -105,11 +105,11 @@ pub fn profile(
         }
         num_rounds += 1;
     }
-    Ok(sum_up(times, num_rounds))
+    Ok(sum_up(&times, num_rounds))
 }
 
 /// The mean of the times of each measure.
-fn sum_up(times: HashMap<(usize, usize), Vec<StepTime>>, num_rounds: u32) -> Profile {
+fn sum_up(times: &HashMap<(usize, usize), Vec<StepTime>>, num_rounds: u32) -> Profile {
     let mut keys: Vec<_> = times.keys().copied().collect();
     keys.sort_unstable();
     let mut profile = Profile { num_rounds, ..Profile::default() };
@@ -178,7 +178,7 @@ impl Profile {
     ) -> Result<Cells, ProfileError> {
         let points: Vec<Sample> =
             self.samples.iter().filter(|sample| is_point(&sample.shape)).copied().collect();
-        let filled = scenes::fill_holes(points, model, size_of);
+        let filled = scenes::fill_holes(&points, model, size_of);
         let mut cells = Cells::of(&filled, size_of).map_err(ProfileError::Plan)?;
         let steps = self.steps.iter().filter(|step| is_point(&step.shape));
         let steps: Vec<_> = steps.map(|step| (step.shape, step.device.0 as f64)).collect();

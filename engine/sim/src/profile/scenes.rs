@@ -127,7 +127,7 @@ impl Maker<'_> {
                 break;
             }
             // The first steps of a scene are short, the last long, so that all lengths occur.
-            let least = if number % 2 == 0 { 2 } else { (most / 8).max(2) };
+            let least = if number.is_multiple_of(2) { 2 } else { (most / 8).max(2) };
             let num_tokens = self.log_uniform(least, most);
             prompts.push(NewPrompt { context, num_tokens });
             left -= num_tokens;
@@ -175,7 +175,7 @@ pub(super) fn is_prefill_point(shape: &BatchShape) -> bool {
 /// `points` and predictions for what is missing to a whole grid. Contexts that only few sizes
 /// have are left out.
 pub(super) fn fill_holes(
-    points: Vec<Sample>,
+    points: &[Sample],
     model: &Fitted,
     size_of: fn(&BatchShape) -> u32,
 ) -> Vec<Sample> {
@@ -186,7 +186,7 @@ pub(super) fn fill_holes(
     let key = |sample: &Sample| (size_of(&sample.shape), context_of(&sample.shape));
     let mut kept: Vec<Sample> = Vec::new();
     let count = |context: u32| points.iter().filter(|one| key(one).1 == context).count();
-    for point in &points {
+    for point in points {
         let is_new = kept.iter().all(|other| key(other) != key(point));
         if is_new && count(key(point).1) >= 3 {
             kept.push(*point);

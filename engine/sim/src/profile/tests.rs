@@ -14,7 +14,7 @@ use crate::instance::decoder_config;
 struct Known;
 
 impl CostModel for Known {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "known"
     }
 
