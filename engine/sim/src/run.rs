@@ -138,9 +138,9 @@ impl Run {
                 (None, None) => break,
                 (Some(now), step) if step.is_none_or(|(end, _)| now <= end) => {
                     self.let_in(&mut arrivals, now)?;
-                    self.wake_idle(&mut arrivals, now)?;
+                    self.wake_idle(&mut arrivals, now);
                 }
-                (_, Some((end, index))) => self.finish_step(index, end, &mut arrivals)?,
+                (_, Some((end, index))) => self.finish_step(index, end, &mut arrivals),
                 (Some(_), None) => unreachable!("an arrival with no step before it comes first"),
             }
         }
@@ -174,24 +174,18 @@ impl Run {
     }
 
     /// Lets engines that compute nothing start.
-    fn wake_idle(&mut self, arrivals: &mut Arrivals<'_>, now: Nanos) -> Result<(), SimError> {
+    fn wake_idle(&mut self, arrivals: &mut Arrivals<'_>, now: Nanos) {
         for index in 0..self.instances.len() {
             let instance = &mut self.instances[index];
             if instance.next_end().is_none() && instance.num_live() > 0 {
                 instance.fill(now);
-                self.settle_ends(index, arrivals, now)?;
+                self.settle_ends(index, arrivals, now);
             }
         }
-        Ok(())
     }
 
     /// Ends a step and plans the next.
-    fn finish_step(
-        &mut self,
-        index: usize,
-        now: Nanos,
-        arrivals: &mut Arrivals<'_>,
-    ) -> Result<(), SimError> {
+    fn finish_step(&mut self, index: usize, now: Nanos, arrivals: &mut Arrivals<'_>) {
         let instance = &mut self.instances[index];
         if let Some(report) = instance.finish_step() {
             let num_tokens = num_tokens(&report);
@@ -204,11 +198,10 @@ impl Run {
                 books.series.sample(self.instances.iter().map(Instance::gauges), now);
             }
         }
-        self.settle_ends(index, arrivals, now)?;
+        self.settle_ends(index, arrivals, now);
         self.instances[index].fill(now);
-        self.settle_ends(index, arrivals, now)?;
+        self.settle_ends(index, arrivals, now);
         self.pass_on_calls(index);
-        Ok(())
     }
 
     /// Gives the log what the first engine's scheduler was asked and decided.
@@ -312,12 +305,7 @@ impl Run {
     }
 
     /// Enters all that has ended on an engine.
-    fn settle_ends(
-        &mut self,
-        index: usize,
-        arrivals: &mut Arrivals<'_>,
-        now: Nanos,
-    ) -> Result<(), SimError> {
+    fn settle_ends(&mut self, index: usize, arrivals: &mut Arrivals<'_>, now: Nanos) {
         while let Some(ended) = self.instances[index].take_ended() {
             let Some(mut live) = self.live.remove(&ended.request.0) else { continue };
             let device = self.instances[index].forget(live.sequence);
@@ -335,7 +323,6 @@ impl Run {
                 _ => self.close(live, arrivals, now),
             }
         }
-        Ok(())
     }
 
     /// A request is over.

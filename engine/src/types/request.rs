@@ -233,7 +233,6 @@ impl EventSender {
     #[inline]
     pub fn send(&self, event: Event) -> Delivery {
         match (&self.sink, event) {
-            (Sink::Discard, _) | (Sink::Ends(..), Event::Token(_)) => Delivery::Delivered,
             (Sink::Channel(sender), event) => match sender.try_send(event) {
                 Ok(()) => Delivery::Delivered,
                 Err(_) => Delivery::Gone,
@@ -242,7 +241,7 @@ impl EventSender {
                 let _ = sender.send(Ended { request: *request, reason, stats });
                 Delivery::Delivered
             }
-            (Sink::Ends(..), _) => Delivery::Delivered,
+            (Sink::Ends(..) | Sink::Discard, _) => Delivery::Delivered,
         }
     }
 

@@ -119,8 +119,17 @@ pub(super) struct Requests {
     lines: Lines,
     unit: TimeUnit,
     block: u32,
-    /// The latest request of each session, by the session's name.
-    sessions: HashMap<String, (u64, u64)>,
+    /// Sessions by their names.
+    sessions: HashMap<String, Session>,
+}
+
+/// A session so far.
+#[derive(Clone, Copy)]
+struct Session {
+    /// Its number.
+    number: u64,
+    /// The number of its latest request; `None` of a new one.
+    latest: Option<u64>,
 }
 
 /// What a time of 1 means.
@@ -177,11 +186,11 @@ impl Requests {
         })
     }
 
-    /// The session's name and what is known of it: its number and its latest request.
+    /// The session of a request: its name, and how it stands.
     fn session(
         &self,
         object: &Map<String, Value>,
-    ) -> Result<Option<(String, Option<(u64, u64)>)>, TraceError> {
+    ) -> Result<Option<(String, Session)>, TraceError> {
         let name = match object.get("session_id") {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::String(name)) => name.clone(),
@@ -191,8 +200,9 @@ impl Requests {
                 return Err(self.lines.error("session_id", &other.to_string(), message));
             }
         };
-        let known = self.sessions.get(&name).copied();
-        Ok(Some((name, known)))
+        let new = Session { number: self.sessions.len() as u64, latest: None };
+        let session = self.sessions.get(&name).copied().unwrap_or(new);
+        Ok(Some((name, session)))
     }
 }
 
@@ -210,24 +220,17 @@ impl Rows for Requests {
                 })?)
             }
         };
-        let latest = session.as_ref().and_then(|(_, known)| *known);
-        match (latest, think) {
-            (Some((_, latest)), Some(think)) => {
-                record.after = Some(After { record: latest, think });
-            }
-            _ => {
-                let read = |value: &Value| self.unit.time(value.as_f64()?);
-                record.arrival = self.lines.get(&object, "timestamp", self.unit.limit(), read)?;
-            }
+        let latest = session.as_ref().and_then(|(_, session)| session.latest);
+        if let (Some(latest), Some(think)) = (latest, think) {
+            record.after = Some(After { record: latest, think });
+        } else {
+            let read = |value: &Value| self.unit.time(value.as_f64()?);
+            record.arrival = self.lines.get(&object, "timestamp", self.unit.limit(), read)?;
         }
-        let Some((name, known)) = session else {
-            sink.keep(record);
-            return Ok(true);
-        };
-        let number = known.map_or(self.sessions.len() as u64, |(number, _)| number);
-        record.session = Some(number);
-        if let Some(index) = sink.keep(record) {
-            self.sessions.insert(name, (number, index));
+        record.session = session.as_ref().map(|(_, session)| session.number);
+        let kept = sink.keep(record);
+        if let (Some((name, session)), Some(index)) = (session, kept) {
+            self.sessions.insert(name, Session { latest: Some(index), ..session });
         }
         Ok(true)
     }

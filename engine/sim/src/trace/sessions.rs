@@ -20,12 +20,12 @@ use crate::workload::{After, Record, TraceError};
 pub(super) struct Sessions {
     lines: Lines,
     block: Option<u32>,
-    num_sessions: u64,
+    num_read: u64,
 }
 
 impl Sessions {
     pub(super) fn new(file: &str, input: Box<dyn BufRead>, block: Option<u32>) -> Self {
-        Self { lines: Lines::new(file, input), block, num_sessions: 0 }
+        Self { lines: Lines::new(file, input), block, num_read: 0 }
     }
 
     /// One request of a session, and the time between the one before it and this.
@@ -49,7 +49,7 @@ impl Sessions {
         let id_of = |id: u64| if salt == 0 { id } else { mix(id ^ salt) };
         let prefix = lines.prefix(request, "hash_ids", Blocks { input, block }, id_of)?;
         let record = Record {
-            session: Some(self.num_sessions),
+            session: Some(self.num_read),
             input,
             output: lines.count(request, "out")?,
             prefix_block: if prefix.is_empty() { 0 } else { block },
@@ -73,7 +73,7 @@ impl Rows for Sessions {
             None => lines.get(&session, "block_size", limit, size)?,
         };
         let is_global = session.get("hash_id_scope").is_some_and(|scope| scope == "global");
-        let salt = if is_global { 0 } else { mix(self.num_sessions) | 1 };
+        let salt = if is_global { 0 } else { mix(self.num_read) | 1 };
         let requests = lines.get(&session, "requests", "must be a list", Value::as_array)?;
         let mut records = Vec::with_capacity(requests.len());
         for request in requests {
@@ -88,7 +88,7 @@ impl Rows for Sessions {
             record.after = latest.map(|record| After { record, think });
             latest = sink.keep(record).or(latest);
         }
-        self.num_sessions += 1;
+        self.num_read += 1;
         Ok(true)
     }
 }

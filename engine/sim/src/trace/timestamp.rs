@@ -35,7 +35,9 @@ fn number(text: &str) -> Option<u64> {
 /// Days from the first of January 1970, by the Gregorian calendar.
 fn days(year: u64, month: u64, day: u64) -> u64 {
     const BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let past = year - 1;
     let leap_days = |until: u64| until / 4 - until / 100 + until / 400;
     let this_leap = u64::from(month > 2 && is_leap(year));

@@ -126,7 +126,7 @@ fn one_run(seed: u64) {
         let others = (1..num_instances).map(|index| {
             let is_decode = is_split && index >= num_instances.div_ceil(2);
             let engine = if is_decode { for_decode(engine.clone()) } else { engine.clone() };
-            Member { engine, policy: policy().into() }
+            Member { engine, policy: policy() }
         });
         let cluster = Cluster {
             others: others.collect(),
