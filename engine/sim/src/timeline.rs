@@ -312,7 +312,8 @@ impl<W: Write> Drawing<W> {
 
     fn begin_step(&mut self, at: Nanos, planned: &Planned) -> io::Result<()> {
         let taken: Vec<u32> = self.steps.iter().map(|step| step.1).collect();
-        let track = (0..).find(|track| !taken.contains(track)).unwrap_or_default();
+        let most = taken.len() as u32;
+        let track = (0..most).find(|track| !taken.contains(track)).unwrap_or(most);
         self.steps.push_back((at, track, planned.clone()));
         self.num_step_tracks = self.num_step_tracks.max(track + 1);
         if at < self.window.from {

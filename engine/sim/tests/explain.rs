@@ -2,7 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use folio_engine::decisions::{Disguise, Header, LogFile, LogLimits, LogReader};
 use folio_engine::sched::Scheduler;
@@ -104,7 +104,7 @@ fn sent(at: u64, token: TokenId, len: usize, max_tokens: u32) -> Sent {
     Sent { at, prompt: vec![token; len], max_tokens }
 }
 
-fn story(path: &PathBuf, label: &str) -> String {
+fn story(path: &Path, label: &str) -> String {
     let show = |at: Nanos| format!("{:.3} s", at.as_secs_f64());
     let log = LogReader::open(path).unwrap();
     let mut explanation = explain(log, &Wanted::Label(label.to_owned()), &show);
@@ -186,7 +186,7 @@ fn the_sums_are_those_of_the_stories() {
     assert!(text.contains("3 requests and 9 steps in 90.0 ms, policy fcfs"), "{text}");
 }
 
-fn trace(path: &PathBuf, window: Window) -> (Vec<Value>, folio_sim::timeline::Written) {
+fn trace(path: &Path, window: Window) -> (Vec<Value>, folio_sim::timeline::Written) {
     let mut json = Vec::new();
     let written = timeline(LogReader::open(path).unwrap(), window, &mut json).unwrap();
     let trace: Value = serde_json::from_slice(&json).unwrap();

@@ -7,7 +7,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use folio_engine::core::{EngineCore, Turn};
 use folio_engine::decisions::{Disguise, Entry, Header, LogError, LogFile, LogLimits, LogReader};
@@ -283,9 +283,10 @@ impl<'a> Run<'a> {
             choices.push(choice);
         }
         let stop = StopConditions { max_tokens, min_tokens: 0, token_ids: vec![3] };
-        let task = match is_encoder {
-            true => Task::Embed,
-            false => Task::Generate(SamplingParams { stop, ..SamplingParams::default() }),
+        let task = if is_encoder {
+            Task::Embed
+        } else {
+            Task::Generate(SamplingParams { stop, ..SamplingParams::default() })
         };
         let wait = Nanos(1000 * u64::from(1 + random.below(60)));
         self.core.admit(Request {
@@ -368,7 +369,7 @@ fn header(spec: &str, config: &EngineConfig) -> Header {
 }
 
 /// Writes `calls` as a log.
-fn write(path: &PathBuf, header: Header, calls: Vec<Call>, limits: LogLimits) {
+fn write(path: &Path, header: Header, calls: Vec<Call>, limits: LogLimits) {
     let disguise = Disguise::secret(&header.engine);
     let mut file = LogFile::create(path, header, disguise, limits).unwrap();
     for calls in calls.chunks(17) {
@@ -377,7 +378,7 @@ fn write(path: &PathBuf, header: Header, calls: Vec<Call>, limits: LogLimits) {
     }
 }
 
-fn replay_file(path: &PathBuf) -> Replay {
+fn replay_file(path: &Path) -> Replay {
     let log = LogReader::open(path).unwrap();
     replay(log, &mut |_, spec| Ok(policy(spec))).unwrap()
 }
@@ -563,7 +564,7 @@ fn another_policy_decides_otherwise_and_that_is_found() {
 }
 
 /// The calls of a log, and what ended it.
-fn read(path: &PathBuf) -> (Vec<Call>, Option<LogError>) {
+fn read(path: &Path) -> (Vec<Call>, Option<LogError>) {
     let (mut calls, mut error) = (Vec::new(), None);
     for entry in LogReader::open(path).unwrap() {
         match entry {

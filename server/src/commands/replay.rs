@@ -40,7 +40,7 @@ pub(crate) fn run(args: &ReplayArgs, policies: &Policies) -> Result<()> {
     let replay = replay(log, &mut |_, spec| {
         let spec = args.policy.as_deref().unwrap_or(spec);
         let made = policies.registry().make(spec, &context);
-        made.map(Into::into).map_err(|error| error.pointed())
+        made.map_err(|error| error.pointed())
     })?;
     let Replay { num_calls, num_steps, num_requests, span, end } = replay;
     let seconds = span.as_secs_f64();

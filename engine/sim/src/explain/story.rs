@@ -3,16 +3,14 @@
 use std::fmt::Write as _;
 
 use folio_engine::decisions::{Entry, Header};
-use folio_engine::sched::decisions::{
-    Call, ComputedFate, Decision, Input, Obstacle, Preemption, PreemptionCause, RowResult,
-};
+use folio_engine::sched::decisions::{Call, Decision, Input, RowResult};
 use folio_engine::types::{Nanos, SequenceId};
 
 use super::beat::{Beat, Tokens};
 use super::reason::{Reason, closed};
 use super::wait::{Wait, detail};
 use super::{ShowTime, Wanted};
-use crate::history::{History, Member, Place, count, duration, ending, percent};
+use crate::history::{History, Member, Place, count, duration, ending};
 
 /// The sequences that are wanted.
 pub(super) struct Stories {
@@ -21,7 +19,7 @@ pub(super) struct Stories {
     policy: String,
     block_size: u32,
     num_blocks: u32,
-    stories: Vec<Story>,
+    told: Vec<Story>,
 }
 
 /// What happened to a sequence.
@@ -45,7 +43,7 @@ impl Stories {
             policy: header.policy.clone(),
             block_size: header.engine.block_size,
             num_blocks: header.engine.num_blocks.saturating_sub(1),
-            stories: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -55,7 +53,7 @@ impl Stories {
             Entry::Label { .. } => {}
             Entry::Carried { at, .. } => self.meet(entry, *at, history),
             Entry::Call(call) => {
-                for story in self.stories.iter_mut().filter(|story| !story.is_over) {
+                for story in self.told.iter_mut().filter(|story| !story.is_over) {
                     story.look(call, history, (self.block_size, self.num_blocks));
                 }
                 if let Input::Policy { spec } = &call.input {
@@ -108,14 +106,14 @@ impl Stories {
                     story.wait = Some(Wait::new(at, reason));
                 }
             }
-            self.stories.push(story);
+            self.told.push(story);
         }
     }
 
     /// The stories in words.
     pub(super) fn tell(self, show: &ShowTime<'_>) -> Vec<String> {
         let (models, policy) = (self.models, self.policy);
-        self.stories.into_iter().map(|story| story.tell(&models, &policy, show)).collect()
+        self.told.into_iter().map(|story| story.tell(&models, &policy, show)).collect()
     }
 }
 

@@ -212,7 +212,7 @@ impl Summing {
                 *self.summary.ends.entry("refused").or_default() += 1;
                 if let Input::Arrival(arrival) = &call.input {
                     let ids = arrival.first.0..arrival.first.0 + u64::from(arrival.num_choices);
-                    ids.for_each(|id| drop(self.waiting.remove(&SequenceId(id))));
+                    self.waiting.retain(|id, _| !ids.contains(&id.0));
                 }
             }
             Decision::Preempted(preemption) => {
@@ -285,7 +285,7 @@ impl Summing {
 
     fn keep_most_preempted(&mut self) {
         let most = &mut self.summary.most_preempted;
-        most.sort_by(|a, b| b.1.cmp(&a.1));
+        most.sort_by_key(|&(_, num)| std::cmp::Reverse(num));
         most.truncate(self.num_rows);
     }
 

@@ -7,7 +7,7 @@ use folio_engine::sched::decisions::{Call, Decision, Obstacle};
 use folio_engine::types::{Nanos, SequenceId};
 
 use super::reason::Reason;
-use crate::history::{History, Place, count, duration, percent};
+use crate::history::{History, Place, duration, percent};
 
 /// Others that are named where many are meant.
 const NUM_NAMED: usize = 3;
@@ -20,7 +20,7 @@ pub(super) struct Wait {
     pub(super) mark: Nanos,
     pub(super) reason: Option<Reason>,
     pub(super) until: Nanos,
-    pub(super) spells: Vec<Spell>,
+    spells: Vec<Spell>,
     pub(super) overtaken_by: Vec<String>,
     pub(super) num_overtaken: usize,
 }
@@ -53,7 +53,7 @@ impl Wait {
         }
     }
 
-    pub(super) fn spell(&mut self) -> Option<&mut Spell> {
+    fn spell(&mut self) -> Option<&mut Spell> {
         let reason = self.reason?;
         self.spells.iter_mut().find(|spell| spell.reason == reason)
     }
