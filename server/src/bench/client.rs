@@ -328,6 +328,9 @@ async fn read_stream(mut exchange: Exchange, reply: &mut Reply) -> Result<(), Fa
     if !is_done && reply.finish_reason.is_none() {
         return Err(Failure::new("cut", "the stream ended before the answer did"));
     }
+    if reply.chunks.is_empty() && reply.finish_reason.is_none() {
+        return Err(Failure::new("empty", "the stream has neither a token nor an end"));
+    }
     reply.tokens.output = reply.chunks.len() as u32;
     if let Some(usage) = usage {
         reply.tokens = Tokens {

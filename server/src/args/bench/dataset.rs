@@ -180,6 +180,9 @@ impl DatasetArgs {
     pub(crate) fn dataset(&self, backend: Backend) -> Result<Dataset, String> {
         if backend == Backend::Embeddings {
             return match self.dataset_name {
+                _ if self.dataset_path.is_some() => {
+                    Err("embeddings are of made-up texts: --dataset-path is not read".to_owned())
+                }
                 DatasetName::Random => Ok(Dataset::RandomTexts(RandomTexts {
                     input_len: self.input_len.unwrap_or(self.random_input_len),
                     ..self.texts(self.random_batch_size)

@@ -11,7 +11,7 @@ use folio_engine::model::ModelFiles;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use crate::args::{DatasetArgs, FigureArgs, SamplingArgs, TargetArgs, TrafficArgs};
+use crate::args::{DatasetArgs, DatasetName, FigureArgs, SamplingArgs, TargetArgs, TrafficArgs};
 use crate::bench::arrivals::Arrivals;
 use crate::bench::client::{Seeds, Settings, Vectors};
 use crate::bench::datasets::{Form, Maker, Vocabulary};
@@ -194,25 +194,54 @@ impl Flags<'_> {
         }
     }
 
+    /// Refuses what would be ignored.
+    fn check(&self) -> Result<(), BenchError> {
+        let (traffic, dataset) = (self.traffic, self.dataset);
+        let has_rate = traffic.request_rate.is_finite() || traffic.ramp_up_strategy.is_some();
+        let has_turns = dataset.turns > 1;
+        let waits = traffic.users.is_some() || has_turns;
+        let refused = [
+            (
+                self.is_timed() && (has_rate || traffic.users.is_some()),
+                "--request-rate",
+                "the trace says when requests are sent; use --speed or --no-self-timed",
+            ),
+            (
+                !self.is_timed() && (traffic.speed - 1.0).abs() > f64::EPSILON,
+                "--speed",
+                "only for requests with timestamps",
+            ),
+            (traffic.max_concurrency == Some(0), "--max-concurrency", "0: must be at least 1"),
+            (
+                has_turns && dataset.dataset_name != DatasetName::Random,
+                "--turns",
+                "only for --dataset-name random",
+            ),
+            (
+                has_turns && traffic.users.is_some(),
+                "--users",
+                "conversations start at --request-rate; their users wait as they are",
+            ),
+            (
+                has_turns && self.figures.verify.is_some(),
+                "--verify",
+                "turns of a conversation cannot be sent again alone",
+            ),
+            (traffic.think_time > 0.0 && !waits, "--think-time", "only with --users or --turns"),
+            (
+                dataset.embedding_model.is_some() && dataset.embedding_share <= 0.0,
+                "--embedding-model",
+                "only with --embedding-share; else give --model",
+            ),
+        ];
+        match refused.into_iter().find(|(is_so, ..)| *is_so) {
+            Some((_, flag, message)) => Err(BenchError::flag(flag, message)),
+            None => Ok(()),
+        }
+    }
+
     fn load(&self, requests: Vec<Request>) -> Result<Load> {
-        let traffic = self.traffic;
-        let has_times = traffic.request_rate.is_finite()
-            || traffic.users.is_some()
-            || traffic.ramp_up_strategy.is_some();
-        if self.is_timed() && has_times {
-            let message = "the trace says when requests are sent; use --speed or --no-self-timed";
-            return Err(BenchError::flag("--request-rate", message).into());
-        }
-        if !self.is_timed() && (traffic.speed - 1.0).abs() > f64::EPSILON {
-            return Err(BenchError::flag("--speed", "only for requests with timestamps").into());
-        }
-        if self.traffic.max_concurrency == Some(0) {
-            return Err(BenchError::flag("--max-concurrency", "0: must be at least 1").into());
-        }
-        if self.dataset.turns > 1 && self.figures.verify.is_some() {
-            let message = "turns of a conversation cannot be sent again alone";
-            return Err(BenchError::flag("--verify", message).into());
-        }
+        self.check()?;
         Ok(Load {
             due: self.arrivals().schedule(&requests, self.dataset.seed)?,
             requests: requests.into(),
@@ -289,8 +318,8 @@ impl Flags<'_> {
 
     /// Answers of made-up prompts mean nothing, so their ends mean nothing either.
     fn ignores_eos(&self) -> bool {
-        use crate::args::DatasetName::{Custom, Sharegpt};
-        let has_meaning = matches!(self.dataset.dataset_name, Custom | Sharegpt);
+        let has_meaning =
+            matches!(self.dataset.dataset_name, DatasetName::Custom | DatasetName::Sharegpt);
         let is_embedding = self.target.backend.backend() == Backend::Embeddings;
         !is_embedding && (self.sampling.ignore_eos || !has_meaning)
     }
@@ -400,4 +429,72 @@ fn tokenizer(flag: Option<&str>, model: &str) -> Result<Option<Arc<Tokenizer>>> 
     };
     let text = TextModel::load(name, &read, None).context("--tokenizer")?;
     Ok(Some(Arc::clone(text.tokenizer())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use folio_engine::sched::Registry;
+
+    use super::*;
+    use crate::args::{BenchCommand, Cli, Command};
+
+    fn prepared(args: &[&str]) -> Result<Prepared> {
+        let words = ["folio", "bench", "serve"].iter().chain(args).map(OsString::from);
+        let cli = Cli::read(words, &Registry::builtin()).unwrap();
+        let Command::Bench(bench) = cli.command else { panic!("not bench") };
+        let BenchCommand::Serve(args) = bench.command else { panic!("not serve") };
+        let flags = Flags {
+            target: &args.target,
+            dataset: &args.dataset,
+            sampling: &args.sampling,
+            traffic: &args.traffic,
+            figures: &args.figures,
+        };
+        let url = "http://127.0.0.1:1".to_owned();
+        flags.prepare(&Target { url, model: "folio-tiny".to_owned(), _spawned: None })
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        for (args, expected) in [
+            (&["--think-time=1"][..], "--think-time: only with --users or --turns"),
+            (&["--speed=2"], "--speed: only for requests with timestamps"),
+            (&["--max-concurrency=0"], "--max-concurrency: 0: must be at least 1"),
+            (&["--turns=2", "--users=2"], "--users: conversations start"),
+            (&["--turns=2", "--verify"], "--verify: turns"),
+            (&["--embedding-model=e"], "--embedding-model: only with --embedding-share"),
+            (&["--embedding-share=0.5"], "--embedding-share: needs --embedding-model"),
+            (&["--dataset-name=custom"], "--dataset-name: --dataset-path is missing"),
+            (&["--dataset-path=x"], "this dataset has no file"),
+            (&["--percentile-metrics=itl,foo"], "foo: must be one of ttft"),
+            (&["--slo=mlperf:x"], "--slo: mlperf:x"),
+            (&["--goodput", "ttft"], "NAME:MILLISECONDS"),
+            (&["--header=a"], "NAME=VALUE"),
+            (&["--metadata", "a"], "KEY=VALUE"),
+            (&["--request-rate=-1"], "--request-rate: -1: must be above 0"),
+        ] {
+            let error = format!("{:#}", prepared(args).err().unwrap());
+            assert!(error.contains(expected), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn made_up_prompts_ignore_the_end_and_verified_ones_are_greedy() {
+        let body = |args: &[&str]| {
+            let args: Vec<&str> =
+                ["--num-prompts=2", "--input-len=4"].iter().chain(args).copied().collect();
+            let plan = prepared(&args).unwrap().plan;
+            let body = plan.client.body(1, &plan.load.requests[1], &[]);
+            serde_json::from_slice::<Value>(&body).unwrap()
+        };
+        let plain = body(&[]);
+        assert_eq!((&plain["ignore_eos"], plain.get("temperature")), (&json!(true), None));
+        assert_eq!(plain["prompt"].as_array().unwrap().len(), 4);
+        let greedy = body(&["--verify"]);
+        assert_eq!((&greedy["temperature"], greedy.get("seed")), (&json!(0.0), None));
+        let seeded = body(&["--verify", "--temperature=0.7", "--seed=5"]);
+        assert_eq!((&seeded["temperature"], &seeded["seed"]), (&json!(0.7), &json!(6)));
+    }
 }
