@@ -203,6 +203,7 @@ impl BlockAllocator {
     /// Makes `positions` of a sequence writable: extends `table` to cover them, and sees to it that
     /// the block of the first is held by `table` alone and out of the prefix index. Returns the
     /// copy to make first, if that block had to be replaced. On failure nothing changes.
+    #[inline]
     pub fn secure(
         &mut self,
         table: &mut BlockTable,
@@ -212,6 +213,16 @@ impl BlockAllocator {
         if self.is_writable(table, index, positions.end) {
             return Ok(None);
         }
+        self.secure_anew(table, index, positions)
+    }
+
+    /// [`secure`](Self::secure), where something must be done, from block `index` on.
+    fn secure_anew(
+        &mut self,
+        table: &mut BlockTable,
+        index: usize,
+        positions: Range<u32>,
+    ) -> Result<Option<BlockCopy>, OutOfBlocks> {
         let shared = self.shared_block(table, positions.start);
         let needed = self.num_missing(table, positions);
         let num_new = needed - u32::from(shared.is_some());
@@ -256,17 +267,19 @@ impl BlockAllocator {
     }
 
     /// Enters the full blocks of `computed` (all computed tokens of the sequence, from position
-    /// 0) into the prefix index. Content that is there already keeps its block.
+    /// 0) into the prefix index. Content that is there already keeps its block. Returns how many
+    /// blocks can be found that could not through this table before.
+    #[inline]
     pub fn publish(
         &mut self,
         table: &mut BlockTable,
         computed: &[TokenId],
         salt: Option<CacheSalt>,
-    ) {
-        if self.caching == PrefixCaching::Off {
-            return;
+    ) -> u32 {
+        let (size, num_before) = (self.block_size as usize, table.nodes.len());
+        if self.caching == PrefixCaching::Off || computed.len() < (num_before + 1) * size {
+            return 0;
         }
-        let size = self.block_size as usize;
         let num_full = computed.len() / size;
         assert!(num_full <= table.blocks.len(), "{num_full} full blocks, {table:?}");
         for index in table.nodes.len()..num_full {
@@ -275,6 +288,7 @@ impl BlockAllocator {
             let node = self.enter((parent, salt), tokens, table.blocks[index]);
             table.nodes.push(node);
         }
+        (num_full - num_before) as u32
     }
 
     /// Takes the blocks of `table` out of the prefix index: what is in them is not to be trusted.

@@ -27,12 +27,10 @@ impl Scheduler {
             self.state.enter_prompt_scores(&plan.seqs[scores.index], scores.logprobs);
         }
         for (scheduled, result) in plan.seqs.iter().zip(output.results) {
-            if !self.state.sequences.contains(scheduled.id) {
+            if !self.state.enter_computed(scheduled, now, &mut report) {
                 report.num_wasted_tokens += scheduled.positions.len() as u32;
                 continue;
             }
-            self.state.enter_computed(scheduled, &mut report);
-            self.state.mark_chunk(scheduled, now);
             if let Some(end) = self.enter_result(scheduled, result, now, &mut report) {
                 report.num_finished += 1;
                 self.end(scheduled.id, end, now);
@@ -65,10 +63,8 @@ impl Scheduler {
             }
             SeqResult::Token(token) => {
                 assert!(scheduled.emits, "sequence {id} was not to emit");
-                let is_wanted = self.state.sequences.get(id).max_results() > 0;
-                report.num_sampled_tokens += u32::from(is_wanted);
                 self.state.mark_result(id, now);
-                self.state.append(id, token)
+                self.state.append(id, token, report)
             }
             SeqResult::Embedding(vector) => {
                 self.state.mark_result(id, now);
@@ -82,7 +78,9 @@ impl Scheduler {
             }
         }
         .or_else(|| {
-            self.fork_followers(id, now);
+            if !self.state.followers.is_empty() {
+                self.fork_followers(id, now);
+            }
             None
         })
     }
@@ -90,9 +88,15 @@ impl Scheduler {
 
 impl State {
     /// Moves `num_computed` and publishes the blocks that became full: the tokens in them are all
-    /// known, since a step's placeholders are filled before it ends.
-    fn enter_computed(&mut self, scheduled: &ScheduledSeq, report: &mut StepReport) {
-        let sequence = self.sequences.get_mut(scheduled.id);
+    /// known, since a step's placeholders are filled before it ends. False when the sequence has
+    /// ended.
+    fn enter_computed(
+        &mut self,
+        scheduled: &ScheduledSeq,
+        now: Nanos,
+        report: &mut StepReport,
+    ) -> bool {
+        let Some(sequence) = self.sequences.find_mut(scheduled.id) else { return false };
         let num_tokens = scheduled.positions.end - scheduled.positions.start;
         if num_tokens == 1 && sequence.num_generated() > 0 {
             report.num_decode_tokens += 1;
@@ -104,13 +108,17 @@ impl State {
         assert_eq!(start, progress.num_computed, "steps end out of order: {scheduled:?}");
         progress.num_computed = end;
         progress.num_placeholders -= u32::from(scheduled.emits);
-        if sequence.table.is_empty() {
-            return;
+        if !sequence.table.is_empty() {
+            let salt = sequence.request.cache_salt;
+            let computed = &sequence.tokens[..end as usize];
+            if self.allocator.publish(&mut sequence.table, computed, salt) > 0 {
+                self.watch.advance(scheduled.id, sequence.table.nodes.len());
+            }
         }
-        let salt = sequence.request.cache_salt;
-        let computed = &sequence.tokens[..end as usize];
-        self.allocator.publish(&mut sequence.table, computed, salt);
-        self.watch.advance(scheduled.id, sequence.table.nodes.len());
+        if sequence.is_chunk(&scheduled.positions) {
+            sequence.events().mark(now, MarkKind::ChunkComputed(num_tokens));
+        }
+        true
     }
 
     /// Keeps what a step found about a prompt. Steps end in order, so it comes in order.
@@ -126,25 +134,21 @@ impl State {
         sequence.progress.prompt_logprobs.extend(scores);
     }
 
-    /// Remembers for a trace that a chunk was computed.
-    fn mark_chunk(&self, scheduled: &ScheduledSeq, now: Nanos) {
-        let sequence = self.sequences.get(scheduled.id);
-        if sequence.is_chunk(&scheduled.positions) {
-            let num_tokens = scheduled.positions.len() as u32;
-            sequence.events().mark(now, MarkKind::ChunkComputed(num_tokens));
-        }
-    }
-
     /// Remembers when a result was known. Before the first, tells the receiver how its choice
     /// fared so far, and how likely its prompt was where that is wanted.
+    #[inline]
     fn mark_result(&mut self, id: SequenceId, now: Nanos) {
         let sequence = self.sequences.get_mut(id);
         if let Some(first) = sequence.stats.first_token {
             let last = sequence.stats.last_token.replace(now).unwrap_or(first);
-            let model = sequence.request.model;
-            self.tally(model).add_gap(now.since(last));
-            return;
+            self.tallies[sequence.request.model.index()].add_gap(now.since(last));
+        } else {
+            self.mark_first_result(id, now);
         }
+    }
+
+    fn mark_first_result(&mut self, id: SequenceId, now: Nanos) {
+        let sequence = self.sequences.get_mut(id);
         sequence.stats.first_token = Some(now);
         self.totals.time_to_first_token.add(now.since(sequence.stats.arrival));
         let _ = sequence.events().send(Event::Started(sequence.stats));
@@ -165,11 +169,17 @@ impl State {
 
     /// Appends and delivers a token; tells whether the sequence ends with it. Where only the prompt
     /// was to be looked at, the token is nobody's.
-    fn append(&mut self, id: SequenceId, token: SampledToken) -> Option<End> {
+    fn append(
+        &mut self,
+        id: SequenceId,
+        token: SampledToken,
+        report: &mut StepReport,
+    ) -> Option<End> {
         let sequence = self.sequences.get_mut(id);
         if sequence.max_results() == 0 {
             return Some(End::Reported(FinishReason::Length));
         }
+        report.num_sampled_tokens += 1;
         let token_id = token.id;
         sequence.append(token_id);
         self.tallies[sequence.request.model.index()].num_generated_tokens += 1;
@@ -180,11 +190,13 @@ impl State {
         if stop.token_ids.contains(&token_id) {
             return Some(End::Reported(FinishReason::Stop(token_id)));
         }
-        if let Some(reason) = end_by_grammar(sequence, token_id) {
+        let is_last = sequence.num_generated() >= stop.max_tokens;
+        if sequence.has_grammar()
+            && let Some(reason) = end_by_grammar(sequence, token_id)
+        {
             return Some(End::Reported(reason));
         }
-        let stop = &sequence.sampling()?.stop;
-        (sequence.num_generated() >= stop.max_tokens).then_some(End::Reported(FinishReason::Length))
+        is_last.then_some(End::Reported(FinishReason::Length))
     }
 }
 

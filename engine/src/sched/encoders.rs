@@ -30,6 +30,9 @@ enum Fit {
 
 impl Scheduler {
     pub(super) fn plan_encoders(&mut self, step: &mut Step, share: Share, consent: Consent) {
+        if !self.state.has_encoders() {
+            return;
+        }
         let allowance = self.state.encoder_share(step, share);
         let mut left = allowance;
         let mut blocked = None;
@@ -117,6 +120,10 @@ impl State {
             step.budget.prefill_left
         };
         share.min(step.budget.prefill_left)
+    }
+
+    fn has_encoders(&self) -> bool {
+        self.config.models.iter().any(|model| model.kind.is_encoder())
     }
 
     /// The encoder models, beginning with the one whose turn it is.

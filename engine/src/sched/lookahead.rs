@@ -93,6 +93,7 @@ impl Pipeline {
 impl State {
     /// Tokens of a running sequence that may be computed now: none while what it needs first, its
     /// latest token on the host, is still being sampled.
+    #[inline]
     pub(super) fn num_ready(&self, id: SequenceId) -> u32 {
         let sequence = self.sequences.get(id);
         if self.awaits_token(sequence) { 0 } else { sequence.num_pending() }
@@ -101,14 +102,18 @@ impl State {
     /// Whether a sequence cannot go on before its latest token is known here: what samples on the
     /// host and what a grammar allows depend on it, and siblings share its blocks as they are
     /// before it.
+    #[inline]
     fn awaits_token(&self, sequence: &Sequence) -> bool {
+        sequence.progress.num_placeholders > 0 && self.needs_result(sequence)
+    }
+
+    /// Whether a sequence with results to come needs them first.
+    fn needs_result(&self, sequence: &Sequence) -> bool {
         let has_siblings = || {
             !self.followers.is_empty()
                 && self.followers.get(&sequence.id).is_some_and(|ids| !ids.is_empty())
         };
-        sequence.progress.num_placeholders > 0
-            && sequence.num_pending() > 0
-            && (sequence.needs_latest_token() || has_siblings())
+        sequence.num_pending() > 0 && (sequence.needs_latest_token() || has_siblings())
     }
 
     /// Whether `step`, still empty, can be planned while others are in flight: everything that

@@ -259,9 +259,14 @@ impl Scheduler {
 
     pub(super) fn plan_running(&mut self, step: &mut Step) {
         let mut in_turn = std::mem::take(&mut self.state.in_turn);
-        in_turn.extend(self.state.running_in_turn());
+        let oldest = self.state.oldest_running();
+        in_turn.extend(oldest);
+        in_turn.extend(self.state.running.iter().map(|&(_, id)| id));
         step.plan.seqs.reserve(in_turn.len() + SPARE_ROWS);
-        for &id in &in_turn {
+        for (index, &id) in in_turn.iter().enumerate() {
+            if index > 0 && Some(id) == oldest {
+                continue; // it was first
+            }
             let sequence = self.state.sequences.get(id);
             if sequence.status != Status::Running {
                 continue; // preempted by one before it
@@ -278,7 +283,13 @@ impl Scheduler {
 
     /// Makes positions up to `end` of a running sequence writable, preempting others not yet in
     /// the plan if need be. False when it was itself preempted.
+    #[inline]
     fn secure_blocks(&mut self, id: SequenceId, end: u32, step: &mut Step) -> bool {
+        self.state.allocate(id, end, &mut step.plan) || self.secure_by_force(id, end, step)
+    }
+
+    /// The same where blocks are missing.
+    fn secure_by_force(&mut self, id: SequenceId, end: u32, step: &mut Step) -> bool {
         while !self.state.allocate(id, end, &mut step.plan) {
             step.preempted = true;
             let victim = self.choose_victim(step.now);
@@ -443,6 +454,7 @@ impl Scheduler {
 
     /// Enters the positions of a sequence up to `end` that no step has yet into the plan, and books
     /// them.
+    #[inline]
     pub(super) fn grant(&mut self, id: SequenceId, end: u32, step: &mut Step) {
         let sequence = self.state.sequences.get(id);
         let num_tokens = end - sequence.num_scheduled();
@@ -453,6 +465,7 @@ impl Scheduler {
     }
 
     /// Enters the positions of a sequence up to `end` that no step has yet into the plan.
+    #[inline]
     pub(super) fn enter(&mut self, id: SequenceId, end: u32, step: &mut Step) {
         let number = self.state.pipeline.next_step();
         let sequence = self.state.sequences.get_mut(id);
@@ -465,7 +478,9 @@ impl Scheduler {
         assert_ne!(sequence.progress.last_step, number, "sequence {id} is planned twice");
         let (token, emits) = sequence.schedule(end, number);
         sequence.progress.last_granted = Some(step.now);
-        step.plan.seqs.push(ScheduledSeq { id, model, positions, token, emits });
+        let scheduled = ScheduledSeq { id, model, positions, token, emits };
+        self.state.check_row(&scheduled);
+        step.plan.seqs.push(scheduled);
         let num_results = u32::from(emits);
         let event = SchedEvent::Granted { id, tenant, num_tokens, num_results, step: number };
         self.observe(&event, step.now);
@@ -556,6 +571,7 @@ impl State {
     }
 
     /// Makes the next positions up to `end` writable; false when blocks are missing.
+    #[inline]
     pub(super) fn allocate(&mut self, id: SequenceId, end: u32, plan: &mut StepPlan) -> bool {
         let sequence = self.sequences.get_mut(id);
         let positions = sequence.num_scheduled()..end;

@@ -297,6 +297,7 @@ impl Scheduler {
         assert_eq!(oldest, state.oldest, "the oldest that runs");
     }
 
+    #[inline]
     pub(super) fn observe(&mut self, event: &SchedEvent, now: Nanos) {
         match &mut self.untold {
             Some(untold) => untold.push(*event),
@@ -355,6 +356,7 @@ impl Scheduler {
     }
 
     /// Remembers that ranks of a tenant's waiting requests are out of date.
+    #[inline]
     pub(super) fn mark_stale(&mut self, tenant: TenantId) {
         if self.policy.refresh() == Refresh::OnTenantEvent {
             self.state.stale_tenants.insert(tenant);
@@ -502,30 +504,27 @@ impl State {
         }
     }
 
+    #[inline]
     pub(super) fn view(&self, now: Nanos) -> View<'_> {
+        self.view_with(&self.features, now)
+    }
+
+    /// The same, with prefix hits that are looked up for whoever `features` belong to.
+    #[inline]
+    pub(super) fn view_with<'a>(&'a self, features: &'a Features, now: Nanos) -> View<'a> {
+        View { now, state: self, features }
+    }
+
+    /// The configured limits.
+    pub(super) fn default_limits(&self) -> Limits {
         let config = &self.config;
-        let defaults = Limits {
+        Limits {
             token_budget: config.max_num_batched_tokens,
             chunk: config.long_prefill_token_threshold.unwrap_or(u32::MAX),
             max_partial_prefills: config.max_num_partial_prefills,
             max_running: config.max_num_seqs,
             watermark_blocks: 0,
-        };
-        View {
-            now,
-            defaults,
-            sequences: &self.sequences,
-            running: &self.running,
-            queue: &self.queue,
-            allocator: &self.allocator,
-            host: &self.host,
-            features: &self.features,
         }
-    }
-
-    /// The same, with prefix hits that are looked up for whoever `features` belong to.
-    pub(super) fn view_with<'a>(&'a self, features: &'a Features, now: Nanos) -> View<'a> {
-        View { features, ..self.view(now) }
     }
 
     /// Creates a sequence for each choice; all but the first follow it. Returns the followers.
@@ -574,6 +573,7 @@ impl State {
         followers
     }
 
+    #[inline]
     pub(super) fn is_encoder(&self, model: ModelId) -> bool {
         self.config.models[model.index()].kind.is_encoder()
     }

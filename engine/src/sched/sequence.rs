@@ -137,12 +137,14 @@ impl Sequence {
 
     /// Tokens known: prompt and generated.
     #[must_use]
+    #[inline]
     pub fn num_known(&self) -> u32 {
         self.tokens.len() as u32
     }
 
     /// Leading tokens whose keys and values are in the cache, or saved in host memory.
     #[must_use]
+    #[inline]
     pub fn num_computed(&self) -> u32 {
         self.progress.num_computed
     }
@@ -150,6 +152,7 @@ impl Sequence {
     /// Leading positions that are computed or that a step in flight computes, the one being
     /// submitted included. At least [`num_computed`](Self::num_computed).
     #[must_use]
+    #[inline]
     pub fn num_scheduled(&self) -> u32 {
         self.progress.num_scheduled
     }
@@ -157,12 +160,14 @@ impl Sequence {
     /// Results that steps in flight will yield, the one being submitted included: tokens that are
     /// not among [`tokens`](Self::tokens) yet, or the embedding.
     #[must_use]
+    #[inline]
     pub fn num_placeholders(&self) -> u32 {
         self.progress.num_placeholders
     }
 
     /// Tokens generated so far.
     #[must_use]
+    #[inline]
     pub fn num_generated(&self) -> u32 {
         self.num_known() - self.request.prompt_len
     }
@@ -175,6 +180,7 @@ impl Sequence {
 
     /// How its next token is chosen; `None` for an embedding.
     #[must_use]
+    #[inline]
     pub fn sampling(&self) -> Option<&SamplingParams> {
         match &self.request.task {
             Task::Generate(params) => Some(params),
@@ -220,6 +226,7 @@ impl Sequence {
 
     /// Whether a grammar says which tokens may come next.
     #[must_use]
+    #[inline]
     pub fn has_grammar(&self) -> bool {
         self.choice.grammar.is_some()
     }
@@ -246,6 +253,7 @@ impl Sequence {
 
     /// Whether the host must know all its tokens before the next can be chosen.
     #[must_use]
+    #[inline]
     pub fn needs_latest_token(&self) -> bool {
         self.has_grammar() || self.is_sampled_on_host()
     }
@@ -286,27 +294,39 @@ impl Sequence {
 
     /// Tokens, known or about to be sampled, that no step was given to compute. The last token
     /// that a sequence may generate is never computed.
+    #[inline]
     pub(super) fn num_pending(&self) -> u32 {
+        match self.progress.num_placeholders {
+            0 => self.num_known() - self.progress.num_scheduled,
+            _ => self.num_pending_ahead(),
+        }
+    }
+
+    /// The same while results are to come.
+    fn num_pending_ahead(&self) -> u32 {
         let Progress { num_scheduled, num_placeholders, .. } = self.progress;
-        if num_placeholders > 0 && self.num_generated() + num_placeholders >= self.max_results() {
+        if self.num_generated() + num_placeholders >= self.max_results() {
             return 0;
         }
         self.num_known() + num_placeholders - num_scheduled
     }
 
     /// Results after which it ends, at the latest.
+    #[inline]
     pub(super) fn max_results(&self) -> u32 {
         self.sampling().map_or(1, |params| params.stop.max_tokens)
     }
 
     /// Whether computing `positions` is work on its prompt, or on what a preemption dropped, and
     /// not the one token of decoding.
+    #[inline]
     pub(super) fn is_chunk(&self, positions: &Range<u32>) -> bool {
         positions.start < self.request.prompt_len || positions.len() > 1
     }
 
     /// Positions up to `end` go into the step number `step`: tells where the first one's token
     /// comes from, and whether the last one yields a result.
+    #[inline]
     pub(super) fn schedule(&mut self, end: u32, step: u64) -> (TokenSource, bool) {
         let num_known = self.num_known();
         let progress = &mut self.progress;
@@ -344,6 +364,7 @@ impl Sequence {
         self.table = BlockTable::default();
     }
 
+    #[inline]
     pub(super) fn append(&mut self, token: TokenId) {
         self.tokens.push(token);
         if let Some(counts) = &mut self.counts {
@@ -450,6 +471,11 @@ impl Sequences {
 
     pub(super) fn find(&self, id: SequenceId) -> Option<&Sequence> {
         self.by_id.get(id).map(Box::as_ref)
+    }
+
+    #[inline]
+    pub(super) fn find_mut(&mut self, id: SequenceId) -> Option<&mut Sequence> {
+        self.by_id.get_mut(id).map(Box::as_mut)
     }
 
     /// Whether any may end without a step.

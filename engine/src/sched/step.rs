@@ -4,7 +4,7 @@ use super::Limits;
 use super::queue::Position;
 use super::scheduler::State;
 use super::sequence::Status;
-use crate::types::{Nanos, SequenceId, StepPlan, TokenSource};
+use crate::types::{Nanos, ScheduledSeq, SequenceId, StepPlan, TokenSource};
 
 /// A plan in the making.
 pub(super) struct Step {
@@ -98,22 +98,26 @@ impl State {
         let num_tokens = plan.num_tokens();
         let budget = step.budget.limits.token_budget;
         assert!(num_tokens <= budget, "{num_tokens} tokens planned, budget {budget}");
-        for scheduled in &plan.seqs {
-            let sequence = self.sequences.get(scheduled.id);
-            let range = &scheduled.positions;
-            assert!(sequence.status == Status::Running, "planned but not running: {sequence:?}");
-            assert!(range.end == sequence.num_scheduled() && range.end > range.start, "{range:?}");
-            let num_known = sequence.num_known();
-            match scheduled.token {
-                TokenSource::Known => assert!(range.end <= num_known, "{range:?} of {num_known}"),
-                TokenSource::Placeholder => assert!(
-                    range.len() == 1 && range.start >= num_known && self.pipeline.is_busy(),
-                    "{range:?} of {num_known} and a placeholder"
-                ),
-            }
-            let covered = sequence.table.num_blocks() * self.config.block_size;
-            let kind = self.config.models[scheduled.model.index()].kind;
-            assert!(kind.is_encoder() || covered >= range.end, "{range:?} in {covered}");
+    }
+
+    /// Asserts what a row promises, as it is entered. Whoever is in the plan stays as it is until
+    /// the plan is made.
+    #[inline]
+    pub(super) fn check_row(&self, scheduled: &ScheduledSeq) {
+        let sequence = self.sequences.get(scheduled.id);
+        let range = &scheduled.positions;
+        assert!(sequence.status == Status::Running, "planned but not running: {sequence:?}");
+        assert!(range.end == sequence.num_scheduled() && range.end > range.start, "{range:?}");
+        let num_known = sequence.num_known();
+        match scheduled.token {
+            TokenSource::Known => assert!(range.end <= num_known, "{range:?} of {num_known}"),
+            TokenSource::Placeholder => assert!(
+                range.len() == 1 && range.start >= num_known && self.pipeline.is_busy(),
+                "{range:?} of {num_known} and a placeholder"
+            ),
         }
+        let covered = sequence.table.num_blocks() * self.config.block_size;
+        let kind = self.config.models[scheduled.model.index()].kind;
+        assert!(kind.is_encoder() || covered >= range.end, "{range:?} in {covered}");
     }
 }

@@ -72,6 +72,7 @@ impl State {
     /// Takes the blocks of a running sequence away. What it has computed is saved if `mode` says so
     /// and host memory has room, and dropped otherwise.
     pub(super) fn take_blocks(&mut self, id: SequenceId, mode: PreemptionMode) {
+        assert!(!self.contains(id), "sequence {id} is in the plan and gives way");
         self.stop_running(id);
         let sequence = self.sequences.get_mut(id);
         let num_computed = sequence.num_computed();

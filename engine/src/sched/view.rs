@@ -1,10 +1,9 @@
 //! What a policy may see: requests, queues and the pool, read-only.
 
 use super::features::Features;
-use super::queue::{Position, Queue};
+use super::scheduler::State;
 use super::sequence::Status;
-use super::swap::HostPool;
-use super::{BlockAllocator, Limits, PreemptionMode, PromptNode, Sequence, Sequences};
+use super::{Limits, PreemptionMode, PromptNode, Sequence};
 use crate::types::{ModelId, Nanos, RequestId, SequenceId, Slo, TenantId};
 
 /// One sequence as a policy sees it.
@@ -177,16 +176,22 @@ pub struct KvView {
 }
 
 /// The scheduler's state at one moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct View<'a> {
     pub(super) now: Nanos,
-    pub(super) defaults: Limits,
-    pub(super) sequences: &'a Sequences,
-    pub(super) running: &'a [Position],
-    pub(super) queue: &'a Queue,
-    pub(super) allocator: &'a BlockAllocator,
-    pub(super) host: &'a HostPool,
+    pub(super) state: &'a State,
     pub(super) features: &'a Features,
+}
+
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View")
+            .field("now", &self.now)
+            .field("kv", &self.kv())
+            .field("running", &self.state.running)
+            .field("num_waiting", &self.num_waiting())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> View<'a> {
@@ -206,18 +211,18 @@ impl<'a> View<'a> {
     /// The configured limits.
     #[must_use]
     pub fn defaults(&self) -> Limits {
-        self.defaults
+        self.state.default_limits()
     }
 
     /// The KV pool.
     #[must_use]
     pub fn kv(&self) -> KvView {
         KvView {
-            num_blocks: self.allocator.num_blocks(),
-            num_free: self.allocator.num_free(),
-            num_cached: self.allocator.num_cached(),
-            block_size: self.allocator.block_size(),
-            num_free_host_blocks: self.host.num_free(),
+            num_blocks: self.state.allocator.num_blocks(),
+            num_free: self.state.allocator.num_free(),
+            num_cached: self.state.allocator.num_cached(),
+            block_size: self.state.allocator.block_size(),
+            num_free_host_blocks: self.state.host.num_free(),
         }
     }
 
@@ -225,7 +230,7 @@ impl<'a> View<'a> {
     /// where it has host memory for that, since it is given some only where this pays.
     #[must_use]
     pub fn preemption(&self) -> PreemptionMode {
-        match self.host.num_blocks() {
+        match self.state.host.num_blocks() {
             0 => PreemptionMode::Recompute,
             _ => PreemptionMode::Swap,
         }
@@ -234,36 +239,36 @@ impl<'a> View<'a> {
     /// A live sequence, or `None` when `id` is not.
     #[must_use]
     pub fn request(&self, id: SequenceId) -> Option<PolicyRequest<'a>> {
-        self.sequences.find(id).map(PolicyRequest)
+        self.state.sequences.find(id).map(PolicyRequest)
     }
 
     /// Running decoder sequences, best rank first.
     pub fn running(&self) -> impl Iterator<Item = SequenceId> + 'a {
-        self.running.iter().map(|&(_, id)| id)
+        self.state.running.iter().map(|&(_, id)| id)
     }
 
     /// Number of running decoder sequences.
     #[must_use]
     pub fn num_running(&self) -> usize {
-        self.running.len()
+        self.state.running.len()
     }
 
     /// Waiting sequences of all models; best rank first within a model.
     pub fn waiting(&self) -> impl Iterator<Item = SequenceId> + 'a {
-        self.queue.iter()
+        self.state.queue.iter()
     }
 
     /// Number of waiting sequences.
     #[must_use]
     pub fn num_waiting(&self) -> usize {
-        self.queue.len()
+        self.state.queue.len()
     }
 
     /// Leading tokens of `request` that the prefix cache holds, as of the first question about it,
     /// or about another with the same beginning, in this [cycle](Self::cycle).
     #[must_use]
     pub fn num_cached_tokens(&self, request: &PolicyRequest<'_>) -> u32 {
-        self.features.cached_tokens(request.0, self.allocator)
+        self.features.cached_tokens(request.0, &self.state.allocator)
     }
 
     /// Known tokens of `request` that must be computed before its next result: not those in the
@@ -283,14 +288,14 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn prompt_node(&self, request: &PolicyRequest<'_>, index: usize) -> Option<PromptNode> {
         let hash = *request.prompt_hashes().get(index)?;
-        self.features.node(hash, self.queue, self.sequences)
+        self.features.node(hash, &self.state.queue, &self.state.sequences)
     }
 
     /// Waiting sequences that share the next block of `request`'s prompt that is not cached, itself
     /// included if it waits: how many would profit from computing it. 0 where no block is left.
     #[must_use]
     pub fn subtree_demand(&self, request: &PolicyRequest<'_>) -> u32 {
-        let num_cached = self.num_cached_tokens(request) / self.allocator.block_size();
+        let num_cached = self.num_cached_tokens(request) / self.state.allocator.block_size();
         self.prompt_node(request, num_cached as usize).map_or(0, |node| node.demand)
     }
 }

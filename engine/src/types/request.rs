@@ -246,6 +246,7 @@ impl EventSender {
     }
 
     /// Records that something happened to the choice, if anybody wants to know.
+    #[inline]
     pub fn mark(&self, at: Nanos, kind: MarkKind) {
         if let Some(marks) = &self.marks {
             marks.send(Mark { at, kind });

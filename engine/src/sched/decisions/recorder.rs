@@ -70,6 +70,7 @@ impl Recorder {
     }
 
     /// Delivers a token; whether anybody takes it.
+    #[inline]
     pub(in crate::sched) fn deliver(&self, sequence: &Sequence, token: SampledToken) -> Delivery {
         let delivery = sequence.events().send(Event::Token(token));
         let check = Check::Delivery;
