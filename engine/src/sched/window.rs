@@ -59,8 +59,7 @@ impl<T> Window<T> {
     /// Enters a value and returns the one it replaces.
     pub(super) fn insert(&mut self, id: SequenceId, value: T) -> Option<T> {
         if self.len == 0 {
-            (self.first, self.start) = (id.0, 0);
-            self.slots.clear();
+            self.first = id.0;
         }
         if id.0 < self.first {
             // With some to spare, so that the next such id need not move all again.
@@ -84,6 +83,11 @@ impl<T> Window<T> {
         let index = self.index(id);
         let value = self.slots.get_mut(index)?.take()?;
         self.len -= 1;
+        if self.len == 0 {
+            self.slots.clear();
+            self.start = 0;
+            return Some(value);
+        }
         while let Some(None) = self.slots.get(self.start) {
             self.start += 1;
         }
@@ -91,7 +95,7 @@ impl<T> Window<T> {
             self.slots.pop();
         }
         if self.start > MAX_SLACK && 2 * self.start > self.slots.len() {
-            self.slots.drain(..self.start.min(self.slots.len()));
+            self.slots.drain(..self.start);
             self.first += self.start as u64;
             self.start = 0;
         }
