@@ -334,7 +334,7 @@ fn name_of_layer(root: &Area<'_>, name: &Name) -> Drawn {
             match stroke {
                 Stroke::Solid => root.draw(&PathElement::new(ends, style))?,
                 Stroke::Dashed => {
-                    root.draw(&DashedPathElement::new(ends, 4 * FINENESS, 2 * FINENESS, style))?
+                    root.draw(&DashedPathElement::new(ends, 4 * FINENESS, 2 * FINENESS, style))?;
                 }
             }
         }
