@@ -137,9 +137,9 @@ impl Decider {
     }
 
     #[inline]
-    pub(super) fn rank(&mut self, request: &PolicyRequest<'_>, view: &View<'_>) -> Rank {
+    pub(super) fn rank(&mut self, request: PolicyRequest<'_>, view: &View<'_>) -> Rank {
         match self {
-            Self::Ranked(policy) => policy.rank(request, view),
+            Self::Ranked(policy) => policy.rank(&request, view),
             Self::Joint(_) => Rank::default(),
         }
     }
@@ -169,9 +169,9 @@ impl Decider {
     }
 
     #[inline]
-    pub(super) fn admit(&mut self, request: &PolicyRequest<'_>, view: &View<'_>) -> Admit {
+    pub(super) fn admit(&mut self, request: PolicyRequest<'_>, view: &View<'_>) -> Admit {
         match self {
-            Self::Ranked(policy) => policy.admit(request, view),
+            Self::Ranked(policy) => policy.admit(&request, view),
             Self::Joint(_) => Admit::Now { reserve_tokens: 0 },
         }
     }

@@ -109,7 +109,7 @@ impl Scheduler {
         if step.plan.seqs.is_empty() && !is_ahead {
             self.override_policy(&mut step);
         }
-        self.state.check_plan(&step);
+        State::check_plan(&step);
         if step.plan.seqs.is_empty() {
             assert!(step.plan.swap_in.is_empty(), "blocks are brought back in no step");
             return None;
@@ -198,7 +198,7 @@ impl Scheduler {
             let id = self.state.running[index].1;
             let view = self.state.view(now);
             let sequence = self.state.sequences.get(id);
-            self.state.running[index].0 = self.policy.rank(&PolicyRequest(sequence), &view);
+            self.state.running[index].0 = self.policy.rank(PolicyRequest(sequence), &view);
         }
         self.state.running.sort_unstable();
     }
@@ -207,7 +207,7 @@ impl Scheduler {
         let view = self.state.view(now);
         let rank = |&id| {
             let sequence = self.state.sequences.get(id);
-            (self.policy.rank(&PolicyRequest(sequence), &view), id)
+            (self.policy.rank(PolicyRequest(sequence), &view), id)
         };
         let ranks: Vec<Position> = waiting.iter().map(rank).collect();
         self.state.queue.rank_again(&ranks);
@@ -389,7 +389,7 @@ impl Scheduler {
             return Admit::Now { reserve_tokens: 0 };
         }
         let sequence = self.state.sequences.get(id);
-        let answer = self.policy.admit(&PolicyRequest(sequence), &self.state.view(now));
+        let answer = self.policy.admit(PolicyRequest(sequence), &self.state.view(now));
         if answer == Admit::Reject {
             let reason = format!("the {} policy rejected it", self.policy.name());
             self.end(id, End::Reported(FinishReason::Refused(reason)), now);

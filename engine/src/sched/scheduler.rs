@@ -299,13 +299,11 @@ impl Scheduler {
 
     #[inline]
     pub(super) fn observe(&mut self, event: &SchedEvent, now: Nanos) {
-        match &mut self.untold {
-            Some(untold) => untold.push(*event),
-            None => {
-                self.policy.observe(event, &self.state.view(now));
-                self.tell_shadow(event, now);
-            }
+        if let Some(untold) = &mut self.untold {
+            return untold.push(*event);
         }
+        self.policy.observe(event, &self.state.view(now));
+        self.tell_shadow(event, now);
     }
 
     /// Puts a sequence without blocks into the queue, at the rank the policy gives it now.
@@ -314,7 +312,7 @@ impl Scheduler {
         let view = self.state.view(now);
         let sequence = self.state.sequences.get(id);
         let (model, num_tokens) = (sequence.request.model, sequence.num_known());
-        let rank = self.policy.rank(&PolicyRequest(sequence), &view);
+        let rank = self.policy.rank(PolicyRequest(sequence), &view);
         self.state.queue.push(id, model, rank, num_tokens);
         self.state.features.waits(sequence);
     }
@@ -427,7 +425,7 @@ impl Scheduler {
     pub(super) fn start_running(&mut self, id: SequenceId, now: Nanos) {
         self.state.sequences.get_mut(id).status = Status::Running;
         let view = self.state.view(now);
-        let rank = self.policy.rank(&PolicyRequest(self.state.sequences.get(id)), &view);
+        let rank = self.policy.rank(PolicyRequest(self.state.sequences.get(id)), &view);
         let state = &mut self.state;
         let sequence = state.sequences.get(id);
         let num_cached = sequence.table.nodes.len() as u32;

@@ -93,7 +93,7 @@ impl State {
     }
 
     /// Asserts what a plan promises, once it is made.
-    pub(super) fn check_plan(&self, step: &Step) {
+    pub(super) fn check_plan(step: &Step) {
         let plan = &step.plan;
         let num_tokens = plan.num_tokens();
         let budget = step.budget.limits.token_budget;

@@ -236,7 +236,7 @@ fn a_missing_rank_is_last_counted_and_said_once() {
     let id = view.waiting().next().unwrap();
     let request: PolicyRequest<'_> = view.request(id).unwrap();
     for _ in 0..3 {
-        let rank = policy.rank(&request, &view);
+        let rank = policy.rank(request, &view);
         assert!(rank.0.is_infinite() && rank.0 > 0.0, "{rank:?}");
     }
     assert_eq!(complaints.num(ComplaintKind::Undefined), 3);
