@@ -62,9 +62,12 @@ fn scheduler(spec: &str, shadow: Option<&str>) -> Scheduler {
 fn step(scheduler: &mut Scheduler, now: &mut Nanos) {
     now.0 += 1_000_000;
     let plan = scheduler.plan(*now).expect("work");
-    let results = plan.seqs.iter().map(|seq| match seq.emits {
-        true => SeqResult::Token(SampledToken { id: 1, logprobs: None }),
-        false => SeqResult::Computed,
+    let results = plan.seqs.iter().map(|seq| {
+        if seq.emits {
+            SeqResult::Token(SampledToken { id: 1, logprobs: None })
+        } else {
+            SeqResult::Computed
+        }
     });
     let results = results.collect();
     let output = StepOutput { results, device_time: Nanos(1), ..StepOutput::default() };

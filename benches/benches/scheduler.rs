@@ -28,7 +28,7 @@ const PROMPT_LEN: u32 = 64;
 struct Bench {
     scheduler: Scheduler,
     now: Nanos,
-    _receivers: Vec<EventReceiver>,
+    receivers: Vec<EventReceiver>,
 }
 
 /// Who reads the tokens.
@@ -66,7 +66,7 @@ impl Bench {
         let mut bench = Self {
             scheduler: Scheduler::new(config, Box::new(Fcfs)),
             now: Nanos(0),
-            _receivers: Vec::new(),
+            receivers: Vec::new(),
         };
         for id in 0..num_running {
             bench.admit(id, Readers::None);
@@ -88,7 +88,7 @@ impl Bench {
             Readers::None => EventSender::discard(),
             Readers::Clients => {
                 let (events, receiver) = EventSender::channel(MAX_TOKENS);
-                self._receivers.push(receiver);
+                self.receivers.push(receiver);
                 events
             }
         };
@@ -117,10 +117,8 @@ impl Bench {
 
     fn commit(&mut self, plan: &StepPlan) {
         let token = SeqResult::Token(SampledToken { id: 7, logprobs: None });
-        let results = plan.seqs.iter().map(|seq| match seq.emits {
-            true => token.clone(),
-            false => SeqResult::Computed,
-        });
+        let results =
+            plan.seqs.iter().map(|seq| if seq.emits { token.clone() } else { SeqResult::Computed });
         let output = StepOutput { results: results.collect(), ..StepOutput::default() };
         let _ = black_box(self.scheduler.commit(plan, output, self.now));
     }

@@ -188,7 +188,9 @@ impl Service {
         let num_tokens = requests.iter().map(|request| request.prompt.len() as u64).sum();
         client.take_prompt(num_tokens)?;
         if let (Some(log), Some(record)) = (&self.decisions, &client.record) {
-            requests.iter().for_each(|request| log.label(request.id, record.request_id()));
+            for request in &requests {
+                log.label(request.id, record.request_id());
+            }
         }
         self.engine.submit(requests).map_err(|refusal| {
             client.give_back(num_tokens);

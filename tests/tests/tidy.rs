@@ -44,7 +44,7 @@ const BANS: &[Ban] = &[
         why: "one thread owns the step path",
     },
     Ban {
-        under: &["engine/src", "engine/sim", "kernels/src"],
+        under: &["engine/src", "engine/sim/src", "kernels/src"],
         except: &["engine/src/types/clock.rs"],
         pattern: "Instant::now",
         why: "time comes from a Clock",

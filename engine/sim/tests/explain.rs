@@ -56,9 +56,12 @@ fn run(name: &str, config: &EngineConfig, load: Vec<Sent>) -> PathBuf {
             num_sent += 1;
         }
         if let Some(plan) = scheduler.plan(Nanos(now * MILLI)) {
-            let results = plan.seqs.iter().map(|row| match row.emits {
-                true => SeqResult::Token(SampledToken { id: 7, logprobs: None }),
-                false => SeqResult::Computed,
+            let results = plan.seqs.iter().map(|row| {
+                if row.emits {
+                    SeqResult::Token(SampledToken { id: 7, logprobs: None })
+                } else {
+                    SeqResult::Computed
+                }
             });
             let output = StepOutput { results: results.collect(), ..StepOutput::default() };
             now += 10;

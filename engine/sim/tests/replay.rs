@@ -369,7 +369,7 @@ fn header(spec: &str, config: &EngineConfig) -> Header {
 }
 
 /// Writes `calls` as a log.
-fn write(path: &Path, header: Header, calls: Vec<Call>, limits: LogLimits) {
+fn write(path: &Path, header: Header, calls: &[Call], limits: LogLimits) {
     let disguise = Disguise::secret(&header.engine);
     let mut file = LogFile::create(path, header, disguise, limits).unwrap();
     for calls in calls.chunks(17) {
@@ -392,7 +392,7 @@ fn check(name: &str, seed: u64, load: Load<'_>) -> Vec<Call> {
     let header = header(&spec, &run.config);
     let calls = run.carry_out();
     let path = path(name);
-    write(&path, header, calls.clone(), NO_LIMIT);
+    write(&path, header, &calls, NO_LIMIT);
     let replay = replay_file(&path);
     if let ReplayEnd::Differs(difference) = &replay.end {
         panic!("{name}, seed {seed}: {difference}");
@@ -544,7 +544,7 @@ fn a_planted_difference_is_found_where_it_is() {
         let Decision::Planned(plan) = &mut calls[index].decisions[position] else { panic!() };
         plan.rows.swap(0, 1);
         let path = path("planted");
-        write(&path, header, calls, NO_LIMIT);
+        write(&path, header, &calls, NO_LIMIT);
         let replay = replay_file(&path);
         let ReplayEnd::Differs(difference) = replay.end else { panic!("{:?}", replay.end) };
         assert_eq!((difference.call, difference.num_equal), (index as u64, position));
@@ -557,7 +557,7 @@ fn a_planted_difference_is_found_where_it_is() {
 fn another_policy_decides_otherwise_and_that_is_found() {
     let (calls, header) = sample(3);
     let path = path("other");
-    write(&path, header, calls, NO_LIMIT);
+    write(&path, header, &calls, NO_LIMIT);
     let log = LogReader::open(&path).unwrap();
     let replay = replay(log, &mut |_, _| Ok(policy("fcfs"))).unwrap();
     assert!(matches!(replay.end, ReplayEnd::Differs(_)), "{:?}", replay.end);
@@ -608,7 +608,7 @@ fn no_token_of_a_text_is_in_the_log() {
         }
     }
     let path = path("secret");
-    write(&path, header, calls, NO_LIMIT);
+    write(&path, header, &calls, NO_LIMIT);
     for call in read(&path).0 {
         if let Input::Arrival(arrival) = call.input {
             assert!(!arrival.prompt.contains(&0x0bad_cafe), "{arrival:?}");
@@ -620,7 +620,7 @@ fn no_token_of_a_text_is_in_the_log() {
 fn a_log_that_is_cut_off_is_read_to_its_last_whole_frame() {
     let (calls, header) = sample(7);
     let path = path("cut");
-    write(&path, header, calls, NO_LIMIT);
+    write(&path, header, &calls, NO_LIMIT);
     let (all, _) = read(&path);
     let bytes = std::fs::read(&path).unwrap();
     let mut random = Random(7);
@@ -643,7 +643,7 @@ fn a_log_that_is_cut_off_is_read_to_its_last_whole_frame() {
 fn whatever_byte_is_changed_is_noticed_or_harmless_and_never_a_panic() {
     let (calls, header) = sample(8);
     let path = path("damaged");
-    write(&path, header, calls, NO_LIMIT);
+    write(&path, header, &calls, NO_LIMIT);
     let bytes = std::fs::read(&path).unwrap();
     let (all, _) = read(&path);
     let mut random = Random(8);
@@ -686,7 +686,7 @@ fn a_full_log_goes_on_in_another_file_that_knows_who_is_there() {
     let (run, spec) = Run::new(11, load);
     let header = header(&spec, &run.config);
     let path = path("rotated");
-    write(&path, header, run.carry_out(), LogLimits { max_bytes: Some(40_000) });
+    write(&path, header, &run.carry_out(), LogLimits { max_bytes: Some(40_000) });
     let mut log = LogReader::open(&path).unwrap();
     assert!(log.header().continues);
     let error = replay(LogReader::open(&path).unwrap(), &mut |_, spec| Ok(policy(spec)));

@@ -111,6 +111,7 @@ pub(crate) enum Dataset {
 /// Lengths of made-up load.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Made-up load")]
+#[expect(clippy::struct_field_names, reason = "they are the names of vLLM's flags")]
 pub(crate) struct RandomArgs {
     /// Tokens of a prompt, behind its prefix
     #[arg(

@@ -1,5 +1,6 @@
 //! `folio profile`: how long steps take on this machine, as a cost model for the simulator.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -104,12 +105,15 @@ fn identity((model, fingerprint): &(String, String), device: &str, block_size: u
         hash.update(part);
     }
     let digest = hash.finalize();
-    let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = String::new();
+    for byte in digest.iter().take(8) {
+        let _ = write!(hex, "{byte:02x}");
+    }
     Identity {
         model: model.clone(),
         device,
         program: format!("folio {}", env!("CARGO_PKG_VERSION")),
-        digest,
+        digest: hex,
         block_size,
     }
 }

@@ -154,7 +154,7 @@ impl Parts {
             }),
             ..PolicyContext::default()
         };
-        Ok(policies.registry().make(&args.engine.scheduling_policy, &context)?.into())
+        Ok(policies.registry().make(&args.engine.scheduling_policy, &context)?)
     }
 
     /// The engines beside the first, and who chooses among them.
@@ -203,7 +203,8 @@ impl Parts {
     fn log(&self, args: &SimArgs) -> Result<Option<LogSink>> {
         let Some(path) = &args.output.decision_log else { return Ok(None) };
         let policy = args.engine.scheduling_policy.as_str();
-        let mut header = Header::new(policy, self.engine.clone(), &[self.model.name.clone()]);
+        let mut header =
+            Header::new(policy, self.engine.clone(), std::slice::from_ref(&self.model.name));
         header.policy_context = serde_json::to_value(SimContext {
             cost: args.device.cost.clone(),
             model: args.device.model.clone(),
@@ -256,9 +257,10 @@ fn engine(args: &SimArgs, model_len: u32, num_blocks: u32) -> EngineConfig {
         max_num_partial_prefills: engine.max_num_partial_prefills,
         long_prefill_token_threshold: engine.long_prefill_token_threshold,
         max_queued_requests: engine.max_queued_requests.unwrap_or(u32::MAX),
-        prefix_caching: match engine.no_enable_prefix_caching {
-            true => PrefixCaching::Off,
-            false => PrefixCaching::On,
+        prefix_caching: if engine.no_enable_prefix_caching {
+            PrefixCaching::Off
+        } else {
+            PrefixCaching::On
         },
         ..decoder_config(engine.max_model_len.unwrap_or(model_len), num_blocks)
     }
@@ -300,10 +302,7 @@ fn description(args: &SimArgs, cost: &Arc<dyn CostModel>) -> Description {
         selection: Selection {
             metrics: output.percentile_metrics.clone(),
             percents: output.metric_percentiles.clone(),
-            requests: match output.save_detailed {
-                true => EachRequest::Tell,
-                false => EachRequest::Leave,
-            },
+            requests: if output.save_detailed { EachRequest::Tell } else { EachRequest::Leave },
         },
         metadata: output.metadata.clone(),
     }
