@@ -1,6 +1,7 @@
 //! A million requests of the lengths of a trace through one engine, and how long that took.
 //!
-//! `cargo run --release -p folio-sim --example million -- TRACE [REQUESTS [POLICY [SPEED [cache]]]]`
+//! `cargo run --release -p folio-sim --example million --
+//! TRACE [REQUESTS [POLICY [SPEED [cache]]]]`
 #![allow(clippy::print_stdout, reason = "this program is there to print")]
 
 use std::sync::Arc;

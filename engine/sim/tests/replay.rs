@@ -498,7 +498,7 @@ fn so_is_every_decision_of_every_policy() {
             let load =
                 Load { policy: spec, max_in_flight, faults: 0, num_requests: 60, then: None };
             let must_happen = ["admitted with a prefix", "held", "blocked", "cancelled"];
-            check_seeds(&format!("each-{max_in_flight}"), 12, load, &must_happen);
+            check_seeds(&format!("each-{max_in_flight}"), 20, load, &must_happen);
         }
     }
 }

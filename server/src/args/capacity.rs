@@ -21,7 +21,12 @@ pub(crate) struct CapacityArgs {
     pub tolerance: f64,
 
     /// Seeds that must all attain it
-    #[arg(long, value_name = "SEEDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(
+        long,
+        value_name = "SEEDS",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
     pub seeds: u32,
 
     /// Threads that run simulations [default: one for each core]

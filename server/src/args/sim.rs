@@ -34,7 +34,8 @@ pub(crate) struct SimArgs {
 }
 
 const AFTER_HELP: &str = "\
-With no load given, plays a part of the Azure conversation trace of 2023 that comes with the program.
+With no load given, plays a part of the Azure conversation trace of 2023 that comes with the
+program.
 
 Examples:
   folio sim --policy 'sjf ageing=200' --rate 30
@@ -84,7 +85,12 @@ pub(crate) struct LoadArgs {
     pub num_prompts: Option<u64>,
 
     /// Play the trace so that this many requests arrive in a second, its own pattern kept
-    #[arg(long, value_name = "RPS", value_parser = above_zero, conflicts_with_all = ["speed", "request_rate"])]
+    #[arg(
+        long,
+        value_name = "RPS",
+        value_parser = above_zero,
+        conflicts_with_all = ["speed", "request_rate"]
+    )]
     pub rate: Option<f64>,
 
     /// Play the trace so many times as fast

@@ -1,9 +1,10 @@
 //! How faithful the simulator is: the real engine on the processor beside its simulation.
 //!
 //! For each load and policy the engine serves an open loop of requests in this process, with every
-//! call of its scheduler recorded, in the time that its one thread computes. Then (a) the record is replayed and every decision compared,
-//! (b) the same requests are simulated with a fitted cost model and latencies compared, and (c)
-//! the order of the policies is compared. Prints a JSON line for each run, and a table at the end.
+//! call of its scheduler recorded, in the time that its one thread computes. Then (a) the record is
+//! replayed and every decision compared, (b) the same requests are simulated with a fitted cost
+//! model and latencies compared, and (c) the order of the policies is compared. Prints a JSON line
+//! for each run, and a table at the end.
 
 mod clock;
 mod engine;

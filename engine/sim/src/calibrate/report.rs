@@ -20,10 +20,8 @@ impl fmt::Display for Calibration {
         for (name, error) in [("decode", &self.decode), ("mixed", &self.mixed)] {
             let Error { num_steps, mean, p95, bias, total, .. } = *error;
             let [mean, p95, bias, total] = [mean, p95, bias, total].map(|share| 100.0 * share);
-            writeln!(
-                f,
-                "  {name:<8} {num_steps:>9} {mean:>10.1} % {p95:>6.1} % {bias:>+6.1} % {total:>+6.1} %"
-            )?;
+            write!(f, "  {name:<8} {num_steps:>9} {mean:>10.1} % {p95:>6.1} % ")?;
+            writeln!(f, "{bias:>+6.1} % {total:>+6.1} %")?;
         }
         let (recorded, fitted) = self.host_ns;
         if recorded > 0.0 {

@@ -1,7 +1,8 @@
 //! A step's time from a model's sizes and a data sheet: no device is needed.
 //!
 //! The device either computes or reads, whichever takes longer; launches come on top:
-//! `max(2 P T / (F e_f) + 4 L h S / (F e_a), (W + kv (D + C + T)) / (BW e_b)) + L o_l + B o_b + o_s`.
+//! `max(2 P T / (F e_f) + 4 L h S / (F e_a), (W + kv (D + C + T)) / (BW e_b))`, and for launches
+//! `L o_l + B o_b + o_s`.
 //! The output matrix counts for emitting rows only. Good to 20 % where nothing was tuned; for
 //! more, fit ([`Fitted`](super::Fitted)).
 
