@@ -58,8 +58,8 @@ pub const GPUS: [Gpu; 5] = [
         host_bandwidth: 32e9,
         source: "NVIDIA L4 Tensor Core GPU data sheet",
     },
-    // Two cores of a Zen 4 server: the peak that benches/benches/gemm measured, and a copy of
-    // large arrays. Give `flops=` and `bandwidth=` for another.
+    // Two cores of a Zen 4 server: the peak that benches/benches/gemm measured; the bandwidth is a
+    // guess between what one and two busy cores read. Give `flops=` and `bandwidth=` for another.
     Gpu {
         name: "cpu",
         flops: 236e9,
@@ -67,7 +67,7 @@ pub const GPUS: [Gpu; 5] = [
         bandwidth: 20e9,
         memory_bytes: 8_000_000_000,
         host_bandwidth: 20e9,
-        source: "measured on two cores of an AMD EPYC (Zen 4)",
+        source: "peak measured, bandwidth assumed: two cores of an AMD EPYC (Zen 4)",
     },
 ];
 

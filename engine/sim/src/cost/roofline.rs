@@ -43,8 +43,8 @@ impl Efficiency {
     };
 
     /// Processors: Folio took 25 to 27 s where its peak allows 19 s
-    /// (benches/results/2026-11-24-cpu-throughput.md). Overheads as `folio profile` finds them for
-    /// folio-tiny.
+    /// (benches/results/2026-11-24-cpu-throughput.md). The shares of attention and bandwidth and
+    /// the overheads are guesses: fit where they matter.
     pub const CPU: Self = Self {
         matmul: 0.73,
         attention: 0.20,
