@@ -48,8 +48,8 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<()> {
     let num_rounds = measured.num_rounds;
     writeln!(
         output,
-        "{model} on {device}: {num_shapes} shapes, {num_steps} steps in {num_rounds} rounds, \
-         {seconds:.0} s"
+        "{model} on {device}: {num_shapes} shapes, {num_steps} steps (rounds: \
+         {num_rounds}), {seconds:.0} s"
     )?;
     writeln!(output, "\nError of the fit, a share of a step's time:")?;
     writeln!(

@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use folio_engine::decisions::{Disguise, Header, LogFile, LogLimits};
 use folio_engine::sched::{Complaints, Decider, PolicyContext, Tempo};
 use folio_engine::types::{CostModel, EngineConfig, Nanos, PrefixCaching};
@@ -154,7 +154,8 @@ impl Parts {
             }),
             ..PolicyContext::default()
         };
-        Ok(policies.registry().make(&args.engine.scheduling_policy, &context)?)
+        let made = policies.registry().make(&args.engine.scheduling_policy, &context);
+        made.map_err(|error| anyhow!("--scheduling-policy: {}", error.pointed()))
     }
 
     /// The engines beside the first, and who chooses among them.
